@@ -1,0 +1,179 @@
+//! Bytes and hypervisors.
+//!
+//! Two traits meet in one small type: a [`Hypervisor`] opens a [`BackupSession`] whose disks are
+//! [`DiskReader`]s, a [`BackupDatastore`] stores what a `DiskReader` gives and writes it back into a
+//! [`DiskWriter`]. So there are 2 + n drivers, never 2 × n.
+//!
+//! Everything here blocks: libvirt, qcow2 and rustic all do, and a backup is one long conversation that
+//! deserves a thread. Nothing here knows of users, templates, jobs' rows or XML-RPC.
+//!
+//! Invariants: no file is left under its final name unless it is whole and fsynced; no call waits without a
+//! deadline on something outside this process; a datastore publishes a restore point only when every disk of it
+//! has been stored whole.
+
+pub mod datastore;
+pub mod disk;
+mod error;
+pub mod hypervisor;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
+pub mod nbd;
+#[cfg(feature = "restic")]
+pub mod restic;
+
+pub use datastore::BackupDatastore;
+pub use error::{DriverError, Kind, Result};
+pub use hypervisor::{BackupSession, Hypervisor};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What a range of a disk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Bytes that must be read.
+    Data,
+    /// Reads as zeros; need not be read.
+    Zero,
+}
+
+/// A range of a disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes, never 0.
+    pub length: u64,
+    /// What the range holds.
+    pub content: Content,
+}
+
+impl Extent {
+    /// One past the last byte.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset + self.length
+    }
+}
+
+/// One disk at one point in time.
+pub trait DiskReader: Send {
+    /// The size that the guest sees, in bytes.
+    fn size_bytes(&self) -> u64;
+
+    /// The ranges to store: ascending, not overlapping, neighbours of one content merged.
+    ///
+    /// For a full backup they cover the whole disk (allocated ranges as `Data`, the rest as `Zero`); for an
+    /// increment only what changed since its parent. Ranges that are not listed are unchanged.
+    ///
+    /// # Errors
+    /// When the source does not answer within its deadline, or answers nonsense.
+    fn extents(&mut self) -> Result<Vec<Extent>>;
+
+    /// Reads `ranges` (offset, length in bytes; at most [`MAX_READ_BYTES`] each), keeping several requests in
+    /// flight, and hands each one whole to `sink` with its offset, in any order. Ranges may go beyond what
+    /// [`Self::extents`] listed (a chunk is wider than a dirty cluster) but not beyond the disk.
+    ///
+    /// # Errors
+    /// The first failed read, or the first error of `sink`, ends the call; nothing is skipped silently.
+    fn read(
+        &mut self,
+        ranges: &mut dyn Iterator<Item = (u64, u32)>,
+        sink: &mut dyn FnMut(u64, Vec<u8>) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// The longest range one [`DiskReader::read`] request may ask for: 8 MiB (QEMU's limit is 32 MiB).
+pub const MAX_READ_BYTES: u32 = 8 << 20;
+
+/// Where a restored disk goes. It starts as all zeros.
+pub trait DiskWriter: Send {
+    /// Writes `data` at `offset`.
+    ///
+    /// # Errors
+    /// When the target is full, gone, or `data` reaches past the disk's end.
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Makes everything durable (data, metadata, name). Only after this is the target complete.
+    ///
+    /// # Errors
+    /// When the data cannot be made durable; the target is then not to be used.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// Asks a long operation to stop; cheap to clone, checked between pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the stop. Takes effect at the next check.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// `Err` of kind [`Kind::Cancelled`] once a stop was asked for.
+    ///
+    /// # Errors
+    /// Only that one.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(DriverError::cancelled()) } else { Ok(()) }
+    }
+}
+
+/// Counters of a running transfer, in bytes; cheap to clone, written by the driver, read by whoever shows them.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<ProgressCounters>);
+
+#[derive(Debug, Default)]
+struct ProgressCounters {
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Progress {
+    /// Adds to what has to be moved in all.
+    pub fn add_total(&self, bytes: u64) {
+        self.0.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds to what has been moved.
+    pub fn add_done(&self, bytes: u64) {
+        self.0.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// (done, total) in bytes.
+    #[must_use]
+    pub fn get(&self) -> (u64, u64) {
+        (self.0.done.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
+    }
+}
+
+/// A text that prints as stars: passwords and keys.
+#[derive(Clone)]
+pub struct Secret(zeroize::Zeroizing<String>);
+
+impl Secret {
+    /// Wraps `text`.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(zeroize::Zeroizing::new(text))
+    }
+
+    /// The text itself; never to be logged or put into an error.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
