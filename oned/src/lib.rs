@@ -1,1 +1,2 @@
-//! (under construction)
+//! The daemon.
+pub mod store;

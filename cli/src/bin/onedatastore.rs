@@ -1,0 +1,4 @@
+//! The `onedatastore` command; everything is in the library.
+fn main() -> std::process::ExitCode {
+    cli::run("onedatastore")
+}

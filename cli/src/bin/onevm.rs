@@ -1,0 +1,4 @@
+//! The `onevm` command; everything is in the library.
+fn main() -> std::process::ExitCode {
+    cli::run("onevm")
+}

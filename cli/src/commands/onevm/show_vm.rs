@@ -1,0 +1,217 @@
+//! `onevm show`.
+
+use anyhow::Result;
+
+use super::last_record;
+use crate::objects::{CLUSTER, VM};
+use crate::schedule;
+use crate::show::{Page, ShowOptions, join, lock, or_dash, template_text, yes_no};
+use crate::states;
+use crate::units;
+use crate::wire::Client;
+use crate::xml::Element;
+
+/// Labels of `onevm show` are wider than those of the other tools.
+const LABEL_WIDTH: usize = 20;
+
+/// Keys of BACKUP_CONFIG that the daemon sets itself.
+const CORE_KEYS: [&str; 9] = [
+    "INCREMENTAL_BACKUP_ID", "LAST_INCREMENT_ID", "BACKUP_JOB_ID", "LAST_DATASTORE_ID", "LAST_BACKUP_ID", "LAST_BACKUP_SIZE",
+    "LAST_BACKUP_FORMAT", "LAST_BRIDGE", "ACTIVE_FLATTEN",
+];
+
+/// Sections of TEMPLATE that `updateconf` replaces.
+const CONFIGURATION: [&str; 8] = ["OS", "FEATURES", "INPUT", "GRAPHICS", "VIDEO", "RAW", "CPU_MODEL", "CONTEXT"];
+
+pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()> {
+    let vm = VM.info(client, VM.id(client, argument)?, options.decrypt)?;
+    let cluster_id = last_record(&vm).and_then(|record| record.int_at("CID")).filter(|id| *id >= 0);
+    // The name of the cluster is a courtesy: without the right to see it the page is still good.
+    let cluster = match cluster_id {
+        Some(id) if options.raw(&vm).is_none() => CLUSTER.info(client, id, false).ok(),
+        _ => None,
+    };
+    super::super::put_document(&vm, options, LABEL_WIDTH, |page, vm| {
+        information(page, vm, cluster_id, cluster.as_ref());
+        monitoring(page, vm);
+        page.permissions(vm);
+        if let Some(template) = vm.at("TEMPLATE") {
+            disks(page, template);
+            nics(page, template);
+            security(page, template);
+            snapshots(page, template);
+        }
+        history(page, vm);
+        actions(page, vm);
+        backups(page, vm);
+        page.template("USER TEMPLATE", vm.at("USER_TEMPLATE"), &[]);
+        let shown_above = ["DISK", "NIC", "NIC_ALIAS", "SNAPSHOT", "SECURITY_GROUP_RULE", "SCHED_ACTION"];
+        page.template("VIRTUAL MACHINE TEMPLATE", vm.at("TEMPLATE"), &shown_above);
+    })
+}
+
+/// The text that an editor begins with for `updateconf`: what the VM has now, without what the daemon sets itself.
+pub fn present_configuration(vm: &Element) -> String {
+    let mut shown = Element { name: "T".to_owned(), ..Element::default() };
+    if let Some(template) = vm.at("TEMPLATE") {
+        shown.children.extend(template.children.iter().filter(|part| CONFIGURATION.contains(&part.name.as_str())).cloned());
+    }
+    if let Some(mut backup) = vm.at("BACKUPS/BACKUP_CONFIG").cloned() {
+        backup.children.retain(|key| !CORE_KEYS.contains(&key.name.as_str()));
+        if !backup.children.is_empty() {
+            shown.children.push(backup);
+        }
+    }
+    template_text(&shown, &[])
+}
+
+fn information(page: &mut Page, vm: &Element, cluster_id: Option<i64>, cluster: Option<&Element>) {
+    page.header(&format!("VIRTUAL MACHINE {} INFORMATION", vm.text_at("ID")))
+        .line("ID", vm.text_at("ID"))
+        .line("NAME", vm.text_at("NAME"))
+        .line("USER", vm.text_at("UNAME"))
+        .line("GROUP", vm.text_at("GNAME"))
+        .line("STATE", states::vm_state(vm));
+    if vm.int_at("STATE") == Some(states::VM_ACTIVE) {
+        page.line("LCM_STATE", states::vm_lcm_state(vm));
+    }
+    page.line("LOCK", lock(vm)).line("RESCHED", yes_no(vm.text_at("RESCHED")));
+    if let Some(record) = last_record(vm) {
+        page.line("HOST", record.text_at("HOSTNAME"));
+    }
+    if let Some(id) = cluster_id {
+        page.line("CLUSTER ID", id.to_string());
+    }
+    if let Some(cluster) = cluster {
+        page.line("CLUSTER", cluster.text_at("NAME"));
+    }
+    let time = |name| units::time(vm.int_at(name).unwrap_or(0));
+    page.line("START TIME", time("STIME"))
+        .line("END TIME", time("ETIME"))
+        .line("DEPLOY ID", or_dash(vm.text_at("DEPLOY_ID")));
+}
+
+fn monitoring(page: &mut Page, vm: &Element) {
+    let Some(monitoring) = vm.at("MONITORING").filter(|monitoring| !monitoring.children.is_empty()) else { return };
+    page.header("VIRTUAL MACHINE MONITORING");
+    for figure in monitoring.children.iter().filter(|figure| figure.children.is_empty()) {
+        let number = figure.text.trim().parse::<f64>().unwrap_or(0.0) as i64;
+        let value = match figure.name.as_str() {
+            "MEMORY" => units::kib(number),
+            "NETRX" | "NETTX" | "DISKRDBYTES" | "DISKWRBYTES" => units::bytes(number),
+            "TIMESTAMP" => units::time(number),
+            _ => figure.text.trim().to_owned(),
+        };
+        page.line(&figure.name, value);
+    }
+}
+
+fn disks(page: &mut Page, template: &Element) {
+    let row = |disk: &Element| {
+        let size = disk.int_at("SIZE").map_or("-".to_owned(), |size| format!("-/{}", units::mib(size)));
+        let text = |name| or_dash(disk.text_at(name));
+        vec![text("DISK_ID"), text("DATASTORE"), text("TARGET"), text("IMAGE"), size, disk.text_at("TYPE").to_lowercase(), text("SAVE")]
+    };
+    let rows: Vec<_> = template.all("DISK").map(row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let titles = [
+        ("ID", 3, false), ("DATASTORE", 10, true), ("TARGET", 6, true), ("IMAGE", 35, true), ("SIZE", 11, true), ("TYPE", 4, true),
+        ("SAVE", 4, false),
+    ];
+    page.header("VM DISKS").table(&titles, &rows);
+}
+
+fn nics(page: &mut Page, template: &Element) {
+    let row = |nic: &Element| {
+        let text = |name| or_dash(nic.text_at(name));
+        vec![text("NIC_ID"), text("NETWORK"), text("BRIDGE"), text("IP"), text("MAC")]
+    };
+    let rows: Vec<_> = template.all("NIC").chain(template.all("NIC_ALIAS")).map(row).collect();
+    if !rows.is_empty() {
+        let titles = [("ID", 3, false), ("NETWORK", 20, true), ("BRIDGE", 12, true), ("IP", 15, true), ("MAC", 17, true)];
+        page.header("VM NICS").table(&titles, &rows);
+    }
+}
+
+fn security(page: &mut Page, template: &Element) {
+    let row = |rule: &Element| {
+        let text = |name| or_dash(rule.text_at(name));
+        vec![text("SECURITY_GROUP_ID"), text("SECURITY_GROUP_NAME"), text("RULE_TYPE"), text("PROTOCOL"), text("RANGE")]
+    };
+    let rows: Vec<_> = template.all("SECURITY_GROUP_RULE").map(row).collect();
+    if !rows.is_empty() {
+        let titles = [("ID", 3, false), ("NAME", 15, true), ("TYPE", 8, true), ("PROTOCOL", 8, true), ("RANGE", 5, true)];
+        page.header("SECURITY").table(&titles, &rows);
+    }
+}
+
+fn snapshots(page: &mut Page, template: &Element) {
+    let row = |snapshot: &Element| {
+        let text = |name| or_dash(snapshot.text_at(name));
+        vec![text("SNAPSHOT_ID"), units::time(snapshot.int_at("TIME").unwrap_or(0)), text("NAME"), text("HYPERVISOR_ID")]
+    };
+    let rows: Vec<_> = template.all("SNAPSHOT").map(row).collect();
+    if !rows.is_empty() {
+        page.header("SNAPSHOTS").table(&[("ID", 3, false), ("TIME", 14, true), ("NAME", 15, true), ("HYPERVISOR_ID", 13, true)], &rows);
+    }
+}
+
+fn history(page: &mut Page, vm: &Element) {
+    let row = |record: &Element| {
+        let number = |name| record.int_at(name).unwrap_or(-1);
+        let or_dash_id = |name| if number(name) < 0 { "-".to_owned() } else { number(name).to_string() };
+        let end = if number("ETIME") > 0 { number("ETIME") } else { units::now() };
+        let prolog = if number("PETIME") > 0 { number("PETIME") - number("PSTIME") } else { 0 };
+        vec![
+            number("SEQ").to_string(),
+            or_dash_id("UID"),
+            or_dash_id("REQUEST_ID"),
+            record.text_at("HOSTNAME").to_owned(),
+            states::history_action(number("ACTION").max(0)),
+            or_dash_id("DS_ID"),
+            units::time(number("STIME")),
+            units::days(end - number("STIME")),
+            units::hours(prolog),
+        ]
+    };
+    let rows: Vec<_> = vm.at("HISTORY_RECORDS").into_iter().flat_map(|records| records.all("HISTORY")).map(row).collect();
+    if !rows.is_empty() {
+        let titles = [
+            ("SEQ", 3, false), ("UID", 4, true), ("REQ", 5, true), ("HOST", 12, true), ("ACTION", 12, true), ("DS", 4, false),
+            ("START", 14, false), ("TIME", 11, false), ("PROLOG", 9, false),
+        ];
+        page.header("VIRTUAL MACHINE HISTORY").table(&titles, &rows);
+    }
+}
+
+fn actions(page: &mut Page, vm: &Element) {
+    let Some(template) = vm.at("TEMPLATE") else { return };
+    let rows = schedule::rows(template, vm.int_at("STIME").unwrap_or(0), units::now());
+    if !rows.is_empty() {
+        page.header("SCHEDULED ACTIONS").table(&schedule::TITLES, &rows);
+    }
+}
+
+fn backups(page: &mut Page, vm: &Element) {
+    page.template("BACKUP CONFIGURATION", vm.at("BACKUPS/BACKUP_CONFIG"), &[]);
+    let ids = vm.ids_at("BACKUPS/BACKUP_IDS");
+    if !ids.is_empty() {
+        page.header("VM BACKUPS").raw(&format!("IMAGE IDS: {}", join(&ids)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_editor_begins_with_what_may_be_changed() {
+        let vm = Element::parse(
+            "<VM><TEMPLATE><CPU>1</CPU><OS><ARCH>x86_64</ARCH></OS></TEMPLATE><BACKUPS><BACKUP_CONFIG><KEEP_LAST>4</KEEP_LAST><LAST_INCREMENT_ID>1</LAST_INCREMENT_ID><MODE>FULL</MODE></BACKUP_CONFIG></BACKUPS></VM>",
+        )
+        .unwrap();
+        assert_eq!(present_configuration(&vm), "BACKUP_CONFIG=[\n  KEEP_LAST=\"4\",\n  MODE=\"FULL\" ]\nOS=[\n  ARCH=\"x86_64\" ]\n");
+    }
+}

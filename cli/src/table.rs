@@ -1,0 +1,323 @@
+//! Fixed-width tables as OpenNebula's tools print them, and the options of every `list`.
+//!
+//! On a terminal a cell is cut to its column, except that the name columns share what is left of the line. Elsewhere
+//! nothing is cut: columns grow to their content, so that a script never reads half a name.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::terminal;
+use crate::xml::Element;
+
+/// One column of a table.
+pub struct Column {
+    /// Title, in capitals; the word that `--list` and `--filter` use.
+    pub name: &'static str,
+    /// Least width, and the width on a narrow terminal.
+    pub width: usize,
+    /// Aligned to the left?
+    pub left: bool,
+    /// How the column reacts to content that is wider.
+    pub fit: Fit,
+    /// The cell of one element.
+    pub cell: fn(&Element, &ListOptions) -> String,
+}
+
+/// What happens with content wider than the column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// Cut on a terminal, grow elsewhere.
+    Content,
+    /// As Content, and take a share of the spare width of a terminal.
+    Share,
+    /// Always cut (the minutes' letter of the TIME column, for one).
+    Cut,
+}
+
+impl Column {
+    /// A column aligned to the right.
+    pub const fn right(name: &'static str, width: usize, cell: fn(&Element, &ListOptions) -> String) -> Self {
+        Self { name, width, left: false, fit: Fit::Content, cell }
+    }
+
+    /// A column aligned to the left.
+    pub const fn left(name: &'static str, width: usize, cell: fn(&Element, &ListOptions) -> String) -> Self {
+        Self { name, width, left: true, fit: Fit::Content, cell }
+    }
+
+    /// The same column with another fit.
+    #[must_use]
+    pub const fn fit(self, fit: Fit) -> Self {
+        Self { fit, ..self }
+    }
+}
+
+/// Options that every `list` takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Whose objects: a (all), m (mine), g (mine and my groups'), G (my primary group's), or a user name or id
+    #[arg(value_name = "WHOSE")]
+    pub whose: Option<String>,
+    /// Columns to show, in this order
+    #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub list: Vec<String>,
+    /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (part of the text)
+    #[arg(short, long, value_name = "COLUMN=VALUE,...", value_delimiter = ',')]
+    pub filter: Vec<String>,
+    /// AND or OR between several filters
+    #[arg(long, value_name = "AND|OR", default_value = "AND", ignore_case = true, value_parser = ["AND", "OR"])]
+    pub operator: String,
+    /// Comma separated values
+    #[arg(long)]
+    pub csv: bool,
+    /// The separator of --csv
+    #[arg(long, value_name = "CHARACTER", default_value = ",")]
+    pub csv_del: String,
+    /// The daemon's XML document
+    #[arg(short, long, conflicts_with_all = ["json", "csv"])]
+    pub xml: bool,
+    /// The daemon's document as JSON
+    #[arg(short, long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Ids instead of the names of users and groups
+    #[arg(short, long)]
+    pub numeric: bool,
+    /// No line with the titles
+    #[arg(long)]
+    pub no_header: bool,
+    /// Accepted for compatibility: output is never paged
+    #[arg(long)]
+    pub no_pager: bool,
+}
+
+/// Prints the members of a pool document as the options say.
+///
+/// # Errors
+/// For an unknown column or a filter without a comparison.
+pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], options: &ListOptions) -> Result<()> {
+    if options.xml {
+        return terminal::put(&pool.to_xml());
+    }
+    if options.json {
+        return terminal::put(&crate::json::pretty(pool));
+    }
+    terminal::put(&render(pool, member, columns, default, options, terminal::width())?)
+}
+
+fn render(
+    pool: &Element, member: &str, columns: &[Column], default: &[&str], options: &ListOptions, width: Option<usize>,
+) -> Result<String> {
+    let find = |name: &str| match columns.iter().find(|column| column.name.eq_ignore_ascii_case(name.trim())) {
+        Some(column) => Ok(column),
+        None => {
+            let known: Vec<_> = columns.iter().map(|column| column.name).collect();
+            bail!("there is no column {name}; there are {}", known.join(", "))
+        }
+    };
+    let shown = if options.list.is_empty() {
+        default.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?
+    } else {
+        options.list.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?
+    };
+    let filters = options.filter.iter().map(|text| Filter::parse(text, &find)).collect::<Result<Vec<_>>>()?;
+    let any = options.operator.eq_ignore_ascii_case("OR");
+    let holds = |element: &&Element| {
+        let mut results = filters.iter().map(|filter| filter.holds(element, options));
+        filters.is_empty() || if any { results.any(|yes| yes) } else { results.all(|yes| yes) }
+    };
+    let rows: Vec<Vec<String>> = pool
+        .all(member)
+        .filter(holds)
+        .map(|element| shown.iter().map(|column| clean(&(column.cell)(element, options))).collect())
+        .collect();
+    Ok(if options.csv { csv(&shown, &rows, options) } else { fixed(&shown, &rows, !options.no_header, width) })
+}
+
+/// Cells keep their leading blanks (durations are aligned by them) and lose control characters.
+fn clean(cell: &str) -> String {
+    cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn csv(columns: &[&Column], rows: &[Vec<String>], options: &ListOptions) -> String {
+    let separator = &options.csv_del;
+    let quote = |cell: &str| {
+        if cell.contains(['"', '\n']) || cell.contains(separator.as_str()) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.to_owned()
+        }
+    };
+    let mut out = String::new();
+    if !options.no_header {
+        out.push_str(&columns.iter().map(|column| column.name).collect::<Vec<_>>().join(separator));
+        out.push('\n');
+    }
+    for row in rows {
+        out.push_str(&row.iter().map(|cell| quote(cell.trim())).collect::<Vec<_>>().join(separator));
+        out.push('\n');
+    }
+    out
+}
+
+fn fixed(columns: &[&Column], rows: &[Vec<String>], header: bool, width: Option<usize>) -> String {
+    let widths = widths(columns, rows, width);
+    let mut out = String::new();
+    let mut push = |cells: &mut dyn Iterator<Item = &str>| {
+        let line: Vec<String> =
+            cells.zip(columns.iter().zip(&widths)).map(|(cell, (column, width))| pad(cell, *width, column.left)).collect();
+        out.push_str(line.join(" ").trim_end());
+        out.push('\n');
+    };
+    if header {
+        push(&mut columns.iter().map(|column| column.name));
+    }
+    for row in rows {
+        push(&mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+/// The width of each column; `terminal` None means that nothing is cut.
+fn widths(columns: &[&Column], rows: &[Vec<String>], terminal: Option<usize>) -> Vec<usize> {
+    let needed = |index: usize, column: &Column| {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
+        cells.max().unwrap_or(0).max(column.name.chars().count())
+    };
+    let mut widths: Vec<usize> = columns.iter().map(|column| column.width).collect();
+    let taken = widths.iter().sum::<usize>() + columns.len().saturating_sub(1);
+    let mut spare = terminal.map_or(usize::MAX, |width| width.saturating_sub(taken));
+    for (index, column) in columns.iter().enumerate() {
+        let may_grow = match column.fit {
+            Fit::Cut => false,
+            Fit::Share => true,
+            Fit::Content => terminal.is_none(),
+        };
+        if may_grow {
+            let growth = needed(index, column).saturating_sub(column.width).min(spare);
+            widths[index] += growth;
+            spare -= growth;
+        }
+    }
+    widths
+}
+
+fn pad(cell: &str, width: usize, left: bool) -> String {
+    let cut: String = cell.chars().take(width).collect();
+    if left { format!("{cut:<width$}") } else { format!("{cut:>width$}") }
+}
+
+/// One condition of `--filter`.
+struct Filter<'a> {
+    column: &'a Column,
+    comparison: &'static str,
+    value: String,
+}
+
+impl<'a> Filter<'a> {
+    /// Two-letter comparisons stand before the one-letter ones that they begin with.
+    const COMPARISONS: [&'static str; 7] = ["!=", "<=", ">=", "=", "<", ">", "~"];
+
+    fn parse(text: &str, find: &impl Fn(&str) -> Result<&'a Column>) -> Result<Self> {
+        let found = Self::COMPARISONS
+            .iter()
+            .filter_map(|comparison| text.find(comparison).map(|at| (at, *comparison)))
+            .min_by_key(|(at, comparison)| (*at, std::cmp::Reverse(comparison.len())));
+        let Some((at, comparison)) = found else {
+            bail!("the filter {text} compares nothing; write for instance STAT=runn")
+        };
+        let column = find(&text[..at])?;
+        Ok(Self { column, comparison, value: text[at + comparison.len()..].trim().to_owned() })
+    }
+
+    fn holds(&self, element: &Element, options: &ListOptions) -> bool {
+        let cell = (self.column.cell)(element, options);
+        let cell = cell.trim();
+        let order = match (cell.parse::<f64>(), self.value.parse::<f64>()) {
+            (Ok(a), Ok(b)) => a.partial_cmp(&b),
+            _ => Some(cell.cmp(self.value.as_str())),
+        };
+        let Some(order) = order else { return false };
+        match self.comparison {
+            "=" => order.is_eq(),
+            "!=" => order.is_ne(),
+            "<" => order.is_lt(),
+            "<=" => order.is_le(),
+            ">" => order.is_gt(),
+            ">=" => order.is_ge(),
+            _ => cell.contains(&self.value),
+        }
+    }
+}
+
+/// A small table inside of `show`: the columns are only as wide as given or needed, nothing is cut.
+#[must_use]
+pub fn plain(titles: &[(&str, usize, bool)], rows: &[Vec<String>]) -> String {
+    let mut out = String::new();
+    let width = |index: usize, least: usize, title: &str| {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| clean(cell).chars().count());
+        cells.max().unwrap_or(0).max(least).max(title.len())
+    };
+    let widths: Vec<usize> = titles.iter().enumerate().map(|(index, (title, least, _))| width(index, *least, title)).collect();
+    let mut push = |cells: Vec<String>| {
+        let line: Vec<String> =
+            cells.iter().zip(titles.iter().zip(&widths)).map(|(cell, ((_, _, left), width))| pad(cell, *width, *left)).collect();
+        out.push_str(line.join(" ").trim_end());
+        out.push('\n');
+    };
+    push(titles.iter().map(|(title, ..)| (*title).to_owned()).collect());
+    for row in rows {
+        push(row.iter().map(|cell| clean(cell)).collect());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLUMNS: [Column; 3] = [
+        Column::right("ID", 4, |vm, _| vm.text_at("ID").to_owned()),
+        Column::left("NAME", 6, |vm, _| vm.text_at("NAME").to_owned()).fit(Fit::Share),
+        Column::right("MEM", 5, |vm, _| vm.text_at("MEM").to_owned()),
+    ];
+
+    fn pool() -> Element {
+        Element::parse(
+            "<P><VM><ID>0</ID><NAME>a,\"long\" name</NAME><MEM>10</MEM></VM><VM><ID>12</ID><NAME>b&#10;c</NAME><MEM>9</MEM></VM></P>",
+        )
+        .unwrap()
+    }
+
+    fn text(options: &ListOptions, width: Option<usize>) -> Result<String> {
+        render(&pool(), "VM", &COLUMNS, &["ID", "NAME", "MEM"], options, width)
+    }
+
+    fn filtered(filter: &[&str], operator: &str) -> Result<String> {
+        let filter = filter.iter().map(|text| (*text).to_owned()).collect();
+        text(&ListOptions { filter, operator: operator.into(), no_header: true, list: vec!["id".into()], ..ListOptions::default() }, None)
+    }
+
+    #[test]
+    fn columns_grow_off_a_terminal_and_share_the_line_on_one() {
+        let options = ListOptions::default();
+        assert_eq!(text(&options, None).unwrap(), "  ID NAME            MEM\n   0 a,\"long\" name    10\n  12 b c               9\n");
+        assert_eq!(text(&options, Some(19)).unwrap(), "  ID NAME       MEM\n   0 a,\"long    10\n  12 b c          9\n");
+        assert_eq!(text(&options, Some(1)).unwrap(), "  ID NAME     MEM\n   0 a,\"lon    10\n  12 b c        9\n");
+    }
+
+    #[test]
+    fn comma_separated_values_are_quoted_when_needed() {
+        let options = ListOptions { csv: true, csv_del: ",".into(), ..ListOptions::default() };
+        assert_eq!(text(&options, None).unwrap(), "ID,NAME,MEM\n0,\"a,\"\"long\"\" name\",10\n12,b c,9\n");
+    }
+
+    #[test]
+    fn filters_compare_numbers_as_numbers() {
+        assert_eq!(filtered(&["MEM>9"], "AND").unwrap(), "   0\n");
+        assert_eq!(filtered(&["mem>=9", "NAME!=x"], "AND").unwrap(), "   0\n  12\n");
+        assert_eq!(filtered(&["NAME~long", "ID=12"], "OR").unwrap(), "   0\n  12\n");
+        assert_eq!(filtered(&["NAME~long", "ID=12"], "AND").unwrap(), "");
+        assert!(filtered(&["MEM"], "AND").is_err());
+        assert!(filtered(&["X=1"], "AND").unwrap_err().to_string().contains("ID, NAME, MEM"));
+    }
+}

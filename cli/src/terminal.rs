@@ -1,0 +1,83 @@
+//! What reaches the user: results on standard output, everything else on standard error.
+//!
+//! A reader that goes away (`onevm list | head -1`) is no error. One message is one line.
+
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+
+/// Writes a result to standard output.
+///
+/// # Errors
+/// When standard output cannot take it (disk full); a closed pipe is fine.
+pub fn put(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing the result"),
+        _ => Ok(()),
+    }
+}
+
+/// Writes one result line.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_line(text: &str) -> Result<()> {
+    put(&format!("{text}\n"))
+}
+
+/// One line on standard error, whatever line breaks the text holds.
+pub fn complain(text: &str) {
+    let text = one_line(text);
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A warning line on standard error.
+pub fn warn(text: &str) {
+    complain(&format!("warning: {text}"));
+}
+
+/// A prompt: no line end.
+pub fn warn_raw(text: &str) {
+    let mut err = std::io::stderr();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// Is standard output a terminal?
+#[must_use]
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Columns of the terminal that standard output is, or None elsewhere.
+#[must_use]
+pub fn width() -> Option<usize> {
+    if !is_terminal() {
+        return None;
+    }
+    if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()) {
+        return Some(columns);
+    }
+    // stty reads the size of the terminal on its standard input, which need not be ours: best effort.
+    let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().nth(1)?.parse().ok().filter(|columns| *columns > 0)
+}
+
+/// The text with line breaks and other control characters turned to single blanks: a hostile name must not be able to
+/// move the cursor of the person who lists it.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let cleaned: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    cleaned.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        assert_eq!(one_line("a\n  b\u{1b}[2Jc"), "a b [2Jc");
+    }
+}

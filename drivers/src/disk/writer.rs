@@ -1,0 +1,105 @@
+//! Filling a restored disk.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use imago::FormatAccess;
+
+use super::overlay::{check_size, format_qcow2};
+use super::part::Part;
+use super::sparse::Written;
+use crate::{DiskWriter, DriverError, Kind, Result};
+
+/// Writes a disk as a qcow2 image (version 3, clusters of 64 KiB, no backing file). Clusters that stay zero are not
+/// allocated.
+///
+/// Dropped without [`DiskWriter::finish`] it leaves nothing.
+pub struct Qcow2Writer {
+    // Before `part`: its drop flushes into the file, which must not happen after the removal.
+    image: FormatAccess<imago::file::File>,
+    part: Part,
+    written: Written,
+    size_bytes: u64,
+}
+
+impl Qcow2Writer {
+    /// Starts the image `target` of `size_bytes`, a multiple of 512.
+    ///
+    /// # Errors
+    /// When the size is impossible or the file cannot be made.
+    pub fn create(target: &Path, size_bytes: u64) -> Result<Self> {
+        let part = Part::create(target)?;
+        let image = FormatAccess::new(format_qcow2(&part, size_bytes, None)?);
+        Ok(Self { image, part, written: Written::default(), size_bytes })
+    }
+}
+
+impl DiskWriter for Qcow2Writer {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        check_range(self.part.target(), self.size_bytes, offset, data)?;
+        for (offset, part) in self.written.parts(offset, data) {
+            self.image.write(part, offset).map_err(|e| failed(self.part.target(), offset, e))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { image, part, .. } = *self;
+        image.flush().map_err(|e| DriverError::io(format!("finishing {}", part.target().display()), e))?;
+        drop(image);
+        part.publish()
+    }
+}
+
+/// Writes a disk as a sparse raw file. Dropped without [`DiskWriter::finish`] it leaves nothing.
+pub struct RawWriter {
+    part: Part,
+    written: Written,
+    size_bytes: u64,
+}
+
+impl RawWriter {
+    /// Starts the image `target` of `size_bytes`, a multiple of 512.
+    ///
+    /// # Errors
+    /// When the size is impossible or the file cannot be made.
+    pub fn create(target: &Path, size_bytes: u64) -> Result<Self> {
+        check_size(target, size_bytes)?;
+        let part = Part::create(target)?;
+        let sized = part.file().set_len(size_bytes);
+        sized.map_err(|e| DriverError::io(format!("creating {}", target.display()), e))?;
+        Ok(Self { part, written: Written::default(), size_bytes })
+    }
+
+    fn file(&self) -> &File {
+        self.part.file()
+    }
+}
+
+impl DiskWriter for RawWriter {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        check_range(self.part.target(), self.size_bytes, offset, data)?;
+        for (offset, part) in self.written.parts(offset, data) {
+            self.file().write_all_at(part, offset).map_err(|e| failed(self.part.target(), offset, e))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.part.publish()
+    }
+}
+
+fn check_range(target: &Path, size_bytes: u64, offset: u64, data: &[u8]) -> Result<()> {
+    if offset.checked_add(data.len() as u64).is_some_and(|end| end <= size_bytes) {
+        return Ok(());
+    }
+    let reason = format!("{} bytes at {offset} reach past its {size_bytes} bytes", data.len());
+    Err(DriverError::new(Kind::Permanent, format!("writing {}", target.display()), reason))
+}
+
+fn failed(target: &Path, offset: u64, error: io::Error) -> DriverError {
+    DriverError::io(format!("writing {} at {offset}", target.display()), error)
+}

@@ -1,0 +1,251 @@
+-- The whole cloud in one file. Ids are ours (table counter): they start at 0 as clients expect and are never reused.
+-- Times are epoch seconds, sizes MB unless the name says otherwise, states the wire's numbers.
+-- *_template columns hold canonical template text; everything we query is a column of its own.
+
+CREATE TABLE counter (
+    name TEXT NOT NULL PRIMARY KEY,
+    next_id INTEGER NOT NULL CHECK (next_id >= 0)
+) STRICT;
+
+CREATE TABLE user_group (
+    id INTEGER NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE user (
+    id INTEGER NOT NULL PRIMARY KEY,
+    gid INTEGER NOT NULL REFERENCES user_group (id),
+    name TEXT NOT NULL UNIQUE,
+    password_sha256 TEXT NOT NULL,
+    auth_driver TEXT NOT NULL,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE membership (
+    uid INTEGER NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    gid INTEGER NOT NULL REFERENCES user_group (id) ON DELETE CASCADE,
+    PRIMARY KEY (uid, gid)
+) STRICT;
+
+CREATE TABLE acl (
+    id INTEGER NOT NULL PRIMARY KEY,
+    user_hex TEXT NOT NULL,
+    resource_hex TEXT NOT NULL,
+    rights_hex TEXT NOT NULL,
+    zone_hex TEXT NOT NULL,
+    text TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE zone (
+    id INTEGER NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE cluster (
+    id INTEGER NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE host (
+    id INTEGER NOT NULL PRIMARY KEY,
+    cluster_id INTEGER NOT NULL REFERENCES cluster (id),
+    name TEXT NOT NULL UNIQUE,
+    state INTEGER NOT NULL,
+    prev_state INTEGER NOT NULL,
+    im_mad TEXT NOT NULL,
+    vm_mad TEXT NOT NULL,
+    cpus INTEGER NOT NULL,
+    memory_kb INTEGER NOT NULL,
+    free_memory_kb INTEGER NOT NULL,
+    monitored_at INTEGER NOT NULL,
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE datastore (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL UNIQUE,
+    permissions INTEGER NOT NULL,
+    ds_mad TEXT NOT NULL,
+    tm_mad TEXT NOT NULL,
+    base_path TEXT NOT NULL,
+    kind INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 3),
+    disk_type INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    cluster_id INTEGER NOT NULL REFERENCES cluster (id),
+    total_mb INTEGER NOT NULL,
+    free_mb INTEGER NOT NULL,
+    used_mb INTEGER NOT NULL,
+    monitored_at INTEGER NOT NULL,
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE image (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    disk_type INTEGER NOT NULL,
+    persistent INTEGER NOT NULL CHECK (persistent IN (0, 1)),
+    regtime INTEGER NOT NULL,
+    modtime INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    path TEXT NOT NULL,
+    format TEXT NOT NULL,
+    fs TEXT NOT NULL,
+    size_mb INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    prev_state INTEGER NOT NULL,
+    datastore_id INTEGER NOT NULL REFERENCES datastore (id),
+    -- Backup images only: whose backup this is (the VM may be long gone), and FULL or INCREMENT.
+    backup_vm_id INTEGER,
+    backup_mode TEXT CHECK (backup_mode IN ('FULL', 'INCREMENT')),
+    template TEXT NOT NULL,
+    UNIQUE (uid, name)
+) STRICT;
+CREATE INDEX image_by_backup_vm ON image (backup_vm_id) WHERE backup_vm_id IS NOT NULL;
+CREATE INDEX image_by_datastore ON image (datastore_id);
+
+-- Which VMs use an image as a disk.
+CREATE TABLE image_use (
+    image_id INTEGER NOT NULL REFERENCES image (id),
+    vm_id INTEGER NOT NULL,
+    PRIMARY KEY (image_id, vm_id)
+) STRICT;
+
+-- Restore points. A backup image in FULL mode has exactly one (id 0); a chain has one per backup, ids only grow.
+CREATE TABLE increment (
+    image_id INTEGER NOT NULL REFERENCES image (id) ON DELETE CASCADE,
+    increment_id INTEGER NOT NULL,
+    parent_id INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('FULL', 'INCREMENT')),
+    date INTEGER NOT NULL,
+    size_mb INTEGER NOT NULL,
+    series TEXT NOT NULL,
+    point TEXT NOT NULL,
+    checkpoint TEXT NOT NULL,
+    read_bytes INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL,
+    duration_s INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    warning TEXT NOT NULL,
+    disks TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (image_id, increment_id)
+) STRICT;
+
+CREATE TABLE vm_template (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    regtime INTEGER NOT NULL,
+    template TEXT NOT NULL,
+    UNIQUE (uid, name)
+) STRICT;
+
+CREATE TABLE vm (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    last_poll INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    lcm_state INTEGER NOT NULL,
+    prev_state INTEGER NOT NULL,
+    prev_lcm_state INTEGER NOT NULL,
+    stime INTEGER NOT NULL,
+    etime INTEGER NOT NULL,
+    deploy_id TEXT NOT NULL,
+    uuid TEXT NOT NULL,
+    host_id INTEGER,
+    template TEXT NOT NULL,
+    user_template TEXT NOT NULL,
+    -- One BACKUP_CONFIG vector as template text; empty when the VM never had one.
+    backup_config TEXT NOT NULL
+) STRICT;
+CREATE INDEX vm_by_state ON vm (state);
+CREATE INDEX vm_by_host ON vm (host_id) WHERE host_id IS NOT NULL;
+
+CREATE TABLE history (
+    vm_id INTEGER NOT NULL REFERENCES vm (id),
+    seq INTEGER NOT NULL,
+    host_id INTEGER NOT NULL,
+    hostname TEXT NOT NULL,
+    cluster_id INTEGER NOT NULL,
+    vm_mad TEXT NOT NULL,
+    tm_mad TEXT NOT NULL,
+    ds_id INTEGER NOT NULL,
+    stime INTEGER NOT NULL,
+    etime INTEGER NOT NULL,
+    pstime INTEGER NOT NULL,
+    petime INTEGER NOT NULL,
+    rstime INTEGER NOT NULL,
+    retime INTEGER NOT NULL,
+    estime INTEGER NOT NULL,
+    eetime INTEGER NOT NULL,
+    action INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    PRIMARY KEY (vm_id, seq)
+) STRICT;
+
+-- Scheduled actions; due work is one indexed query.
+CREATE TABLE schedule (
+    id INTEGER NOT NULL PRIMARY KEY,
+    vm_id INTEGER NOT NULL REFERENCES vm (id),
+    -- The user whose rights the action runs with.
+    uid INTEGER NOT NULL,
+    -- The action as the core writes it, JSON.
+    body TEXT NOT NULL,
+    -- When it runs next; NULL = never again.
+    due_at INTEGER,
+    -- A refused action is not tried before this time.
+    not_before INTEGER NOT NULL,
+    refusals INTEGER NOT NULL
+) STRICT;
+CREATE INDEX schedule_due ON schedule (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX schedule_by_vm ON schedule (vm_id);
+
+-- One row per operation: intent, effect, result. The plan is JSON, written once.
+CREATE TABLE job (
+    id INTEGER NOT NULL PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('DEPLOY', 'STOP', 'RESUME', 'REBOOT', 'TERMINATE', 'BACKUP',
+                                       'IMPORT', 'RESTORE', 'DELETE', 'RETAIN')),
+    phase TEXT NOT NULL CHECK (phase IN ('planned', 'prepared', 'copied', 'sealed', 'recorded', 'cleaned', 'done',
+                                         'undoing', 'failed', 'cancelled')),
+    vm_id INTEGER,
+    image_id INTEGER,
+    datastore_id INTEGER,
+    host_id INTEGER,
+    uid INTEGER NOT NULL,
+    plan TEXT NOT NULL,
+    result TEXT NOT NULL,
+    cancel INTEGER NOT NULL CHECK (cancel IN (0, 1)),
+    attempts INTEGER NOT NULL,
+    not_before INTEGER NOT NULL,
+    error TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX job_open ON job (id) WHERE phase NOT IN ('done', 'failed', 'cancelled');
+CREATE INDEX job_by_vm ON job (vm_id) WHERE vm_id IS NOT NULL;
+CREATE INDEX job_by_image ON job (image_id) WHERE image_id IS NOT NULL;
+
+CREATE TABLE job_event (
+    job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (job_id, seq)
+) STRICT;

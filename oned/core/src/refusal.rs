@@ -1,0 +1,672 @@
+//! Every reason why we say no, with the code and the sentence that go over the wire.
+//!
+//! A refusal is an answer, not a fault: the request was understood. The sentence is what stands after `[method] ` in the
+//! answer; clients match on the code and on a few pieces of text ("Error getting", "Not authorized", "NAME is already
+//! taken by"), which are therefore kept as OpenNebula's clients know them. No variant carries a secret.
+
+use crate::lifecycle::{ImageState, VmPhase};
+use crate::template::ParseError;
+
+/// Kinds of objects that calls are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// Virtual machine.
+    Vm,
+    /// Hypervisor host.
+    Host,
+    /// Virtual network.
+    Network,
+    /// Image, backups included.
+    Image,
+    /// User.
+    User,
+    /// Stored VM template.
+    Template,
+    /// Group of users.
+    Group,
+    /// Access rule.
+    Acl,
+    /// Datastore.
+    Datastore,
+    /// Cluster.
+    Cluster,
+    /// Document of a client.
+    Document,
+    /// Zone.
+    Zone,
+    /// Security group.
+    SecurityGroup,
+    /// Virtual data centre.
+    Vdc,
+    /// Virtual router.
+    VirtualRouter,
+    /// Marketplace.
+    Marketplace,
+    /// Marketplace app.
+    MarketplaceApp,
+    /// VM group.
+    VmGroup,
+    /// Virtual network template.
+    NetworkTemplate,
+    /// Hook.
+    Hook,
+    /// Backup job.
+    BackupJob,
+    /// Scheduled action.
+    Schedule,
+}
+
+impl ObjectKind {
+    /// Every kind, for tables and tests.
+    pub const ALL: [Self; 22] = [
+        Self::Vm,
+        Self::Host,
+        Self::Network,
+        Self::Image,
+        Self::User,
+        Self::Template,
+        Self::Group,
+        Self::Acl,
+        Self::Datastore,
+        Self::Cluster,
+        Self::Document,
+        Self::Zone,
+        Self::SecurityGroup,
+        Self::Vdc,
+        Self::VirtualRouter,
+        Self::Marketplace,
+        Self::MarketplaceApp,
+        Self::VmGroup,
+        Self::NetworkTemplate,
+        Self::Hook,
+        Self::BackupJob,
+        Self::Schedule,
+    ];
+
+    /// The name in sentences: "virtual machine".
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Vm => "virtual machine",
+            Self::Host => "host",
+            Self::Network => "virtual network",
+            Self::Image => "image",
+            Self::User => "user",
+            Self::Template => "virtual machine template",
+            Self::Group => "group",
+            Self::Acl => "ACL",
+            Self::Datastore => "datastore",
+            Self::Cluster => "cluster",
+            Self::Document => "document",
+            Self::Zone => "zone",
+            Self::SecurityGroup => "security group",
+            Self::Vdc => "VDC",
+            Self::VirtualRouter => "virtual router",
+            Self::Marketplace => "marketplace",
+            Self::MarketplaceApp => "marketplace app",
+            Self::VmGroup => "VM group",
+            Self::NetworkTemplate => "virtual network template",
+            Self::Hook => "hook",
+            Self::BackupJob => "backup job",
+            Self::Schedule => "scheduled action",
+        }
+    }
+
+    /// The name in access rules and in sentences about rights: "VM".
+    pub fn acl_name(self) -> &'static str {
+        match self {
+            Self::Vm => "VM",
+            Self::Host => "HOST",
+            Self::Network => "NET",
+            Self::Image => "IMAGE",
+            Self::User => "USER",
+            Self::Template => "TEMPLATE",
+            Self::Group => "GROUP",
+            Self::Acl => "ACL",
+            Self::Datastore => "DATASTORE",
+            Self::Cluster => "CLUSTER",
+            Self::Document => "DOCUMENT",
+            Self::Zone => "ZONE",
+            Self::SecurityGroup => "SECGROUP",
+            Self::Vdc => "VDC",
+            Self::VirtualRouter => "VROUTER",
+            Self::Marketplace => "MARKETPLACE",
+            Self::MarketplaceApp => "MARKETPLACEAPP",
+            Self::VmGroup => "VMGROUP",
+            Self::NetworkTemplate => "VNTEMPLATE",
+            Self::Hook => "HOOK",
+            Self::BackupJob => "BACKUPJOB",
+            Self::Schedule => "SCHED_ACTION",
+        }
+    }
+}
+
+/// What a call wants to do to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Right {
+    /// Look at it, build upon it.
+    Use,
+    /// Change it.
+    Manage,
+    /// What only its administrators may.
+    Admin,
+    /// Make a new one of its kind.
+    Create,
+}
+
+impl Right {
+    /// The name in sentences and access rules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Use => "USE",
+            Self::Manage => "MANAGE",
+            Self::Admin => "ADMIN",
+            Self::Create => "CREATE",
+        }
+    }
+
+    /// The bit in access rules.
+    pub fn bit(self) -> i64 {
+        match self {
+            Self::Use => 1,
+            Self::Manage => 2,
+            Self::Admin => 4,
+            Self::Create => 8,
+        }
+    }
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The answer code for a bad session.
+pub const AUTHENTICATION: i32 = 0x0100;
+/// The answer code for missing rights, exceeded quotas and locks.
+pub const AUTHORIZATION: i32 = 0x0200;
+/// The answer code for an unknown id.
+pub const NO_EXISTS: i32 = 0x0400;
+/// The answer code for a wrong state or argument of an action.
+pub const ACTION: i32 = 0x0800;
+/// The answer code for a bad parameter value.
+pub const XML_RPC_API: i32 = 0x1000;
+/// The answer code for parse errors and everything else.
+pub const INTERNAL: i32 = 0x2000;
+/// The answer code for an object that could not be created.
+pub const ALLOCATE: i32 = 0x4000;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Unknown user, wrong or expired token, disabled user: never told apart.
+    #[error("User couldn't be authenticated, aborting call.")]
+    BadSession,
+    /// The caller lacks a right.
+    #[error("User [{user}] : Not authorized to perform {right} {}{}.", kind.acl_name(), bracketed(*id))]
+    NotAuthorized {
+        /// Who asked.
+        user: i64,
+        /// For what.
+        right: Right,
+        /// On which kind of object.
+        kind: ObjectKind,
+        /// On which one; none for creation.
+        id: Option<i64>,
+    },
+    /// An attribute that only administrators may set.
+    #[error("User [{user}] : Template includes a restricted attribute {attribute}.")]
+    RestrictedAttribute {
+        /// Who asked.
+        user: i64,
+        /// `NAME` or `NAME/KEY`.
+        attribute: String,
+    },
+    /// A limit set for the user or the group would be passed.
+    #[error("User [{user}] : {reason}.")]
+    QuotaExceeded {
+        /// Who asked.
+        user: i64,
+        /// The limit and what it counts, without a full stop.
+        reason: String,
+    },
+    /// A lock is in the way.
+    #[error("User [{user}] : Not authorized to perform {right} {} [{id}]: {} is locked. [{id}].", kind.acl_name(), kind.acl_name())]
+    Locked {
+        /// Who asked.
+        user: i64,
+        /// For what.
+        right: Right,
+        /// The kind of the locked object.
+        kind: ObjectKind,
+        /// The locked object.
+        id: i64,
+    },
+    /// No object with this id; −1 asks for the whole pool by mistake.
+    #[error("Error getting {} {}.", kind.text(), bracketed_or_pool(*id))]
+    NoSuch {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// The id asked for.
+        id: i64,
+    },
+    /// The text is no template.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// An object could not be created.
+    #[error("Error allocating a new {}. {reason}", kind.text())]
+    Allocate {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// A new object would take a name in use.
+    #[error("Error allocating a new {}. NAME is already taken by {} {other_id}.", kind.text(), kind.acl_name())]
+    NameTaken {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// Who has the name.
+        other_id: i64,
+    },
+    /// A renamed object, or one given to a new owner, would take a name in use.
+    #[error("{} cannot be renamed to {name} because it collides with {} {other_id}", kind.text(), kind.text())]
+    NameCollides {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// The name asked for.
+        name: String,
+        /// Who has the name.
+        other_id: i64,
+    },
+    /// A name that breaks the rules for names.
+    #[error("Invalid NAME, {reason}")]
+    BadName {
+        /// The rule that is broken.
+        reason: String,
+    },
+    /// The template could not be changed.
+    #[error("Cannot update template. {reason}")]
+    CannotUpdate {
+        /// Why.
+        reason: String,
+    },
+    /// Not 0 (replace) and not 1 (append).
+    #[error("Wrong update type")]
+    UpdateType,
+    /// A pool filter below −4.
+    #[error("Incorrect filter_flag")]
+    FilterFlag,
+    /// The action is not possible in this state.
+    #[error("Error performing action \"{action}\": This action is not available for state {state}")]
+    WrongState {
+        /// The action, as the caller named it.
+        action: String,
+        /// The state, by its name.
+        state: String,
+    },
+    /// A word that is no action.
+    #[error("Action \"{action}\" is not supported")]
+    UnknownAction {
+        /// The word.
+        action: String,
+    },
+    /// A backup of a VM whose state does not allow one.
+    #[error("Could not create a new backup for VM {vm}, wrong state {}.", phase.name())]
+    BackupState {
+        /// The VM.
+        vm: i64,
+        /// Its state.
+        phase: VmPhase,
+    },
+    /// A backup while increments are being merged.
+    #[error("Could not create a new backup for VM {vm}, consolidating backup increments")]
+    Consolidating {
+        /// The VM.
+        vm: i64,
+    },
+    /// A cancel without anything to cancel.
+    #[error("Could not cancel backup for VM {vm}, no backup in progress")]
+    NoBackupInProgress {
+        /// The VM.
+        vm: i64,
+    },
+    /// A single backup of a VM that a job backs up.
+    #[error("Unable to start an individual backup for the Virtual Machine, it is part of Backup Job ID {job}")]
+    PartOfJob {
+        /// The VM.
+        vm: i64,
+        /// The job.
+        job: i64,
+    },
+    /// A scheduled single backup of a VM that a job backs up.
+    #[error("Unable to launch scheduled backup for VM {vm}, the VM is part of Backup Job ID {job}")]
+    ScheduledPartOfJob {
+        /// The VM.
+        vm: i64,
+        /// The job.
+        job: i64,
+    },
+    /// A VM cannot be in two jobs.
+    #[error("Unable to add VM {vm} to Backup Job {job}. It's already in Backup Job {other}")]
+    InOtherJob {
+        /// The VM.
+        vm: i64,
+        /// The job that wants it.
+        job: i64,
+        /// The job that has it.
+        other: i64,
+    },
+    /// A job that is still at work is started again.
+    #[error("Unable to execute Backup Job, pending backups in progress")]
+    JobPending {
+        /// The job.
+        job: i64,
+    },
+    /// A job without VMs is started.
+    #[error("Wrong BACKUP_VMS attribute or not defined")]
+    JobWithoutVms {
+        /// The job.
+        job: i64,
+    },
+    /// A priority outside 0 to 99.
+    #[error("Wrong priority value")]
+    Priority,
+    /// A priority that only administrators may give.
+    #[error("User [{user}] : Not authorized to set a priority above {limit}.")]
+    PriorityReserved {
+        /// Who asked.
+        user: i64,
+        /// The highest that he may set.
+        limit: i64,
+    },
+    /// Shared folders cannot be read by a backup.
+    #[error("Cannot backup VM with FILESYSTEM disks")]
+    FilesystemDisks {
+        /// The VM.
+        vm: i64,
+    },
+    /// The target is no backup datastore.
+    #[error("Datastore needs to be of type BACKUP")]
+    NotABackupDatastore {
+        /// The datastore.
+        datastore: i64,
+    },
+    /// The target is too small.
+    #[error("Not enough free space on target datastore")]
+    NoSpace {
+        /// The datastore.
+        datastore: i64,
+    },
+    /// A disk named in DISK_IDS that no backup can read.
+    #[error("Invalid DISK_IDS, disk {disk} cannot be backed up")]
+    InvalidDiskIds {
+        /// The disk, as it was written.
+        disk: String,
+    },
+    /// Increments and system snapshots exclude each other.
+    #[error("VM cannot use backup increment mode, it has snapshots.")]
+    IncrementWithSnapshots,
+    /// Increments need qcow2 disks without snapshots.
+    #[error("VM cannot use backup increment mode, it has disks snapshots or disks are not qcow2.")]
+    IncrementUnfitDisks,
+    /// A snapshot action on a VM with increments.
+    #[error("Action \"{action}\" is not compatible with incremental backups")]
+    NotWithIncrements {
+        /// The action.
+        action: String,
+    },
+    /// updateconf in a state that does not allow it.
+    #[error("configuration cannot be updated in state {}", phase.name())]
+    ConfigState {
+        /// The VM's state.
+        phase: VmPhase,
+    },
+    /// A number that is no recovery operation.
+    #[error("Wrong recovery operation code")]
+    RecoverOperation,
+    /// An image that a running backup builds upon is to be deleted.
+    #[error("Active backup on the associated VM. Wait till it finish to delete the backup Image")]
+    ActiveBackup {
+        /// The image.
+        image: i64,
+    },
+    /// A locked image is to be deleted without force.
+    #[error("Image locked, use --force flag to remove the image. Force delete may leave some files on Datastore")]
+    ImageLocked {
+        /// The image.
+        image: i64,
+    },
+    /// The image's state does not allow the action.
+    #[error("Cannot {action} image in state {}", state.name())]
+    ImageWrongState {
+        /// The verb.
+        action: String,
+        /// The image.
+        image: i64,
+        /// Its state.
+        state: ImageState,
+    },
+    /// A datastore with images is to be deleted.
+    #[error("Datastore {datastore} is not empty.")]
+    DatastoreNotEmpty {
+        /// The datastore.
+        datastore: i64,
+    },
+    /// No SCHED_ACTION vector where one is needed.
+    #[error("No SCHED_ACTION attribute in template")]
+    NoScheduledAction,
+    /// The VM or job has no such scheduled action.
+    #[error("SCHED_ACTION with id = {id} doesn't exist")]
+    UnknownScheduledAction {
+        /// The id asked for.
+        id: i64,
+    },
+    /// A VM that is gone gets no schedule.
+    #[error("Unable to create Scheduled Action for Virtual Machine {vm}, it's in DONE state")]
+    ScheduleOnDone {
+        /// The VM.
+        vm: i64,
+    },
+    /// A value of a scheduled action that is out of its range.
+    #[error("{0}")]
+    BadSchedule(String),
+    /// A wrong state or argument, in our own words.
+    #[error("{0}")]
+    Action(String),
+    /// Refused by the core, in our own words.
+    #[error("{0}")]
+    Internal(String),
+    /// A bad parameter, in our own words.
+    #[error("{0}")]
+    Api(String),
+}
+
+fn bracketed(id: Option<i64>) -> String {
+    id.map(|id| format!(" [{id}]")).unwrap_or_default()
+}
+
+fn bracketed_or_pool(id: i64) -> String {
+    if id < 0 { "Pool".to_owned() } else { format!("[{id}]") }
+}
+
+impl Refusal {
+    /// The code at index 2 of the answer.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::BadSession => AUTHENTICATION,
+            Self::NotAuthorized { .. }
+            | Self::RestrictedAttribute { .. }
+            | Self::QuotaExceeded { .. }
+            | Self::Locked { .. }
+            | Self::PriorityReserved { .. } => AUTHORIZATION,
+            Self::NoSuch { .. } => NO_EXISTS,
+            // Clients' suites expect the original's odd case.
+            Self::NameTaken { kind: ObjectKind::BackupJob, .. } => INTERNAL,
+            Self::NameTaken { .. } | Self::Allocate { .. } => ALLOCATE,
+            Self::UpdateType | Self::FilterFlag | Self::Api(_) => XML_RPC_API,
+            Self::NameCollides { .. }
+            | Self::BadName { .. }
+            | Self::WrongState { .. }
+            | Self::UnknownAction { .. }
+            | Self::JobPending { .. }
+            | Self::JobWithoutVms { .. }
+            | Self::FilesystemDisks { .. }
+            | Self::NotABackupDatastore { .. }
+            | Self::NoSpace { .. }
+            | Self::NotWithIncrements { .. }
+            | Self::RecoverOperation
+            | Self::NoScheduledAction
+            | Self::UnknownScheduledAction { .. }
+            | Self::BadSchedule(_)
+            | Self::Action(_) => ACTION,
+            Self::Parse(_)
+            | Self::CannotUpdate { .. }
+            | Self::BackupState { .. }
+            | Self::Consolidating { .. }
+            | Self::NoBackupInProgress { .. }
+            | Self::PartOfJob { .. }
+            | Self::ScheduledPartOfJob { .. }
+            | Self::InOtherJob { .. }
+            | Self::Priority
+            | Self::InvalidDiskIds { .. }
+            | Self::IncrementWithSnapshots
+            | Self::IncrementUnfitDisks
+            | Self::ConfigState { .. }
+            | Self::ActiveBackup { .. }
+            | Self::ImageLocked { .. }
+            | Self::ImageWrongState { .. }
+            | Self::DatastoreNotEmpty { .. }
+            | Self::ScheduleOnDone { .. }
+            | Self::Internal(_) => INTERNAL,
+        }
+    }
+
+    /// The object at index 3 of the answer; −1 when no single one is to blame.
+    pub fn object_id(&self) -> i64 {
+        match self {
+            Self::NotAuthorized { id, .. } => id.unwrap_or(-1),
+            Self::NoSuch { id, .. } | Self::Locked { id, .. } | Self::UnknownScheduledAction { id } => *id,
+            Self::NameTaken { other_id, .. } | Self::NameCollides { other_id, .. } => *other_id,
+            Self::BackupState { vm, .. }
+            | Self::Consolidating { vm }
+            | Self::NoBackupInProgress { vm }
+            | Self::PartOfJob { vm, .. }
+            | Self::ScheduledPartOfJob { vm, .. }
+            | Self::InOtherJob { vm, .. }
+            | Self::FilesystemDisks { vm }
+            | Self::ScheduleOnDone { vm } => *vm,
+            Self::JobPending { job } | Self::JobWithoutVms { job } => *job,
+            Self::NotABackupDatastore { datastore } | Self::NoSpace { datastore } | Self::DatastoreNotEmpty { datastore } => {
+                *datastore
+            }
+            Self::ActiveBackup { image } | Self::ImageLocked { image } | Self::ImageWrongState { image, .. } => *image,
+            Self::BadSession
+            | Self::RestrictedAttribute { .. }
+            | Self::QuotaExceeded { .. }
+            | Self::Parse(_)
+            | Self::Allocate { .. }
+            | Self::BadName { .. }
+            | Self::CannotUpdate { .. }
+            | Self::UpdateType
+            | Self::FilterFlag
+            | Self::WrongState { .. }
+            | Self::UnknownAction { .. }
+            | Self::Priority
+            | Self::PriorityReserved { .. }
+            | Self::InvalidDiskIds { .. }
+            | Self::IncrementWithSnapshots
+            | Self::IncrementUnfitDisks
+            | Self::NotWithIncrements { .. }
+            | Self::ConfigState { .. }
+            | Self::RecoverOperation
+            | Self::NoScheduledAction
+            | Self::BadSchedule(_)
+            | Self::Action(_)
+            | Self::Internal(_)
+            | Self::Api(_) => -1,
+        }
+    }
+
+    /// This refusal as the reason why a new object was not made. Rights and unknown ids keep their own code.
+    #[must_use]
+    pub fn in_allocating(self, kind: ObjectKind) -> Self {
+        match self.code() {
+            ACTION | INTERNAL if !matches!(self, Self::Parse(_) | Self::NameTaken { .. }) => {
+                Self::Allocate { kind, reason: self.to_string() }
+            }
+            _ => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_and_codes_are_those_that_clients_match_on() {
+        let cases = [
+            (Refusal::BadSession, 256, -1, "User couldn't be authenticated, aborting call."),
+            (
+                Refusal::NotAuthorized { user: 2, right: Right::Admin, kind: ObjectKind::Vm, id: Some(7) },
+                512,
+                7,
+                "User [2] : Not authorized to perform ADMIN VM [7].",
+            ),
+            (
+                Refusal::NotAuthorized { user: 2, right: Right::Create, kind: ObjectKind::BackupJob, id: None },
+                512,
+                -1,
+                "User [2] : Not authorized to perform CREATE BACKUPJOB.",
+            ),
+            (Refusal::NoSuch { kind: ObjectKind::Vm, id: 7 }, 1024, 7, "Error getting virtual machine [7]."),
+            (Refusal::NoSuch { kind: ObjectKind::Datastore, id: -1 }, 1024, -1, "Error getting datastore Pool."),
+            (
+                Refusal::NameTaken { kind: ObjectKind::Image, other_id: 12 },
+                16384,
+                12,
+                "Error allocating a new image. NAME is already taken by IMAGE 12.",
+            ),
+            (
+                Refusal::NameTaken { kind: ObjectKind::BackupJob, other_id: 3 },
+                8192,
+                3,
+                "Error allocating a new backup job. NAME is already taken by BACKUPJOB 3.",
+            ),
+            (
+                Refusal::NameCollides { kind: ObjectKind::Image, name: "X".into(), other_id: 12 },
+                2048,
+                12,
+                "image cannot be renamed to X because it collides with image 12",
+            ),
+            (
+                Refusal::RestrictedAttribute { user: 2, attribute: "DISK/SOURCE".into() },
+                512,
+                -1,
+                "User [2] : Template includes a restricted attribute DISK/SOURCE.",
+            ),
+            (Refusal::UpdateType, 4096, -1, "Wrong update type"),
+            (Refusal::NotABackupDatastore { datastore: 1 }, 2048, 1, "Datastore needs to be of type BACKUP"),
+            (
+                Refusal::WrongState { action: "resume".into(), state: "RUNNING".into() },
+                2048,
+                -1,
+                "Error performing action \"resume\": This action is not available for state RUNNING",
+            ),
+        ];
+        for (refusal, code, id, text) in cases {
+            assert_eq!((refusal.code(), refusal.object_id(), refusal.to_string().as_str()), (code, id, text));
+        }
+    }
+
+    #[test]
+    fn a_refusal_while_allocating_names_the_object_that_was_wanted() {
+        let bad_name = Refusal::BadName { reason: "it cannot be empty".into() };
+        let wrapped = bad_name.in_allocating(ObjectKind::Image);
+        assert_eq!(wrapped.code(), ALLOCATE);
+        assert_eq!(wrapped.to_string(), "Error allocating a new image. Invalid NAME, it cannot be empty");
+        assert_eq!(Refusal::BadSession.in_allocating(ObjectKind::Image), Refusal::BadSession);
+    }
+}

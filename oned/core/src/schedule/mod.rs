@@ -1,0 +1,479 @@
+//! Scheduled actions of VMs and backup jobs: their attributes, when they are due, and when next.
+//!
+//! What it is: values and arithmetic. What it is not: a dispatcher; nothing here runs anything or reads a clock.
+//!
+//! Invariants:
+//! - a repeating action's TIME only grows, and after a run lies strictly after that run: a daemon that slept for a week
+//!   runs an action once, late, and then goes on in the future;
+//! - END_TYPE 1 with END_VALUE n gives exactly n runs; END_TYPE 2 gives none whose planned TIME is after the date;
+//! - days are counted on the local calendar at the local time of day of the first TIME. A local time that does not exist
+//!   runs at the end of the gap, one that exists twice runs the first time, and neither moves the runs after it. Months and
+//!   years that lack a listed day are skipped.
+//!
+//! The original differs in all of these (it adds whole days of 86 400 s to the old TIME); wire values are the same.
+
+mod next;
+
+use chrono::TimeZone;
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DatastoreId, ScheduleId};
+use crate::refusal::{ObjectKind, Refusal};
+use crate::template::Vector;
+
+/// The words that ACTION may be.
+pub const ACTIONS: [&str; 20] = [
+    "terminate",
+    "terminate-hard",
+    "undeploy",
+    "undeploy-hard",
+    "hold",
+    "release",
+    "stop",
+    "suspend",
+    "resume",
+    "reboot",
+    "reboot-hard",
+    "poweroff",
+    "poweroff-hard",
+    "snapshot-create",
+    "snapshot-revert",
+    "snapshot-delete",
+    "disk-snapshot-create",
+    "disk-snapshot-revert",
+    "disk-snapshot-delete",
+    BACKUP,
+];
+
+/// The only action of a backup job.
+pub const BACKUP: &str = "backup";
+/// The last second of the year 9999: no time is later, so that every date can be computed and printed.
+pub const MAX_TIME: i64 = 253_402_300_799;
+
+/// Whose action it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Parent {
+    /// A virtual machine.
+    Vm,
+    /// A backup job: its action is always `backup`, without arguments.
+    BackupJob,
+}
+
+impl Parent {
+    /// The word in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vm => "VM",
+            Self::BackupJob => "BACKUPJOB",
+        }
+    }
+
+    /// The parent of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Vm, Self::BackupJob].into_iter().find(|parent| parent.name() == name)
+    }
+
+    /// The kind of object it is.
+    pub fn kind(self) -> ObjectKind {
+        match self {
+            Self::Vm => ObjectKind::Vm,
+            Self::BackupJob => ObjectKind::BackupJob,
+        }
+    }
+}
+
+/// How an action repeats; DAYS means something else for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Repeat {
+    /// On these weekdays, 0 (Sunday) to 6.
+    Weekly,
+    /// On these days of the month, 1 to 31.
+    Monthly,
+    /// On these days of the year, 0 to 365.
+    Yearly,
+    /// Every so many hours, 1 to 168.
+    Hourly,
+}
+
+impl Repeat {
+    /// The value of REPEAT.
+    pub fn number(self) -> i64 {
+        match self {
+            Self::Weekly => 0,
+            Self::Monthly => 1,
+            Self::Yearly => 2,
+            Self::Hourly => 3,
+        }
+    }
+
+    /// The repetition with this value of REPEAT.
+    pub fn from_number(number: i64) -> Option<Self> {
+        [Self::Weekly, Self::Monthly, Self::Yearly, Self::Hourly].into_iter().find(|repeat| repeat.number() == number)
+    }
+
+    /// Lowest and highest number in DAYS, and what they are called.
+    fn range(self) -> (u32, u32, &'static str) {
+        match self {
+            Self::Weekly => (0, 6, "days of the week"),
+            Self::Monthly => (1, 31, "days of the month"),
+            Self::Yearly => (0, 365, "days of the year"),
+            Self::Hourly => (1, 168, "hours"),
+        }
+    }
+}
+
+/// When a repetition ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum End {
+    /// Nothing was said: as [`End::Never`].
+    #[default]
+    Unset,
+    /// Never.
+    Never,
+    /// After so many more runs.
+    Runs(i64),
+    /// With the last run planned at or before this time.
+    Date(i64),
+}
+
+impl End {
+    /// END_TYPE and END_VALUE.
+    pub fn numbers(self) -> (i64, i64) {
+        match self {
+            Self::Unset => (-1, -1),
+            Self::Never => (0, -1),
+            Self::Runs(runs) => (1, runs),
+            Self::Date(date) => (2, date),
+        }
+    }
+
+    /// From END_TYPE and END_VALUE as stored; `None` for an unknown type.
+    pub fn from_numbers(end_type: i64, end_value: i64) -> Option<Self> {
+        match end_type {
+            -1 => Some(Self::Unset),
+            0 => Some(Self::Never),
+            1 => Some(Self::Runs(end_value)),
+            2 => Some(Self::Date(end_value)),
+            _ => None,
+        }
+    }
+}
+
+/// One scheduled action. Times are epoch seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledAction {
+    /// Its id, global over all VMs and jobs.
+    pub id: ScheduleId,
+    /// The VM or job.
+    pub parent_id: i64,
+    /// Which of the two `parent_id` names.
+    pub parent: Parent,
+    /// One of [`ACTIONS`].
+    pub action: String,
+    /// Arguments of the action, separated by commas.
+    pub args: String,
+    /// The planned time of the next run; of the last one when there is no further run.
+    pub time: i64,
+    /// The local time of day that runs are planned for, in seconds after midnight, once it can differ from that of `time`
+    /// (because `time` was moved out of a gap). `None`: that of `time`.
+    #[serde(default)]
+    pub time_of_day: Option<u32>,
+    /// How it repeats.
+    pub repeat: Option<Repeat>,
+    /// The days or hours of the repetition: sorted, each once.
+    pub days: Vec<u32>,
+    /// When the repetition ends.
+    pub end: End,
+    /// The time of the last run.
+    pub done: Option<i64>,
+    /// Why the last attempt failed; empty after a success.
+    pub message: String,
+    /// When clients begin to mark it as imminent; 0 is never.
+    pub warning: i64,
+}
+
+impl ScheduledAction {
+    /// Reads a new action from a `SCHED_ACTION` vector. `start` is the time that `+N` counts from: the VM's creation.
+    ///
+    /// # Errors
+    /// [`Refusal::BadSchedule`] naming the first attribute that is missing or out of its range.
+    pub fn parse(vector: &Vector, id: ScheduleId, parent: Parent, parent_id: i64, start: i64) -> Result<Self, Refusal> {
+        let mut action = Self {
+            id,
+            parent_id,
+            parent,
+            action: String::new(),
+            args: String::new(),
+            time: -1,
+            time_of_day: None,
+            repeat: None,
+            days: Vec::new(),
+            end: End::Unset,
+            done: None,
+            message: String::new(),
+            warning: 0,
+        };
+        action.read(vector, start)?;
+        Ok(action)
+    }
+
+    /// The action after an update: keys that the vector leaves out keep their value. A changed TIME makes the action wait
+    /// for it anew, even after its last run; a changed rule brings an ended repetition back to life when it allows a
+    /// further run.
+    ///
+    /// # Errors
+    /// As [`ScheduledAction::parse`].
+    pub fn updated(&self, vector: &Vector, start: i64, zone: Tz) -> Result<Self, Refusal> {
+        let mut action = self.clone();
+        action.read(vector, start)?;
+        if action.time != self.time {
+            action.time_of_day = None;
+            action.done = None;
+            return Ok(action);
+        }
+        let rule = |a: &Self| (a.repeat, a.days.clone(), a.end);
+        if let Some(done) = action.done.filter(|done| *done >= action.time && rule(&action) != rule(self)) {
+            action.advance(done, zone);
+        }
+        Ok(action)
+    }
+
+    fn read(&mut self, vector: &Vector, start: i64) -> Result<(), Refusal> {
+        match self.parent {
+            Parent::BackupJob => {
+                self.action = BACKUP.to_owned();
+                self.args = String::new();
+            }
+            Parent::Vm => {
+                let word = vector.get("ACTION").unwrap_or(&self.action);
+                let Some(known) = ACTIONS.iter().find(|action| **action == word) else {
+                    return bad(format!("{word} is not supported."));
+                };
+                self.action = (*known).to_owned();
+                if let Some(args) = vector.get("ARGS") {
+                    self.args = args.to_owned();
+                }
+            }
+        }
+        let start = match self.parent {
+            Parent::Vm => Some(start),
+            Parent::BackupJob => None,
+        };
+        match vector.get("TIME") {
+            Some(text) => self.time = time(text, start)?,
+            None if self.time < 0 => self.time = time("", start)?,
+            None => {}
+        }
+        if let Some(text) = vector.get("WARNING") {
+            self.warning = if text.is_empty() { 0 } else { time(text, start)? };
+        }
+        self.read_repeat(vector)?;
+        self.read_end(vector)
+    }
+
+    fn read_repeat(&mut self, vector: &Vector) -> Result<(), Refusal> {
+        if let Some(text) = vector.get("REPEAT") {
+            self.repeat = match text.parse::<i64>() {
+                Err(_) if text.is_empty() => None,
+                Ok(-1) => None,
+                Ok(number) => match Repeat::from_number(number) {
+                    Some(repeat) => Some(repeat),
+                    None => return bad(format!("Wrong REPEAT value: {text}")),
+                },
+                Err(_) => return bad(format!("Wrong REPEAT value: {text}")),
+            };
+        }
+        if let Some(text) = vector.get("DAYS") {
+            self.days = days(text)?;
+        }
+        let Some(repeat) = self.repeat else { return Ok(()) };
+        if self.days.is_empty() {
+            return bad("Repeat set, but DAYS are empty".to_owned());
+        }
+        let (lowest, highest, what) = repeat.range();
+        if let Some(day) = self.days.iter().find(|day| !(lowest..=highest).contains(*day)) {
+            return bad(format!("Wrong DAYS value: {day}, {what} must be in the range [{lowest},{highest}]"));
+        }
+        if repeat == Repeat::Hourly && self.days.len() != 1 {
+            return bad("Wrong DAYS value: an hourly repetition takes exactly one number of hours".to_owned());
+        }
+        Ok(())
+    }
+
+    fn read_end(&mut self, vector: &Vector) -> Result<(), Refusal> {
+        if !vector.contains("END_TYPE") && !vector.contains("END_VALUE") {
+            return Ok(());
+        }
+        let (mut end_type, mut end_value) = self.end.numbers();
+        if let Some(text) = vector.get("END_TYPE").filter(|text| !text.is_empty()) {
+            match text.parse() {
+                Ok(number @ -1..=2) => end_type = number,
+                _ => return bad(format!("Wrong END_TYPE value: {text}")),
+            }
+        }
+        if let Some(text) = vector.get("END_VALUE").filter(|text| !text.is_empty()) {
+            match text.parse() {
+                Ok(number) => end_value = number,
+                Err(_) => return bad(format!("Wrong END_VALUE value: {text}")),
+            }
+        }
+        let end = match End::from_numbers(end_type, end_value) {
+            Some(end) => end,
+            None => return bad(format!("Wrong END_TYPE value: {end_type}")),
+        };
+        // An action that has come to its end shows END_VALUE 0; clients send that back unchanged.
+        let unchanged = end == self.end;
+        match end {
+            End::Runs(runs) if runs < 1 && !unchanged => bad(format!("Wrong END_VALUE value: {runs}, runs are counted from 1")),
+            End::Date(date) if !(0..=MAX_TIME).contains(&date) => bad(format!("Wrong END_VALUE value: {date} is no date")),
+            _ => {
+                self.end = end;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it should run now: its planned time has come, has not been served, and its end has not come before it. The
+    /// end is compared with the planned time, so that a run that waits for a free slot is not lost.
+    pub fn is_due(&self, now: i64) -> bool {
+        self.time <= now && self.done.is_none_or(|done| self.time > done) && !self.has_ended()
+    }
+
+    /// Whether its end rule forbids the run planned for `time`.
+    fn has_ended(&self) -> bool {
+        match (self.repeat, self.end) {
+            (None, _) | (Some(_), End::Unset | End::Never) => false,
+            (Some(_), End::Runs(runs)) => runs < 1,
+            (Some(_), End::Date(date)) => self.time > date,
+        }
+    }
+
+    /// The action after a run that was accepted at `now`: DONE set, MESSAGE and WARNING cleared, one run less to go, and
+    /// TIME moved to the next run if there is one.
+    #[must_use]
+    pub fn after_run(&self, now: i64, zone: Tz) -> Self {
+        let mut action = self.clone();
+        action.done = Some(now);
+        action.message = String::new();
+        if action.repeat.is_some() {
+            action.warning = 0;
+            if let End::Runs(runs) = action.end {
+                action.end = End::Runs(runs.saturating_sub(1).max(0));
+            }
+            action.advance(now, zone);
+        }
+        action
+    }
+
+    /// The action after an attempt that was refused at `now`: the reason is shown, and it stays due.
+    #[must_use]
+    pub fn after_failure(&self, now: i64, zone: Tz, reason: &str) -> Self {
+        let date = zone.timestamp_opt(now, 0).single().map(|date| date.format("%a %b %e %H:%M:%S %Y").to_string());
+        let mut action = self.clone();
+        action.message = format!("{} : {reason}", date.unwrap_or_else(|| now.to_string()));
+        action
+    }
+
+    /// Moves `time` to the first run strictly after both `now` and the present `time`, if the end rule allows one.
+    fn advance(&mut self, now: i64, zone: Tz) {
+        let Some(repeat) = self.repeat else { return };
+        let Some((time, time_of_day)) = next::after(repeat, &self.days, self.time, self.time_of_day, now, zone) else { return };
+        let allowed = match self.end {
+            End::Unset | End::Never => true,
+            End::Runs(runs) => runs > 0,
+            End::Date(date) => time <= date,
+        };
+        if allowed {
+            self.time = time;
+            self.time_of_day = time_of_day;
+        }
+    }
+
+    /// The arguments of a backup: the datastore, and whether to begin a new chain.
+    ///
+    /// # Errors
+    /// [`Refusal::BadSchedule`] when ARGS is not `datastore` or `datastore,reset`.
+    pub fn backup_args(&self) -> Result<(DatastoreId, bool), Refusal> {
+        let mut words = self.args.split(',').map(str::trim);
+        let datastore = words.next().and_then(|word| word.parse().ok());
+        let reset = match words.next() {
+            None | Some("" | "0") => Some(false),
+            Some("1") => Some(true),
+            Some(word) if word.eq_ignore_ascii_case("NO") => Some(false),
+            Some(word) if word.eq_ignore_ascii_case("YES") => Some(true),
+            Some(_) => None,
+        };
+        match (datastore, reset, words.next()) {
+            (Some(datastore), Some(reset), None) => Ok((DatastoreId(datastore), reset)),
+            _ => bad(format!("Wrong ARGS value: {}, a backup takes a datastore id and optionally 0 or 1 for reset", self.args)),
+        }
+    }
+
+    /// The vector as clients and documents show it: every key, in the order of the published schema.
+    pub fn to_vector(&self) -> Vector {
+        let days: Vec<String> = self.days.iter().map(u32::to_string).collect();
+        let (end_type, end_value) = self.end.numbers();
+        [
+            ("ID", self.id.to_string()),
+            ("PARENT_ID", self.parent_id.to_string()),
+            ("TYPE", self.parent.name().to_owned()),
+            ("ACTION", self.action.clone()),
+            ("ARGS", self.args.clone()),
+            ("TIME", self.time.to_string()),
+            ("REPEAT", self.repeat.map_or(-1, Repeat::number).to_string()),
+            ("DAYS", days.join(",")),
+            ("END_TYPE", end_type.to_string()),
+            ("END_VALUE", end_value.to_string()),
+            ("DONE", self.done.unwrap_or(-1).to_string()),
+            ("MESSAGE", self.message.clone()),
+            ("WARNING", self.warning.to_string()),
+        ]
+        .into_iter()
+        .collect()
+    }
+}
+
+/// How long to wait after so many failed attempts in a row before the next, in seconds: 15 s doubled each time, at most an
+/// hour. The original tries every 15 s for ever.
+pub fn retry_delay(failures: u32) -> i64 {
+    let doubled = 15_i64.checked_shl(failures.min(16).saturating_sub(1)).unwrap_or(3600);
+    doubled.min(3600)
+}
+
+fn bad<T>(reason: String) -> Result<T, Refusal> {
+    Err(Refusal::BadSchedule(reason))
+}
+
+/// An epoch, or `+N` seconds after `start` where relative times are allowed.
+fn time(text: &str, start: Option<i64>) -> Result<i64, Refusal> {
+    let parsed = match (text.strip_prefix('+'), start) {
+        (Some(_), None) => return bad(format!("Relative time values are not allowed for backup jobs: {text}")),
+        (Some(seconds), Some(start)) if seconds.bytes().all(|byte| byte.is_ascii_digit()) => {
+            seconds.parse::<i64>().ok().and_then(|seconds| start.checked_add(seconds))
+        }
+        (Some(_), Some(_)) => None,
+        (None, _) => text.parse::<i64>().ok(),
+    };
+    match parsed.filter(|time| (0..=MAX_TIME).contains(time)) {
+        Some(time) => Ok(time),
+        None => bad(format!("Unable to parse the time value or value is empty: {text}")),
+    }
+}
+
+/// A list of numbers separated by commas; sorted, each once.
+fn days(text: &str) -> Result<Vec<u32>, Refusal> {
+    let mut days = Vec::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word.parse() {
+            Ok(day) => days.push(day),
+            Err(_) => return bad(format!("Wrong DAYS value: {word} is no number")),
+        }
+    }
+    days.sort_unstable();
+    days.dedup();
+    Ok(days)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! `one.vm.backup`: everything that can be refused is refused here; the rest is a job.
+
+use std::path::PathBuf;
+
+use one_core::access::{Caller, may};
+use one_core::backup::{self, Chain, Disks, Plan, PlanInput, PlanKind};
+use one_core::doc;
+use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmState};
+use one_core::refusal::{ObjectKind, Refusal, Right};
+
+use super::datastore::BACKUP_DS;
+use super::{Cloud, Owned, view, vm_for};
+use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject};
+use crate::ledger;
+use crate::store::rows::{DatastoreRow, VmRow};
+use crate::store::{JobFilter, Tx};
+
+/// `one.vm.backup`: starts a backup now; returns the VM's id.
+///
+/// # Errors
+/// ADMIN on the VM is needed, and USE on the datastore; see [`start`].
+pub fn backup(cloud: &Cloud, caller: &Caller, vm_id: i64, datastore: i64, reset: bool) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let row = vm_for(tx, caller, Right::Admin, vm_id)?;
+        start(cloud, tx, caller, row, datastore, reset)
+    })?;
+    cloud.wake.ring();
+    Ok(vm_id)
+}
+
+/// Starts a backup of a VM whose rights are checked, within a transaction; `caller` must have USE on the datastore.
+///
+/// # Errors
+/// A VM that is part of a job, in a wrong state or not on a host; a wrong or full datastore; what the plan refuses.
+pub fn start(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    caller: &Caller,
+    mut row: VmRow,
+    datastore_id: i64,
+    reset: bool,
+) -> Result<(), Refusal> {
+    let config = ledger::config_of(&row);
+    if let Some(job) = config.backup_job_id {
+        return Err(Refusal::PartOfJob { vm: row.id, job });
+    }
+    let disks = Disks::from_template(&view::stored(&row.template), &[]);
+    let chain = chain(tx, &config)?;
+    let input = PlanInput { vm: row.id, config: &config, disks: &disks, chain: chain.as_ref(), datastore: datastore_id, reset };
+    let decision = backup::plan(input)?;
+    let datastore = target(cloud, tx, caller, &decision)?;
+
+    let now = cloud.clock.now();
+    let before = ledger::phase(&row);
+    let live = before.state == VmState::Active;
+    let Some(host_id) = row.host_id else {
+        return Err(Refusal::BackupState { vm: row.id, phase: before });
+    };
+    if !(before.state == VmState::Poweroff || live && before.lcm == LcmState::Running) {
+        return Err(Refusal::BackupState { vm: row.id, phase: before });
+    }
+    check_host(tx, host_id)?;
+    let job_id = tx.next_id("job")?;
+    let plan = BackupPlan {
+        live,
+        domain: row.deploy_id.clone(),
+        host_id,
+        disks: plan_disks(cloud, tx, &row, &decision)?,
+        checkpoint: decision.track.then(|| BackupPlan::checkpoint_name(row.id, job_id)),
+        series: row.id.to_string(),
+        time: now,
+        // As it is before the backup: what a restore starts from.
+        document: document(cloud, tx, &row)?,
+        uid: caller.uid,
+        gid: caller.gid,
+        decision,
+    };
+
+    let mut config = config;
+    config.begin_backup(datastore.id);
+    row.backup_config = ledger::config_text(&config);
+    ledger::vm_error(tx, &mut row, None)?;
+    ledger::vm_step(tx, &mut row, VmEvent::BackupStart, now)?;
+    ledger::history_action(tx, row.id, ledger::action::BACKUP, caller.uid, caller.gid, now)?;
+    let subject = JobSubject {
+        vm_id: Some(row.id),
+        image_id: None,
+        datastore_id: Some(datastore.id),
+        host_id: Some(host_id),
+        uid: caller.uid,
+    };
+    job::insert(tx, job_id, JobKind::Backup, subject, &plan, now)?;
+    Ok(())
+}
+
+/// The chain that the VM's configuration points to; none when its image is gone.
+fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<Chain>, Refusal> {
+    let Some((image_id, _)) = config.chain() else { return Ok(None) };
+    let Some(image) = tx.image_find(image_id)? else { return Ok(None) };
+    let Some(last) = tx.increments(image_id)?.pop() else { return Ok(None) };
+    Ok(Some(Chain {
+        image_id,
+        datastore_id: image.datastore_id,
+        last_increment: last.increment_id,
+        last_point: last.point,
+        checkpoint: Some(last.checkpoint).filter(|name| !name.is_empty()),
+        disk_ids: last.disks.split(',').filter_map(|disk| disk.trim().parse().ok()).collect(),
+        ready: image.state == i64::from(ImageState::Ready.number()),
+    }))
+}
+
+fn target(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, decision: &Plan) -> Result<DatastoreRow, Refusal> {
+    let id = decision.datastore_id;
+    let datastore = tx.datastore_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Datastore, id })?;
+    may(caller, Right::Use, &datastore.object())?;
+    if datastore.kind != BACKUP_DS {
+        return Err(Refusal::NotABackupDatastore { datastore: id });
+    }
+    let checked = cloud.config.datastore_capacity_check && datastore.total_mb > 0;
+    // An increment is bounded by what the guest wrote, which nobody knows yet; the store itself refuses when it is full.
+    let needed = if matches!(decision.kind, PlanKind::Full { .. }) { decision.size_mb } else { 0 };
+    if checked && datastore.free_mb < needed {
+        return Err(Refusal::NoSpace { datastore: id });
+    }
+    Ok(datastore)
+}
+
+/// Disks are read over a Unix socket, so the host must be this machine.
+fn check_host(tx: &mut Tx<'_>, host_id: i64) -> Result<(), Refusal> {
+    let host = tx.host(host_id)?;
+    let uri = crate::hosts::uri(&host);
+    if crate::hosts::is_local(&uri) {
+        return Ok(());
+    }
+    Err(Refusal::Action(format!(
+        "Could not create a new backup: host {} is another machine, and backups are read on the machine that runs oned. Run \
+         an oned there.",
+        host.name
+    )))
+}
+
+fn plan_disks(cloud: &Cloud, tx: &mut Tx<'_>, row: &VmRow, decision: &Plan) -> Result<Vec<BackupPlanDisk>, Refusal> {
+    let mut disks = Vec::new();
+    for disk in crate::disks::of_vm(tx, row, &cloud.config)? {
+        if decision.disk_ids.contains(&i64::from(disk.id)) {
+            disks.push(BackupPlanDisk {
+                id: disk.id,
+                path: PathBuf::from(&disk.path),
+                format: disk.format,
+                target: disk.target,
+                size_mb: disk.size_mb,
+            });
+        }
+    }
+    Ok(disks)
+}
+
+fn document(cloud: &Cloud, tx: &mut Tx<'_>, row: &VmRow) -> Result<String, Refusal> {
+    let names = view::Names::read(tx)?;
+    Ok(doc::vm(&view::vm(tx, &names, &cloud.board, row)?))
+}
+
+/// `one.vm.backupcancel`: asks the running backup to stop; returns the VM's id.
+///
+/// # Errors
+/// Not authorised; no backup running.
+pub fn cancel(cloud: &Cloud, caller: &Caller, vm_id: i64) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let row = vm_for(tx, caller, Right::Admin, vm_id)?;
+        let phase = ledger::phase(&row);
+        let backing_up = matches!(phase.lcm, LcmState::Backup | LcmState::BackupPoweroff);
+        let job = tx.jobs_open(JobFilter::Vm(vm_id))?.into_iter().find(|job| job.kind == JobKind::Backup.as_str());
+        match job {
+            Some(job) if backing_up && phase.state == VmState::Active => {
+                tx.job_ask_cancel(job.id)?;
+                Ok(())
+            }
+            _ => Err(Refusal::NoBackupInProgress { vm: vm_id }),
+        }
+    })?;
+    cloud.wake.ring();
+    Ok(vm_id)
+}

@@ -1,0 +1,221 @@
+//! Datastores: where images, running VMs' disks and backups live.
+
+use std::path::Path;
+
+use one_core::access::{Caller, Permissions, may_create, valid_name};
+use one_core::doc;
+use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::template::Template;
+
+use super::pool::PoolFilter;
+use super::{Cloud, datastore_for, parse, updated, view};
+use crate::store::rows::DatastoreRow;
+
+/// TYPE on the wire of an image datastore.
+pub const IMAGE_DS: i64 = 0;
+/// TYPE on the wire of a system datastore.
+pub const SYSTEM_DS: i64 = 1;
+/// TYPE on the wire of a files datastore.
+pub const FILE_DS: i64 = 2;
+/// TYPE on the wire of a backup datastore.
+pub const BACKUP_DS: i64 = 3;
+
+const TYPES: [(&str, i64); 4] =
+    [("IMAGE_DS", IMAGE_DS), ("SYSTEM_DS", SYSTEM_DS), ("FILE_DS", FILE_DS), ("BACKUP_DS", BACKUP_DS)];
+
+/// Drivers that exist, by type.
+fn drivers_of(kind: i64) -> &'static [&'static str] {
+    match kind {
+        BACKUP_DS => &["restic"],
+        _ => &["fs"],
+    }
+}
+
+/// Attributes that are columns, not template text.
+const OWN_COLUMNS: [&str; 5] = ["NAME", "TYPE", "DS_MAD", "TM_MAD", "BASE_PATH"];
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Allocate { kind: ObjectKind::Datastore, reason: reason.into() })
+}
+
+/// `one.datastore.allocate`.
+///
+/// # Errors
+/// Not authorised; missing or wrong NAME, TYPE, DS_MAD; attributes that the driver demands; a taken name.
+pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Result<i64, Refusal> {
+    may_create(caller, ObjectKind::Datastore)?;
+    let mut template = parse(text)?;
+    let name = template.scalar("NAME").unwrap_or_default().to_string();
+    if name.is_empty() {
+        return refuse("No NAME in template");
+    }
+    valid_name(&name, ObjectKind::Datastore)?;
+    let (kind, ds_mad, tm_mad) = drivers(&template)?;
+    check_attributes(&template, kind)?;
+    let base_path = template.scalar("BASE_PATH").unwrap_or_default().to_string();
+    for name in OWN_COLUMNS {
+        template.remove(name);
+    }
+    // Readable to every user of the cloud unless the owner says otherwise, as the original forces it.
+    let mut permissions = cloud.new_permissions(caller);
+    permissions.group.use_ = true;
+    let id = cloud.store.write(|tx| {
+        let cluster_id = if cluster < 0 { 0 } else { cluster };
+        tx.cluster_find(cluster_id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Cluster, id: cluster_id })?;
+        if let Some(other) = tx.datastore_list()?.iter().find(|row| row.name == name) {
+            return Err(Refusal::NameTaken { kind: ObjectKind::Datastore, other_id: other.id });
+        }
+        let id = tx.next_id("datastore")?;
+        let base_path =
+            if base_path.is_empty() { default_base_path(cloud, id) } else { base_path.trim_end_matches('/').into() };
+        tx.datastore_insert(&DatastoreRow {
+            id,
+            uid: caller.uid,
+            gid: caller.gid,
+            name,
+            permissions: permissions.to_i64(),
+            ds_mad,
+            tm_mad,
+            base_path,
+            kind,
+            disk_type: 0,
+            state: 0,
+            cluster_id,
+            total_mb: 0,
+            free_mb: 0,
+            used_mb: 0,
+            monitored_at: 0,
+            template: template.to_text(),
+        })?;
+        Ok(id)
+    })?;
+    cloud.wake.ring();
+    Ok(id)
+}
+
+/// Where a datastore lives when it does not say.
+#[must_use]
+pub fn default_base_path(cloud: &Cloud, id: i64) -> String {
+    cloud.config.datastore_location.join(id.to_string()).to_string_lossy().into_owned()
+}
+
+fn drivers(template: &Template) -> Result<(i64, String, String), Refusal> {
+    let wanted = template.scalar("TYPE").unwrap_or("IMAGE_DS").to_ascii_uppercase();
+    let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == wanted) else {
+        return refuse(format!("TYPE \"{wanted}\" is not known; use IMAGE_DS, SYSTEM_DS or BACKUP_DS."));
+    };
+    let tm_mad = if *kind == BACKUP_DS { "-" } else { template.scalar("TM_MAD").unwrap_or("qcow2") };
+    let ds_mad = match template.scalar("DS_MAD") {
+        _ if *kind == SYSTEM_DS => "-",
+        Some(driver) => driver,
+        None => return refuse("No DS_MAD in template."),
+    };
+    if *kind != SYSTEM_DS && !drivers_of(*kind).contains(&ds_mad) {
+        return refuse(format!("DS_MAD named \"{ds_mad}\" is not defined; use {}.", drivers_of(*kind).join(" or ")));
+    }
+    Ok((*kind, ds_mad.into(), tm_mad.into()))
+}
+
+fn check_attributes(template: &Template, kind: i64) -> Result<(), Refusal> {
+    let base_path = template.scalar("BASE_PATH").unwrap_or_default();
+    if !base_path.is_empty() {
+        let path = Path::new(base_path);
+        let plain = path.is_absolute() && path.components().all(|part| part != std::path::Component::ParentDir);
+        if !plain {
+            return refuse("BASE_PATH must be an absolute path without \"..\".");
+        }
+    }
+    if kind != BACKUP_DS {
+        return Ok(());
+    }
+    if template.scalar("RESTIC_PASSWORD").unwrap_or_default().is_empty() {
+        return refuse("Datastore template is missing the \"RESTIC_PASSWORD\" attribute or it's empty.");
+    }
+    if !template.scalar("RESTIC_SFTP_SERVER").unwrap_or_default().is_empty() {
+        return refuse(
+            "RESTIC_SFTP_SERVER is not available: repositories are directories of this machine; give a mounted \
+             directory as BASE_PATH and leave RESTIC_SFTP_SERVER out.",
+        );
+    }
+    Ok(())
+}
+
+/// `one.datastore.info`; `decrypt` shows secrets to administrators.
+///
+/// # Errors
+/// Not authorised, unknown datastore.
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
+    cloud.store.read(|tx| {
+        let row = datastore_for(tx, caller, Right::Use, id)?;
+        let names = view::Names::read(tx)?;
+        Ok(doc::datastore(&view::datastore(tx, &names, &row, decrypt && caller.is_admin())?))
+    })
+}
+
+/// `one.datastorepool.info`.
+///
+/// # Errors
+/// The database's failure.
+pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
+    let filter = PoolFilter::new(-2, -1, -1)?;
+    cloud.store.read(|tx| {
+        let names = view::Names::read(tx)?;
+        let mut documents = Vec::new();
+        for row in filter.select(caller, tx.datastore_list()?) {
+            documents.push(doc::datastore(&view::datastore(tx, &names, &row, false)?));
+        }
+        Ok(doc::pool("DATASTORE_POOL", documents.into_iter()))
+    })
+}
+
+/// `one.datastore.update`. TYPE, drivers and BASE_PATH stay what they were.
+///
+/// # Errors
+/// Not authorised, unknown datastore, attributes that the driver demands taken away.
+pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
+    let mut new = parse(text)?;
+    for name in OWN_COLUMNS {
+        new.remove(name);
+    }
+    cloud.store.write(|tx| {
+        let mut row = datastore_for(tx, caller, Right::Manage, id)?;
+        let old = view::stored(&row.template);
+        // A client that read the document sends the stars back: that is not a new password.
+        let secret = old.scalar("RESTIC_PASSWORD").map(String::from);
+        if let (Some(secret), Some("***")) = (&secret, new.scalar("RESTIC_PASSWORD")) {
+            new.set("RESTIC_PASSWORD", secret.clone());
+        }
+        let template = updated(&old, &new, kind)?;
+        check_attributes(&template, row.kind)?;
+        row.template = template.to_text();
+        row.monitored_at = 0;
+        tx.datastore_update(&row)?;
+        Ok::<_, Refusal>(())
+    })?;
+    cloud.wake.ring();
+    Ok(id)
+}
+
+/// `one.datastore.delete`: forgets an empty datastore; its directory is left alone.
+///
+/// # Errors
+/// Not authorised, unknown datastore, images inside, a datastore of the bootstrap.
+pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        datastore_for(tx, caller, Right::Manage, id)?;
+        if id < 100 {
+            return Err(Refusal::Action(format!("Datastore {id} belongs to the installation and stays.")));
+        }
+        if !tx.image_ids_in_datastore(id)?.is_empty() {
+            return Err(Refusal::DatastoreNotEmpty { datastore: id });
+        }
+        tx.datastore_delete(id)?;
+        Ok(id)
+    })
+}
+
+/// Permissions of the datastores that the installation makes: everybody may use them.
+#[must_use]
+pub fn installed_permissions() -> Permissions {
+    Permissions::from_octal(0o640)
+}

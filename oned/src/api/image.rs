@@ -1,0 +1,294 @@
+//! Images: disks that VMs start from, and backups.
+
+use std::path::{Path, PathBuf};
+
+use one_core::access::{Caller, may_create, valid_name};
+use one_core::doc;
+use one_core::lifecycle::ImageState;
+use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::template::Template;
+
+use super::datastore::IMAGE_DS;
+use super::pool::PoolFilter;
+use super::{Cloud, datastore_for, image_for, only_admin, parse, view};
+use crate::job::{self, ImportPlan, JobKind, JobSubject};
+use crate::ledger;
+use crate::store::rows::{DatastoreRow, ImageRow};
+use crate::store::{JobFilter, Tx};
+
+/// TYPE on the wire of a backup.
+pub const BACKUP: i64 = 6;
+
+const TYPES: [(&str, i64); 4] = [("OS", 0), ("CDROM", 1), ("DATABLOCK", 2), ("BACKUP", BACKUP)];
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Allocate { kind: ObjectKind::Image, reason: reason.into() })
+}
+
+/// A new image's facts.
+pub struct NewImage<'a> {
+    /// Name, unique for its owner.
+    pub name: &'a str,
+    /// TYPE on the wire.
+    pub kind: i64,
+    /// Datastore.
+    pub datastore: &'a DatastoreRow,
+    /// Where it comes from, as shown.
+    pub path: String,
+    /// `qcow2` or `raw`; corrected once the file is there.
+    pub format: String,
+    /// Size in MB; corrected once the file is there.
+    pub size_mb: i64,
+    /// One VM writes into it directly.
+    pub persistent: bool,
+    /// Free attributes.
+    pub template: Template,
+}
+
+/// Where an image's data lies: sixteen folders by the last digit keep listings short.
+#[must_use]
+pub fn data_path(datastore: &DatastoreRow, image_id: i64) -> PathBuf {
+    Path::new(&datastore.base_path).join(format!("{:x}", image_id & 0xf)).join(format!("image-{image_id}"))
+}
+
+/// Stores an image in LOCKED within a transaction; a job is to fill it.
+///
+/// # Errors
+/// A bad or taken name.
+pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>) -> Result<ImageRow, Refusal> {
+    if new.name.is_empty() {
+        return refuse("No NAME in template");
+    }
+    valid_name(new.name, ObjectKind::Image)?;
+    if let Some(other) = tx.image_by_name(caller.uid, new.name)? {
+        return Err(Refusal::NameTaken { kind: ObjectKind::Image, other_id: other.id });
+    }
+    let id = tx.next_id("image")?;
+    let row = ImageRow {
+        id,
+        uid: caller.uid,
+        gid: caller.gid,
+        name: new.name.into(),
+        permissions: cloud.new_permissions(caller).to_i64(),
+        kind: new.kind,
+        disk_type: i64::from(new.kind == 1),
+        persistent: i64::from(new.persistent),
+        regtime: cloud.clock.now(),
+        modtime: 0,
+        source: data_path(new.datastore, id).to_string_lossy().into_owned(),
+        path: new.path,
+        format: new.format,
+        fs: String::new(),
+        size_mb: new.size_mb,
+        state: i64::from(ImageState::Locked.number()),
+        prev_state: i64::from(ImageState::Init.number()),
+        datastore_id: new.datastore.id,
+        backup_vm_id: None,
+        backup_mode: None,
+        template: new.template.to_text(),
+    };
+    tx.image_insert(&row)?;
+    Ok(row)
+}
+
+/// `one.image.allocate`: registers an image and starts copying its file in. The file is looked at by the copy job: a file
+/// that is not allowed or not what it says ends in state ERROR with the reason in TEMPLATE/ERROR.
+///
+/// # Errors
+/// Not authorised; unknown or wrong datastore; missing or bad attributes; a taken name.
+pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, datastore_id: i64) -> Result<i64, Refusal> {
+    may_create(caller, ObjectKind::Image)?;
+    let mut template = parse(text)?;
+    let wish = Wish::take(&mut template)?;
+    let id = cloud.store.write(|tx| {
+        let datastore = datastore_for(tx, caller, Right::Use, datastore_id)?;
+        if datastore.kind != IMAGE_DS {
+            return refuse("New images can only be allocated in a files or image datastore.");
+        }
+        let row = insert(
+            cloud,
+            tx,
+            caller,
+            NewImage {
+                name: &wish.name,
+                kind: wish.kind,
+                datastore: &datastore,
+                path: wish.path.clone(),
+                format: wish.format.clone().unwrap_or_else(|| "raw".into()),
+                size_mb: 0,
+                persistent: wish.persistent,
+                template: template.clone(),
+            },
+        )?;
+        let plan = ImportPlan {
+            source: PathBuf::from(&wish.path),
+            format: wish.format.clone(),
+            target: PathBuf::from(&row.source),
+        };
+        let subject = JobSubject {
+            image_id: Some(row.id),
+            datastore_id: Some(datastore.id),
+            uid: caller.uid,
+            ..JobSubject::default()
+        };
+        job::add(tx, JobKind::Import, subject, &plan, cloud.clock.now())?;
+        Ok(row.id)
+    })?;
+    cloud.wake.ring();
+    Ok(id)
+}
+
+/// What a user wants to register.
+struct Wish {
+    name: String,
+    kind: i64,
+    path: String,
+    format: Option<String>,
+    persistent: bool,
+}
+
+impl Wish {
+    fn take(template: &mut Template) -> Result<Self, Refusal> {
+        let take = |template: &mut Template, name: &str| {
+            let value = template.scalar(name).map(String::from);
+            template.remove(name);
+            value.filter(|value| !value.is_empty())
+        };
+        let name = take(template, "NAME").unwrap_or_default();
+        let kind_name = take(template, "TYPE").unwrap_or_else(|| "OS".into()).to_ascii_uppercase();
+        let Some((_, kind)) = TYPES.iter().find(|(known, _)| *known == kind_name) else {
+            return refuse(format!("TYPE \"{kind_name}\" is not known; use OS, DATABLOCK or CDROM."));
+        };
+        if *kind == BACKUP {
+            return refuse("Backups are made by one.vm.backup, not registered.");
+        }
+        let driver = take(template, "DRIVER");
+        let format = take(template, "FORMAT").or(driver).map(|format| format.to_ascii_lowercase());
+        if let Some(other) = format.as_deref().filter(|format| !matches!(*format, "qcow2" | "raw")) {
+            return refuse(format!("FORMAT \"{other}\" is not known; use qcow2 or raw."));
+        }
+        let persistent = template.yes("PERSISTENT").unwrap_or(false);
+        template.remove("PERSISTENT");
+        if template.scalar("SOURCE").is_some() {
+            return refuse("SOURCE cannot be given; name the file in PATH and it is copied.");
+        }
+        let Some(path) = take(template, "PATH") else {
+            return refuse("No PATH in template: name the file to copy.");
+        };
+        if path.contains("://") {
+            return refuse(format!("PATH must be a file of this machine, not \"{path}\"; use oneimage restore for backups."));
+        }
+        if !Path::new(&path).is_absolute() {
+            return refuse(format!("PATH \"{path}\" is not absolute."));
+        }
+        Ok(Self { name, kind: *kind, path, format, persistent })
+    }
+}
+
+/// `one.image.info`.
+///
+/// # Errors
+/// Not authorised, unknown image.
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+    cloud.store.read(|tx| {
+        let row = image_for(tx, caller, Right::Use, id)?;
+        let names = view::Names::read(tx)?;
+        Ok(doc::image(&view::image(tx, &names, &cloud.board, &row)?))
+    })
+}
+
+/// `one.imagepool.info`.
+///
+/// # Errors
+/// A bad filter.
+pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> Result<String, Refusal> {
+    let filter = PoolFilter::new(flag, start, end)?;
+    cloud.store.read(|tx| {
+        let names = view::Names::read(tx)?;
+        let mut documents = Vec::new();
+        for row in filter.select(caller, tx.image_list()?) {
+            documents.push(doc::image(&view::image(tx, &names, &cloud.board, &row)?));
+        }
+        Ok(doc::pool("IMAGE_POOL", documents.into_iter()))
+    })
+}
+
+/// `one.image.rename`.
+///
+/// # Errors
+/// Not authorised, unknown image, a bad or taken name.
+pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let mut row = image_for(tx, caller, Right::Manage, id)?;
+        valid_name(name, ObjectKind::Image)?;
+        match tx.image_by_name(row.uid, name)? {
+            Some(other) if other.id != id => {
+                Err(Refusal::NameCollides { kind: ObjectKind::Image, name: name.into(), other_id: other.id })
+            }
+            _ => {
+                row.name = name.into();
+                tx.image_update(&row)?;
+                Ok(id)
+            }
+        }
+    })
+}
+
+/// `one.image.persistent`.
+///
+/// # Errors
+/// Not authorised, unknown image, a backup, an image in use.
+pub fn persistent(cloud: &Cloud, caller: &Caller, id: i64, wanted: bool) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let mut row = image_for(tx, caller, Right::Manage, id)?;
+        if row.kind == BACKUP {
+            return Err(Refusal::Action("A backup image cannot be made persistent or non-persistent.".into()));
+        }
+        if row.state != i64::from(ImageState::Ready.number()) {
+            return Err(Refusal::ImageWrongState { action: "change".into(), image: id, state: state_of(&row) });
+        }
+        row.persistent = i64::from(wanted);
+        tx.image_update(&row)?;
+        Ok(id)
+    })
+}
+
+/// `one.image.delete`: starts removing the data; the record goes when the data is gone.
+///
+/// # Errors
+/// Not authorised, unknown image, an image that a VM uses, a backup whose VM is being backed up.
+pub fn delete(cloud: &Cloud, caller: &Caller, id: i64, force: bool) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let row = image_for(tx, caller, Right::Manage, id)?;
+        check_deletable(tx, caller, &row, force)?;
+        ledger::image_deletion(tx, &row, force, caller.uid, cloud.clock.now())?;
+        Ok::<_, Refusal>(())
+    })?;
+    cloud.wake.ring();
+    Ok(id)
+}
+
+fn state_of(row: &ImageRow) -> ImageState {
+    i32::try_from(row.state).ok().and_then(ImageState::from_number).unwrap_or(ImageState::Error)
+}
+
+fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool) -> Result<(), Refusal> {
+    let state = state_of(row);
+    match state {
+        ImageState::Locked if !force => return Err(Refusal::ImageLocked { image: row.id }),
+        ImageState::Locked => only_admin(caller, Right::Admin, ObjectKind::Image, row.id)?,
+        ImageState::Ready | ImageState::Error | ImageState::Disabled => {}
+        _ => return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state }),
+    }
+    if !tx.image_users(row.id)?.is_empty() {
+        return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state: ImageState::Used });
+    }
+    if let Some(vm_id) = row.backup_vm_id {
+        let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(|job| job.kind == JobKind::Backup.as_str());
+        let retaining = tx.jobs_open(JobFilter::Image(row.id))?.iter().any(|job| job.kind == JobKind::Retain.as_str());
+        if busy || retaining {
+            return Err(Refusal::ActiveBackup { image: row.id });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! One function per verb: check the caller's rights, do one transaction, wake the engine.
+//!
+//! What this module is not: it never calls a driver, opens no file and waits for nothing outside. What takes time is
+//! written down as a job (`crate::job`) in the same transaction that changes the object's state.
+//!
+//! Rights come before every other fact about an object, so that a refusal tells a stranger nothing about it.
+
+pub mod backup;
+pub mod bootstrap;
+pub mod cluster;
+pub mod datastore;
+pub mod host;
+pub mod image;
+pub mod pool;
+pub mod restore;
+pub mod schedule;
+pub mod system;
+pub mod template;
+pub mod user;
+pub mod view;
+pub mod vm;
+pub mod vm_create;
+
+use std::sync::Arc;
+
+use one_core::access::{Caller, Object, Permissions, may};
+use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::template::Template;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::progress::Board;
+use crate::store::rows::{DatastoreRow, ImageRow, TemplateRow, VmRow};
+use crate::store::{Store, StoreError, Tx};
+use crate::wake::Wake;
+
+/// Longest text that a user may store in one object, bytes.
+const TEMPLATE_MAX_BYTES: usize = 1 << 20;
+
+/// Everything a verb needs.
+pub struct Cloud {
+    /// The database.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// oned.conf.
+    pub config: Config,
+    /// Progress of running transfers.
+    pub board: Board,
+    /// Wakes the engine.
+    pub wake: Wake,
+}
+
+impl Cloud {
+    /// The caller behind a session string `name:password`.
+    ///
+    /// # Errors
+    /// [`Refusal::BadSession`] for everything that is not a known, enabled user with the right password.
+    pub fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
+        let (name, password) = session.split_once(':').ok_or(Refusal::BadSession)?;
+        let found = self.store.read(|tx| {
+            let Some(user) = tx.user_by_name(name)? else { return Ok::<_, StoreError>(None) };
+            let groups = tx.user_groups(user.id)?;
+            Ok(Some((user, groups)))
+        })?;
+        let (user, groups) = found.ok_or(Refusal::BadSession)?;
+        let given = password_digest(password);
+        let right = bool::from(given.as_bytes().ct_eq(user.password_sha256.as_bytes()));
+        if !right || user.enabled != 1 || user.auth_driver != "core" {
+            return Err(Refusal::BadSession);
+        }
+        Ok(Caller { uid: user.id, gid: user.gid, groups, name: user.name })
+    }
+
+    /// Permission bits of a new object of this caller.
+    #[must_use]
+    pub fn new_permissions(&self, caller: &Caller) -> Permissions {
+        Permissions::from_umask(self.config.default_umask, caller, self.config.enable_other_permissions)
+    }
+}
+
+/// The SHA-256 of a password in hex, as the original stores it.
+#[must_use]
+pub fn password_digest(password: &str) -> String {
+    hex(&Sha256::digest(password.as_bytes()))
+}
+
+/// Bytes in lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Parses a template that a client sent, within the size limit.
+///
+/// # Errors
+/// [`Refusal::Parse`] with the place, or [`Refusal::Internal`] when it is too long.
+pub fn parse(text: &str) -> Result<Template, Refusal> {
+    if text.len() > TEMPLATE_MAX_BYTES {
+        return Err(Refusal::Internal(format!(
+            "The template has {} bytes; at most {TEMPLATE_MAX_BYTES} are accepted.",
+            text.len()
+        )));
+    }
+    Ok(Template::parse(text)?)
+}
+
+/// Replaces (type 0) or appends (type 1) a template.
+///
+/// # Errors
+/// [`Refusal::UpdateType`] for another type.
+pub fn updated(old: &Template, new: &Template, kind: i64) -> Result<Template, Refusal> {
+    match kind {
+        0 => Ok(new.clone()),
+        1 => {
+            let mut merged = old.clone();
+            merged.append(new);
+            Ok(merged)
+        }
+        _ => Err(Refusal::UpdateType),
+    }
+}
+
+fn only_admin(caller: &Caller, right: Right, kind: ObjectKind, id: i64) -> Result<(), Refusal> {
+    if caller.is_admin() {
+        return Ok(());
+    }
+    Err(Refusal::NotAuthorized { user: caller.uid, right, kind, id: Some(id) })
+}
+
+/// Rows that have an owner and permission bits.
+pub trait Owned {
+    /// What rights are checked against.
+    fn object(&self) -> Object;
+}
+
+macro_rules! owned {
+    ($row:ident, $kind:ident) => {
+        impl Owned for $row {
+            fn object(&self) -> Object {
+                Object {
+                    kind: ObjectKind::$kind,
+                    id: self.id,
+                    uid: self.uid,
+                    gid: self.gid,
+                    permissions: Permissions::from_i64(self.permissions),
+                }
+            }
+        }
+    };
+}
+owned!(VmRow, Vm);
+owned!(ImageRow, Image);
+owned!(DatastoreRow, Datastore);
+owned!(TemplateRow, Template);
+
+fn vm_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<VmRow, Refusal> {
+    let row = tx.vm_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Vm, id })?;
+    may(caller, right, &row.object())?;
+    Ok(row)
+}
+
+fn image_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<ImageRow, Refusal> {
+    let row = tx.image_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Image, id })?;
+    may(caller, right, &row.object())?;
+    Ok(row)
+}
+
+fn datastore_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<DatastoreRow, Refusal> {
+    let row = tx.datastore_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Datastore, id })?;
+    may(caller, right, &row.object())?;
+    Ok(row)
+}
+
+fn template_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<TemplateRow, Refusal> {
+    let row = tx.template_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Template, id })?;
+    may(caller, right, &row.object())?;
+    Ok(row)
+}

@@ -1,0 +1,335 @@
+//! A VM from a template: attributes sorted into their places, disks resolved, presets copied.
+
+use one_core::access::{Caller, may, may_create, valid_name};
+use one_core::backup::{BackupConfig, Disks};
+use one_core::lifecycle::{ImageState, VmState};
+use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::template::{Template, Value, Vector};
+
+use super::{Cloud, Owned, hex, view};
+use crate::ledger;
+use crate::store::Tx;
+use crate::store::rows::{ImageRow, VmRow};
+
+/// Attributes of the system part; everything else is the user's.
+const SYSTEM: [&str; 22] = [
+    "CPU", "VCPU", "MEMORY", "MEMORY_MAX", "VCPU_MAX", "DISK", "NIC", "NIC_ALIAS", "OS", "FEATURES", "INPUT", "GRAPHICS",
+    "VIDEO", "RAW", "CPU_MODEL", "CONTEXT", "TOPOLOGY", "NUMA_NODE", "PCI", "TPM", "MEMORY_SLOTS", "TEMPLATE_ID",
+];
+
+/// Attributes that reach into the host, and so are for administrators: (vector, key), an empty key meaning all of it.
+const RESTRICTED: [(&str, &str); 7] = [
+    ("RAW", ""), ("OS", "KERNEL"), ("OS", "INITRD"), ("DISK", "SOURCE"), ("NIC", "BRIDGE"), ("NIC", "MAC"), ("PCI", ""),
+];
+
+/// Most disks and network cards of one VM.
+const DISKS_MAX: usize = 25;
+const NICS_MAX: usize = 28;
+const MEMORY_MAX_MB: i64 = 64 << 20;
+const VCPUS_MAX: i64 = 1024;
+/// Largest volatile disk, MB: 64 TiB.
+const VOLATILE_MAX_MB: i64 = 64 << 20;
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Allocate { kind: ObjectKind::Vm, reason: reason.into() })
+}
+
+/// What a VM is made of.
+pub struct NewVm<'a> {
+    /// The template with everything merged.
+    pub template: Template,
+    /// Stored template it came from.
+    pub template_id: Option<i64>,
+    /// Name the caller wants.
+    pub name: Option<String>,
+    /// Name to build one from when there is none.
+    pub base_name: Option<&'a str>,
+    /// Start in HOLD.
+    pub hold: bool,
+}
+
+/// Makes the VM's records; returns its id.
+///
+/// # Errors
+/// Not authorised for an image or a scheduled datastore; attributes that make no VM. Nothing is changed then.
+pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -> Result<i64, Refusal> {
+    may_create(caller, ObjectKind::Vm)?;
+    let NewVm { mut template, template_id, name, base_name, hold } = new;
+    check_restricted(caller, &template)?;
+    let id = tx.next_id("vm")?;
+    let own_name = template.scalar("NAME").filter(|_| base_name.is_none()).map(String::from);
+    let name = name
+        .or(own_name)
+        .unwrap_or_else(|| base_name.map_or_else(|| format!("one-{id}"), |base| format!("{base}-{id}")));
+    valid_name(&name, ObjectKind::Vm)?;
+    template.remove("NAME");
+    check_size(&template)?;
+
+    let schedules = template.remove("SCHED_ACTION");
+    let wish = template.vector("BACKUP_CONFIG").cloned();
+    template.remove("BACKUP_CONFIG");
+    let (mut system, user) = split(&template);
+    let disks = disks(cloud, tx, caller, &system)?;
+    system.remove("DISK");
+    for (disk, image) in &disks {
+        system.push_vector("DISK", disk.clone());
+        if let Some(image) = image {
+            take_image(tx, image, id)?;
+        }
+    }
+    number_nics(&mut system, id)?;
+    if let Some(template_id) = template_id {
+        system.set("TEMPLATE_ID", template_id.to_string());
+    }
+    system.set("VMID", id.to_string());
+    system.set("TM_MAD_SYSTEM", "qcow2");
+
+    let backup_config = BackupConfig::for_new_vm(wish.as_ref(), &Disks::from_template(&system, &[]))?;
+    let now = cloud.clock.now();
+    let state = if hold { VmState::Hold } else { VmState::Pending };
+    tx.vm_insert(&VmRow {
+        id,
+        uid: caller.uid,
+        gid: caller.gid,
+        name,
+        permissions: cloud.new_permissions(caller).to_i64(),
+        last_poll: 0,
+        state: i64::from(state.number()),
+        lcm_state: 0,
+        prev_state: i64::from(state.number()),
+        prev_lcm_state: 0,
+        stime: now,
+        etime: 0,
+        deploy_id: String::new(),
+        uuid: random_uuid()?,
+        host_id: None,
+        backup_config: ledger::config_text(&backup_config),
+        template: system.to_text(),
+        user_template: user.to_text(),
+    })?;
+    for schedule in schedules {
+        match schedule {
+            Value::Vector(vector) => super::schedule::add_preset(cloud, tx, caller, id, &vector)?,
+            Value::Scalar(_) => return Err(Refusal::NoScheduledAction),
+        };
+    }
+    Ok(id)
+}
+
+/// Refuses attributes that reach into the host to all but administrators.
+///
+/// # Errors
+/// [`Refusal::RestrictedAttribute`] naming the first one.
+pub fn check_restricted(caller: &Caller, template: &Template) -> Result<(), Refusal> {
+    if caller.is_admin() {
+        return Ok(());
+    }
+    for (name, key) in RESTRICTED {
+        let found = if key.is_empty() {
+            template.contains(name)
+        } else {
+            template.vectors(name).any(|vector| vector.contains(key))
+        };
+        if found {
+            let attribute = if key.is_empty() { name.into() } else { format!("{name}/{key}") };
+            return Err(Refusal::RestrictedAttribute { user: caller.uid, attribute });
+        }
+    }
+    Ok(())
+}
+
+fn check_size(template: &Template) -> Result<(), Refusal> {
+    let number = |name: &str, default: f64| match template.scalar(name) {
+        None => Some(default),
+        Some(text) => text.trim().parse::<f64>().ok().filter(|value| value.is_finite()),
+    };
+    match number("CPU", 1.0) {
+        Some(cpu) if cpu > 0.0 && cpu <= 1024.0 => {}
+        _ => return refuse("CPU must be a positive number, at most 1024."),
+    }
+    match number("VCPU", 1.0) {
+        Some(vcpu) if vcpu >= 1.0 && vcpu <= VCPUS_MAX as f64 && vcpu.fract() == 0.0 => {}
+        _ => return refuse(format!("VCPU must be a whole number from 1 to {VCPUS_MAX}.")),
+    }
+    match template.int("MEMORY") {
+        Some(memory) if (1..=MEMORY_MAX_MB).contains(&memory) => Ok(()),
+        None if !template.contains("MEMORY") => refuse("MEMORY attribute must be set, in MB."),
+        _ => refuse(format!("MEMORY must be a whole number of MB from 1 to {MEMORY_MAX_MB}.")),
+    }
+}
+
+fn split(template: &Template) -> (Template, Template) {
+    let (mut system, mut user) = (Template::new(), Template::new());
+    for attribute in template.attributes() {
+        let part = if SYSTEM.contains(&attribute.name.as_str()) { &mut system } else { &mut user };
+        match &attribute.value {
+            Value::Scalar(text) => part.push(&attribute.name, text.clone()),
+            Value::Vector(vector) => part.push_vector(&attribute.name, vector.clone()),
+        }
+    }
+    (system, user)
+}
+
+type Disk = (Vector, Option<ImageRow>);
+
+fn disks(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, system: &Template) -> Result<Vec<Disk>, Refusal> {
+    let wishes: Vec<Vector> = system.vectors("DISK").cloned().collect();
+    if wishes.len() > DISKS_MAX {
+        return refuse(format!("A VM can have at most {DISKS_MAX} disks."));
+    }
+    let mut letters: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    let mut disks: Vec<Disk> = Vec::new();
+    for (id, wish) in wishes.into_iter().enumerate() {
+        let (mut disk, image) = match find_image(tx, caller, &wish)? {
+            Some(image) => (image_disk(tx, &wish, &image, &disks)?, Some(image)),
+            None => (volatile_disk(&wish)?, None),
+        };
+        let prefix = [wish.get("DEV_PREFIX"), disk.get("DEV_PREFIX")]
+            .into_iter()
+            .flatten()
+            .find(|prefix| matches!(*prefix, "vd" | "sd" | "hd"))
+            .unwrap_or(&cloud.config.default_device_prefix)
+            .to_string();
+        let place = letters.entry(prefix.clone()).or_default();
+        // Disks are at most 25, so one letter is enough.
+        let letter = char::from(b'a' + u8::try_from(*place).unwrap_or(25));
+        *place += 1;
+        disk.set("TARGET", format!("{prefix}{letter}"));
+        disk.set("DEV_PREFIX", prefix);
+        disk.set("DISK_ID", id.to_string());
+        disks.push((disk, image));
+    }
+    Ok(disks)
+}
+
+/// The image that a DISK names by id, or by name among the caller's (or IMAGE_UNAME's, IMAGE_UID's); none = volatile.
+fn find_image(tx: &mut Tx<'_>, caller: &Caller, wish: &Vector) -> Result<Option<ImageRow>, Refusal> {
+    let image = if let Some(text) = wish.get("IMAGE_ID") {
+        let Ok(id) = text.trim().parse::<i64>() else {
+            return refuse(format!("IMAGE_ID \"{text}\" is not a number."));
+        };
+        tx.image_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Image, id })?
+    } else if let Some(name) = wish.get("IMAGE") {
+        let uid = match (wish.get("IMAGE_UID"), wish.get("IMAGE_UNAME")) {
+            (Some(uid), _) => uid.trim().parse().unwrap_or(-1),
+            (None, Some(user)) => tx.user_by_name(user)?.map_or(-1, |row| row.id),
+            (None, None) => caller.uid,
+        };
+        match tx.image_by_name(uid, name)? {
+            Some(image) => image,
+            None => return refuse(format!("User {uid} does not own an image with name: {name} . Set IMAGE_UNAME or IMAGE_UID of owner in DISK.")),
+        }
+    } else {
+        return Ok(None);
+    };
+    may(caller, Right::Use, &image.object())?;
+    Ok(Some(image))
+}
+
+fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]) -> Result<Vector, Refusal> {
+    if image.kind > 2 {
+        return refuse(format!("Image {} is not of a type that can be a disk; restore a backup first.", image.id));
+    }
+    let twice = image.persistent == 1 && earlier.iter().any(|(_, other)| other.as_ref().is_some_and(|o| o.id == image.id));
+    if !view::image_is_usable(image) || twice {
+        let state = i32::try_from(image.state).ok().and_then(ImageState::from_number).map_or("?", ImageState::name);
+        return refuse(format!("Cannot acquire image {}: it is in state {state}.", image.id));
+    }
+    let datastore = tx.datastore(image.datastore_id)?;
+    let cdrom = image.kind == 1;
+    let persistent = image.persistent == 1;
+    let mut disk = wish.clone();
+    let yes = |is: bool| if is { "YES" } else { "NO" };
+    for (key, value) in [
+        ("IMAGE", image.name.clone()),
+        ("IMAGE_ID", image.id.to_string()),
+        ("DATASTORE", datastore.name.clone()),
+        ("DATASTORE_ID", datastore.id.to_string()),
+        ("CLUSTER_ID", datastore.cluster_id.to_string()),
+        ("TM_MAD", datastore.tm_mad.clone()),
+        ("SOURCE", image.source.clone()),
+        ("DISK_TYPE", if cdrom { "CDROM" } else { "FILE" }.into()),
+        ("TYPE", if cdrom { "CDROM" } else { "FILE" }.into()),
+        ("SIZE", image.size_mb.to_string()),
+        ("ORIGINAL_SIZE", image.size_mb.to_string()),
+        ("READONLY", yes(cdrom).into()),
+        ("CLONE", yes(!persistent && !cdrom).into()),
+        ("SAVE", yes(persistent).into()),
+        ("ALLOW_ORPHANS", "FORMAT".into()),
+        ("CLONE_TARGET", "SYSTEM".into()),
+        ("LN_TARGET", "NONE".into()),
+        ("DISK_SNAPSHOT_TOTAL_SIZE", "0".into()),
+        // What the guest's disk file is: a copy-on-write overlay of a non-persistent image is always qcow2.
+        ("FORMAT", if persistent || cdrom { image.format.clone() } else { "qcow2".into() }),
+        ("DRIVER", if persistent || cdrom { image.format.clone() } else { "qcow2".into() }),
+    ] {
+        disk.set(key, value);
+    }
+    if persistent {
+        disk.set("PERSISTENT", "YES");
+    }
+    if let Some(prefix) = view::stored(&image.template).scalar("DEV_PREFIX").filter(|_| wish.get("DEV_PREFIX").is_none()) {
+        disk.set("DEV_PREFIX", prefix);
+    }
+    Ok(disk)
+}
+
+fn volatile_disk(wish: &Vector) -> Result<Vector, Refusal> {
+    let kind = wish.get("TYPE").unwrap_or_default().to_ascii_lowercase();
+    if !matches!(kind.as_str(), "fs" | "swap") {
+        return refuse("A DISK needs IMAGE_ID or IMAGE, or TYPE = fs or swap for a volatile one.");
+    }
+    match wish.int("SIZE") {
+        Some(size) if (1..=VOLATILE_MAX_MB).contains(&size) => {}
+        _ => return refuse(format!("A volatile DISK needs SIZE, a whole number of MB from 1 to {VOLATILE_MAX_MB}.")),
+    }
+    let format = match wish.get("FORMAT").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("qcow2") => "qcow2",
+        Some("raw") => "raw",
+        Some(other) => return refuse(format!("FORMAT \"{other}\" of a volatile disk is not known; use qcow2 or raw.")),
+    };
+    let mut disk = wish.clone();
+    for (key, value) in [("TYPE", kind.as_str()), ("FORMAT", format), ("DRIVER", format), ("READONLY", "NO"), ("SAVE", "NO")] {
+        disk.set(key, value);
+    }
+    Ok(disk)
+}
+
+fn take_image(tx: &mut Tx<'_>, image: &ImageRow, vm_id: i64) -> Result<(), Refusal> {
+    tx.image_use_add(image.id, vm_id)?;
+    let mut row = tx.image(image.id)?;
+    let used = if row.persistent == 1 { ImageState::UsedPers } else { ImageState::Used };
+    if row.state != i64::from(used.number()) {
+        row.prev_state = row.state;
+        row.state = i64::from(used.number());
+        tx.image_update(&row)?;
+    }
+    Ok(())
+}
+
+fn number_nics(system: &mut Template, vm_id: i64) -> Result<(), Refusal> {
+    if system.vectors("NIC").count() > NICS_MAX {
+        return refuse(format!("A VM can have at most {NICS_MAX} network cards."));
+    }
+    for (id, nic) in system.vectors_mut("NIC").enumerate() {
+        nic.set("NIC_ID", id.to_string());
+        nic.set("TARGET", format!("one-{vm_id}-{id}"));
+        let wishes = ["IP", "IP6", "MAC"].iter().filter(|key| nic.contains(key)).count();
+        if wishes > 1 {
+            return refuse("A NIC may wish for only one of IP, IP6 and MAC.");
+        }
+    }
+    Ok(())
+}
+
+/// A random (version 4) UUID.
+fn random_uuid() -> Result<String, Refusal> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let text = hex(&bytes);
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| text.get(range).unwrap_or_default());
+    Ok(parts.join("-"))
+}

@@ -1,0 +1,279 @@
+//! What makes the written intents true: places VMs, runs jobs, looks at hosts and datastores.
+//!
+//! One loop, woken by the bell or by time, takes no input: it looks at the database and does what is there to do. Jobs run
+//! on threads of their own, one at a time for each VM and each image, oldest first. Starting after a crash is the same
+//! path: open jobs are picked up from the phase that was stored.
+//!
+//! The engine never checks rights (the api did, and the scheduler does again) and never answers a client.
+
+mod backup;
+mod image_jobs;
+mod monitor;
+mod outside;
+mod place;
+mod vm_jobs;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use drivers::{Cancel, DriverError, Kind};
+use one_core::refusal::Refusal;
+
+use crate::api::Cloud;
+use crate::job::JobKind;
+use crate::store::rows::JobRow;
+use crate::store::{JobFilter, StoreError};
+
+pub use outside::Outside;
+
+/// Threads for jobs that are no backups.
+const OTHER_JOBS_MAX: usize = 16;
+
+/// How often a job is tried again when the outside is only busy or away.
+const ATTEMPTS_MAX: i64 = 5;
+
+/// Closed jobs stay in the database this long, seconds.
+const JOBS_KEPT_S: i64 = 30 * 86_400;
+
+/// Longest sleep of the loop when nothing rings.
+const NAP: Duration = Duration::from_secs(1);
+
+/// Why a job did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// A driver failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The core said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Trouble {
+    /// Whether the same job may work later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Driver(error) if error.kind == Kind::Retry)
+    }
+
+    fn is_cancel(&self) -> bool {
+        matches!(self, Self::Driver(error) if error.kind == Kind::Cancelled)
+    }
+}
+
+struct Running {
+    cancel: Cancel,
+    backup: bool,
+    host_id: Option<i64>,
+    vm_id: Option<i64>,
+    image_id: Option<i64>,
+}
+
+/// The engine of one daemon.
+pub struct Engine {
+    cloud: Arc<Cloud>,
+    outside: Arc<Outside>,
+    running: Mutex<HashMap<i64, Running>>,
+    monitor: monitor::Monitor,
+}
+
+impl Engine {
+    /// An engine over a database, reaching out through `outside`.
+    #[must_use]
+    pub fn new(cloud: Arc<Cloud>, outside: Arc<Outside>) -> Arc<Self> {
+        Arc::new(Self { cloud, outside, running: Mutex::default(), monitor: monitor::Monitor::default() })
+    }
+
+    /// Removes what a dead daemon left that belongs to no open job, before the first tick.
+    pub fn start(&self) {
+        outside::clean_run_directory(&self.cloud.config.run_dir);
+        if let Err(error) = self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S)) {
+            tracing::error!(target: "ONE", "{error}");
+        }
+    }
+
+    /// One round: everything that can be started now is started.
+    pub fn tick(self: &Arc<Self>) {
+        let outcome = self.place().and_then(|()| self.cancel_asked()).and_then(|()| self.start_jobs());
+        if let Err(error) = outcome {
+            tracing::error!(target: "ONE", "{error}");
+        }
+        self.look_around();
+    }
+
+    /// Rests until somebody rings.
+    pub fn rest(&self) {
+        self.cloud.wake.wait(NAP);
+    }
+
+    /// Asks every running transfer to stop and waits, at most `timeout`; what is cut off goes on at the next start.
+    pub fn stop(&self, timeout: Duration) {
+        let step = Duration::from_millis(50);
+        let mut waited = Duration::ZERO;
+        loop {
+            let busy = {
+                let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.values().for_each(|job| job.cancel.cancel());
+                !running.is_empty()
+            };
+            if !busy || waited >= timeout {
+                return;
+            }
+            std::thread::sleep(step);
+            waited += step;
+        }
+    }
+
+    /// Passes on the wish to cancel to jobs that run.
+    fn cancel_asked(&self) -> Result<(), StoreError> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_empty() {
+            return Ok(());
+        }
+        for job in self.cloud.store.read(|tx| tx.jobs_open(JobFilter::All))? {
+            if let Some(job) = running.get(&job.id).filter(|_| job.cancel == 1) {
+                job.cancel.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    fn start_jobs(self: &Arc<Self>) -> Result<(), StoreError> {
+        let now = self.cloud.clock.now();
+        let jobs = self.cloud.store.read(|tx| tx.jobs_open(JobFilter::All))?;
+        // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
+        let (mut vms, mut images) = (Vec::new(), Vec::new());
+        for job in jobs {
+            let turn = job.vm_id.is_none_or(|id| !vms.contains(&id)) && job.image_id.is_none_or(|id| !images.contains(&id));
+            vms.extend(job.vm_id);
+            images.extend(job.image_id);
+            if turn && job.not_before <= now && self.has_room(&job) {
+                self.start_job(job);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a job may start beside those that run: limits, and nothing else on the same VM or image.
+    fn has_room(&self, job: &JobRow) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |a: Option<i64>, b: Option<i64>| a.is_some() && a == b;
+        if running.contains_key(&job.id)
+            || running.values().any(|r| same(r.vm_id, job.vm_id) || same(r.image_id, job.image_id))
+        {
+            return false;
+        }
+        let is_backup = job.kind == JobKind::Backup.as_str();
+        let count = |wanted: &dyn Fn(&Running) -> bool| running.values().filter(|job| wanted(job)).count();
+        if !is_backup {
+            return count(&|r| !r.backup) < OTHER_JOBS_MAX;
+        }
+        let below = |count: usize, limit: usize| limit == 0 || count < limit;
+        let config = &self.cloud.config;
+        below(count(&|r| r.backup), config.max_backups)
+            && below(count(&|r| r.backup && same(r.host_id, job.host_id)), config.max_backups_host)
+    }
+
+    fn start_job(self: &Arc<Self>, job: JobRow) {
+        let cancel = Cancel::default();
+        if job.cancel == 1 {
+            cancel.cancel();
+        }
+        let entry = Running {
+            cancel: cancel.clone(),
+            backup: job.kind == JobKind::Backup.as_str(),
+            host_id: job.host_id,
+            vm_id: job.vm_id,
+            image_id: job.image_id,
+        };
+        let id = job.id;
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
+        let engine = Arc::clone(self);
+        let spawned = std::thread::Builder::new().name(format!("job-{id}")).spawn(move || {
+            // Taken out also when the job panics: the next tick then starts it again from its stored phase.
+            let _gone = Gone { engine: &engine, id };
+            engine.run(&job, &cancel);
+        });
+        if let Err(error) = spawned {
+            tracing::error!(target: "ONE", "Job {id} got no thread: {error}");
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        }
+    }
+
+    fn run(&self, job: &JobRow, cancel: &Cancel) {
+        let outcome = match JobKind::parse(&job.kind) {
+            Some(JobKind::Deploy | JobKind::Resume) => self.boot(job),
+            Some(JobKind::Stop) => self.stop_vm(job, cancel),
+            Some(JobKind::Reboot) => self.reboot(job),
+            Some(JobKind::Terminate) => self.terminate(job, cancel),
+            Some(JobKind::Backup) => self.backup(job, cancel),
+            Some(JobKind::Import) => self.import(job, cancel),
+            Some(JobKind::Restore) => self.restore(job, cancel),
+            Some(JobKind::Delete) => self.delete(job),
+            Some(JobKind::Retain) => self.retain(job),
+            None => Err(StoreError::NotFound { what: "kind of job", id: job.id }.into()),
+        };
+        let Err(trouble) = outcome else { return };
+        if let Err(error) = self.troubled(job, &trouble, cancel) {
+            tracing::error!(target: "ONE", "Job {} could not be put away: {error}", job.id);
+            // Not at once again: whatever stands in the way needs a moment.
+            std::thread::sleep(NAP);
+        }
+    }
+
+    /// Waits for better times, or gives the job up in the way of its kind.
+    fn troubled(&self, job: &JobRow, trouble: &Trouble, cancel: &Cancel) -> Result<(), Trouble> {
+        let now = self.cloud.clock.now();
+        tracing::warn!(target: "ONE", job = job.id, "Job {} ({}): {trouble}", job.id, job.kind);
+        // Stopped by the daemon's own end, not by a user: it goes on at the next start.
+        let asked = self.cloud.store.read(|tx| tx.job(job.id)).map(|row| row.cancel == 1)?;
+        if trouble.is_cancel() && cancel.is_cancelled() && !asked {
+            return Ok(());
+        }
+        let row = self.cloud.store.read(|tx| tx.job(job.id))?;
+        if trouble.may_pass() && row.attempts + 1 < ATTEMPTS_MAX && !asked {
+            self.cloud.store.write(|tx| {
+                let mut row = tx.job(job.id)?;
+                row.attempts += 1;
+                row.not_before = now + (1_i64 << row.attempts.min(6));
+                row.error = trouble.to_string();
+                tx.job_update(&row)?;
+                tx.job_note(job.id, now, &row.phase, &format!("waits: {trouble}"))
+            })?;
+            return Ok(());
+        }
+        match JobKind::parse(&job.kind) {
+            Some(JobKind::Backup) => self.undo_backup(job, trouble),
+            Some(JobKind::Import | JobKind::Restore | JobKind::Delete | JobKind::Retain) => {
+                self.image_failed(job, trouble, asked)
+            }
+            _ => self.vm_failed(job, trouble, asked),
+        }
+    }
+
+    /// Closes a job that has no phases in between.
+    fn close(&self, job: &JobRow, phase: &str, text: &str) -> Result<(), Trouble> {
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            let row = tx.job(job.id)?;
+            tx.job_advance(job.id, &row.phase, phase, now, text)
+        })?;
+        self.cloud.wake.ring();
+        Ok(())
+    }
+}
+
+struct Gone<'a> {
+    engine: &'a Engine,
+    id: i64,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.engine.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.engine.cloud.wake.ring();
+    }
+}

@@ -1,0 +1,102 @@
+//! The engine's hands: hypervisors by host, backup datastores by record. Kept open, remade when their address changes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use drivers::hypervisor::DomainEvent;
+use drivers::restic::{ResticConfig, ResticDatastore};
+use drivers::{BackupDatastore, DriverError, Hypervisor, Kind, Result, Secret};
+
+use crate::hosts;
+use crate::ledger::stored;
+use crate::store::rows::{DatastoreRow, HostRow};
+
+/// Largest chunk that a datastore may ask for, KiB; the smallest is 64.
+const CHUNK_MAX_KIB: i64 = 4096;
+
+/// What is outside of the daemon.
+pub struct Outside {
+    hypervisors: Mutex<HashMap<String, Arc<dyn Hypervisor>>>,
+    datastores: Mutex<HashMap<i64, (String, Arc<dyn BackupDatastore>)>>,
+    events: Sender<DomainEvent>,
+}
+
+impl Outside {
+    /// Hands whose hypervisors report to `events`.
+    #[must_use]
+    pub fn new(events: Sender<DomainEvent>) -> Self {
+        Self { hypervisors: Mutex::default(), datastores: Mutex::default(), events }
+    }
+
+    /// The hypervisor of a host.
+    ///
+    /// # Errors
+    /// [`Kind::Retry`] when it cannot be reached now.
+    pub fn hypervisor(&self, host: &HostRow) -> Result<Arc<dyn Hypervisor>> {
+        let uri = hosts::uri(host);
+        if let Some(known) = self.hypervisors.lock().unwrap_or_else(PoisonError::into_inner).get(&uri) {
+            return Ok(Arc::clone(known));
+        }
+        // Connected outside the lock: an address that does not answer must not stop the others.
+        let hypervisor = drivers::libvirt::Libvirt::connect(&uri)?;
+        hypervisor.subscribe(self.events.clone())?;
+        let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
+        let mut known = self.hypervisors.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(known.entry(uri).or_insert(hypervisor)))
+    }
+
+    /// The driver of a backup datastore.
+    ///
+    /// # Errors
+    /// [`Kind::Permanent`] for attributes that make no datastore.
+    pub fn datastore(&self, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+        let mut known = self.datastores.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = format!("{}\n{}", row.base_path, row.template);
+        if let Some((_, driver)) = known.get(&row.id).filter(|(of, _)| *of == facts) {
+            return Ok(Arc::clone(driver));
+        }
+        let driver = open_datastore(row)?;
+        known.insert(row.id, (facts, Arc::clone(&driver)));
+        Ok(driver)
+    }
+}
+
+fn open_datastore(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+    let doing = || format!("opening datastore {} ({})", row.id, row.name);
+    if row.ds_mad != "restic" {
+        return Err(DriverError::new(Kind::Permanent, doing(), format!("DS_MAD {} is not known", row.ds_mad)));
+    }
+    let template = stored(&row.template);
+    let password = template.scalar("RESTIC_PASSWORD").unwrap_or_default();
+    if password.is_empty() {
+        return Err(DriverError::new(Kind::Permanent, doing(), "it has no RESTIC_PASSWORD; set it with onedatastore update"));
+    }
+    let mut config = ResticConfig::new(PathBuf::from(&row.base_path), Secret::new(password.to_string()));
+    if let Some(kib) = template.int("CHUNK_SIZE_KB") {
+        if !(64..=CHUNK_MAX_KIB).contains(&kib) || !(kib.cast_unsigned()).is_power_of_two() {
+            let reason = format!("CHUNK_SIZE_KB {kib} must be a power of two from 64 to {CHUNK_MAX_KIB}");
+            return Err(DriverError::new(Kind::Permanent, doing(), reason));
+        }
+        config.chunk_bytes = u32::try_from(kib * 1024).unwrap_or(config.chunk_bytes);
+    }
+    match template.scalar("RESTIC_COMPRESSION").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("auto") => {}
+        Some("off") => config.compression_level = 0,
+        Some("max") => config.compression_level = 19,
+        Some(other) => {
+            let reason = format!("RESTIC_COMPRESSION {other} is not known; use auto, off or max");
+            return Err(DriverError::new(Kind::Permanent, doing(), reason));
+        }
+    }
+    Ok(Arc::new(ResticDatastore::new(config)))
+}
+
+/// Makes the run directory (sockets of running backups) with access for nobody else. Sockets of a dead daemon are removed
+/// by the jobs that they belong to; this only ensures the place.
+pub fn clean_run_directory(directory: &Path) {
+    if let Err(error) = std::fs::create_dir_all(directory) {
+        tracing::error!(target: "ONE", "{} cannot be made: {error}", directory.display());
+    }
+}

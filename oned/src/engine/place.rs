@@ -1,0 +1,71 @@
+//! Placement: pending VMs, oldest first, each onto the host with the most free memory that has room for it.
+
+use one_core::lifecycle::{HostState, VmEvent, VmState};
+
+use super::{Engine, Trouble};
+use crate::api::view::vm_size;
+use crate::job::{self, JobKind, JobSubject, StopPlan};
+use crate::ledger::{self, stored};
+use crate::store::rows::HostRow;
+use crate::store::{StoreError, Tx, VmFilter};
+
+/// What a host still has.
+struct Room {
+    host: HostRow,
+    cpu: i64,
+    memory_kb: i64,
+}
+
+impl Engine {
+    /// Places every pending VM that fits somewhere; the others wait.
+    pub(super) fn place(&self) -> Result<(), StoreError> {
+        let pending = VmFilter { state: Some(i64::from(VmState::Pending.number())), ..VmFilter::default() };
+        if self.cloud.store.read(|tx| tx.vms(pending))?.is_empty() {
+            return Ok(());
+        }
+        let now = self.cloud.clock.now();
+        let outcome: Result<(), Trouble> = self.cloud.store.write(|tx| {
+            let mut rooms = rooms(tx)?;
+            for mut vm in tx.vms(pending)? {
+                let (cpu, memory_kb) = vm_size(&stored(&vm.template));
+                let best = rooms
+                    .iter_mut()
+                    .filter(|room| room.cpu >= cpu && room.memory_kb >= memory_kb)
+                    .max_by_key(|room| room.memory_kb);
+                let Some(room) = best else { continue };
+                room.cpu -= cpu;
+                room.memory_kb -= memory_kb;
+                vm.host_id = Some(room.host.id);
+                vm.deploy_id = format!("one-{}", vm.id);
+                tx.vm_update(&vm)?;
+                ledger::history_place(tx, vm.id, &room.host, now)?;
+                ledger::vm_step(tx, &mut vm, VmEvent::Place, now)?;
+                let subject =
+                    JobSubject { vm_id: Some(vm.id), host_id: vm.host_id, uid: -1, ..JobSubject::default() };
+                job::add(tx, JobKind::Deploy, subject, &StopPlan::default(), now)?;
+            }
+            Ok(())
+        });
+        if let Err(trouble) = outcome {
+            tracing::error!(target: "SCHED", "Placing VMs failed: {trouble}");
+        }
+        Ok(())
+    }
+}
+
+fn rooms(tx: &mut Tx<'_>) -> Result<Vec<Room>, StoreError> {
+    let mut rooms = Vec::new();
+    for host in tx.host_list()? {
+        if host.state != i64::from(HostState::Monitored.number()) {
+            continue;
+        }
+        let (mut cpu, mut memory_kb) = (host.cpus * 100, host.memory_kb);
+        for vm in tx.vms(VmFilter { host_id: Some(host.id), ..VmFilter::default() })? {
+            let (vm_cpu, vm_memory_kb) = vm_size(&stored(&vm.template));
+            cpu -= vm_cpu;
+            memory_kb -= vm_memory_kb;
+        }
+        rooms.push(Room { host, cpu, memory_kb });
+    }
+    Ok(rooms)
+}

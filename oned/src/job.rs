@@ -1,0 +1,278 @@
+//! Jobs as data: what an operation is going to do, written down before it does anything.
+//!
+//! A job's row is its intent. Its plan names every outside thing (checkpoint, socket, scratch file, restore point label,
+//! target file) after the job's id, so that whatever a dead daemon left can be found again. The api writes plans, the
+//! engine carries them out; neither calls the other.
+
+use std::path::{Path, PathBuf};
+
+use one_core::backup::Plan;
+use serde::{Deserialize, Serialize};
+
+use crate::store::rows::JobRow;
+use crate::store::{StoreError, Tx};
+
+/// What a job does; the text form is what the database holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobKind {
+    /// Makes a placed VM's disks and boots it.
+    Deploy,
+    /// Powers a VM off.
+    Stop,
+    /// Boots a powered-off VM.
+    Resume,
+    /// Restarts the guest.
+    Reboot,
+    /// Removes a VM and its disks.
+    Terminate,
+    /// Takes a restore point.
+    Backup,
+    /// Copies a file into an image datastore.
+    Import,
+    /// Makes an image from a restore point.
+    Restore,
+    /// Removes an image's data and record.
+    Delete,
+    /// Forgets restore points that KEEP_LAST no longer wants.
+    Retain,
+}
+
+const KINDS: [(JobKind, &str); 10] = [
+    (JobKind::Deploy, "DEPLOY"),
+    (JobKind::Stop, "STOP"),
+    (JobKind::Resume, "RESUME"),
+    (JobKind::Reboot, "REBOOT"),
+    (JobKind::Terminate, "TERMINATE"),
+    (JobKind::Backup, "BACKUP"),
+    (JobKind::Import, "IMPORT"),
+    (JobKind::Restore, "RESTORE"),
+    (JobKind::Delete, "DELETE"),
+    (JobKind::Retain, "RETAIN"),
+];
+
+impl JobKind {
+    /// The database's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        KINDS.iter().find(|(kind, _)| *kind == self).map_or("BACKUP", |(_, word)| word)
+    }
+
+    /// The kind of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        KINDS.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind)
+    }
+}
+
+/// Politely, or at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StopPlan {
+    /// At once, without asking the guest.
+    pub hard: bool,
+}
+
+/// One disk of a backup as it stood when the plan was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupPlanDisk {
+    /// The VM's disk id.
+    pub id: u32,
+    /// Image file.
+    pub path: PathBuf,
+    /// `qcow2` or `raw`.
+    pub format: String,
+    /// Name in the guest's bus.
+    pub target: String,
+    /// Size in MB as the VM's template says.
+    pub size_mb: i64,
+}
+
+/// A backup, decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupPlan {
+    /// Full or increment, of what, whereto, and why.
+    pub decision: Plan,
+    /// Whether the VM ran when the backup was accepted (else it was powered off).
+    pub live: bool,
+    /// Domain name.
+    pub domain: String,
+    /// Host to talk to.
+    pub host_id: i64,
+    /// Disks to read.
+    pub disks: Vec<BackupPlanDisk>,
+    /// Name of the checkpoint to make; none when no increment will ever follow.
+    pub checkpoint: Option<String>,
+    /// Series in the datastore.
+    pub series: String,
+    /// Point in time, epoch seconds; also names the image.
+    pub time: i64,
+    /// The VM's document, stored with the data.
+    pub document: String,
+    /// Who asked.
+    pub uid: i64,
+    /// With that group.
+    pub gid: i64,
+}
+
+impl BackupPlan {
+    /// The label by which the datastore finds this job's restore point.
+    #[must_use]
+    pub fn label(job_id: i64) -> String {
+        format!("job={job_id}")
+    }
+
+    /// The checkpoint's name.
+    #[must_use]
+    pub fn checkpoint_name(vm_id: i64, job_id: i64) -> String {
+        format!("one-{vm_id}-{job_id}")
+    }
+
+    /// The socket, in the daemon's run directory (short, for socket paths hold 107 bytes).
+    #[must_use]
+    pub fn socket(run_dir: &Path, job_id: i64) -> PathBuf {
+        run_dir.join(format!("b{job_id}.sock"))
+    }
+
+    /// The scratch file of a disk: beside the disk, for that is the host's fast storage.
+    #[must_use]
+    pub fn scratch(disk: &Path, job_id: i64) -> PathBuf {
+        let mut name = disk.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".scratch-{job_id}"));
+        disk.with_file_name(name)
+    }
+}
+
+/// A file to copy in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportPlan {
+    /// The file as the user named it, resolved.
+    pub source: PathBuf,
+    /// `qcow2` or `raw` when the user said so.
+    pub format: Option<String>,
+    /// Where the copy goes.
+    pub target: PathBuf,
+}
+
+/// A disk to make from a restore point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// Backup datastore.
+    pub datastore_id: i64,
+    /// Series in it.
+    pub series: String,
+    /// Restore point.
+    pub point: String,
+    /// Disk of the VM.
+    pub disk: u32,
+    /// Where it goes.
+    pub target: PathBuf,
+}
+
+/// Data to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletePlan {
+    /// A disk image's file.
+    File(PathBuf),
+    /// Restore points of a backup.
+    Points {
+        /// Backup datastore.
+        datastore_id: i64,
+        /// Series in it.
+        series: String,
+        /// The points.
+        points: Vec<String>,
+        /// Remove the record whatever the datastore says.
+        force: bool,
+    },
+    /// Nothing but the record.
+    Record,
+}
+
+/// Restore points to forget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainPlan {
+    /// Backup datastore.
+    pub datastore_id: i64,
+    /// Series in it.
+    pub series: String,
+    /// Increments that go, by id.
+    pub drop: Vec<i64>,
+    /// The increment that becomes the first, FULL one.
+    pub new_full: i64,
+    /// Restore points of those that go.
+    pub points: Vec<String>,
+}
+
+/// What a job is about; the ids that it is found by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JobSubject {
+    /// VM.
+    pub vm_id: Option<i64>,
+    /// Image.
+    pub image_id: Option<i64>,
+    /// Datastore.
+    pub datastore_id: Option<i64>,
+    /// Host.
+    pub host_id: Option<i64>,
+    /// Who asked; −1 the daemon.
+    pub uid: i64,
+}
+
+/// Writes a job's intent under an id that was drawn for it.
+///
+/// # Errors
+/// The database's failure, or a plan that cannot be written down.
+pub fn insert<P: Serialize>(
+    tx: &mut Tx<'_>,
+    id: i64,
+    kind: JobKind,
+    subject: JobSubject,
+    plan: &P,
+    now: i64,
+) -> Result<(), StoreError> {
+    let plan = serde_json::to_string(plan)
+        .map_err(|e| StoreError::Broken { doing: "writing a job's plan", reason: e.to_string() })?;
+    tx.job_insert(&JobRow {
+        id,
+        kind: kind.as_str().into(),
+        phase: "planned".into(),
+        vm_id: subject.vm_id,
+        image_id: subject.image_id,
+        datastore_id: subject.datastore_id,
+        host_id: subject.host_id,
+        uid: subject.uid,
+        plan,
+        result: String::new(),
+        cancel: 0,
+        attempts: 0,
+        not_before: 0,
+        error: String::new(),
+        created_at: now,
+        changed_at: now,
+    })?;
+    tx.job_note(id, now, "planned", "accepted")
+}
+
+/// Draws an id and writes the job's intent under it.
+///
+/// # Errors
+/// The database's failure.
+pub fn add<P: Serialize>(
+    tx: &mut Tx<'_>,
+    kind: JobKind,
+    subject: JobSubject,
+    plan: &P,
+    now: i64,
+) -> Result<i64, StoreError> {
+    let id = tx.next_id("job")?;
+    insert(tx, id, kind, subject, plan, now)?;
+    Ok(id)
+}
+
+/// A job's plan as it was written.
+///
+/// # Errors
+/// [`StoreError::Broken`] when the row does not hold that kind of plan.
+pub fn plan<P: for<'a> Deserialize<'a>>(row: &JobRow) -> Result<P, StoreError> {
+    serde_json::from_str(&row.plan)
+        .map_err(|e| StoreError::Broken { doing: "reading a job's plan", reason: format!("job {}: {e}", row.id) })
+}

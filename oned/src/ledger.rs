@@ -1,0 +1,280 @@
+//! What api and engine both write: a VM's state with its history, its backup configuration, an image's way out.
+//!
+//! Every change of a VM's state goes through [`vm_step`], which asks `one_core::lifecycle`; nothing else writes those
+//! columns.
+
+use std::path::PathBuf;
+
+use chrono::TimeZone;
+use one_core::backup::BackupConfig;
+use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmPhase, VmState, next};
+use one_core::refusal::Refusal;
+use one_core::schedule::ScheduledAction;
+use one_core::template::Template;
+
+use crate::job::{self, DeletePlan, JobKind, JobSubject};
+use crate::store::rows::{HistoryRow, HostRow, ImageRow, ScheduleRow, VmRow};
+use crate::store::{JobFilter, StoreError, Tx};
+
+/// ACTION numbers of history records (OpenNebula's list).
+pub mod action {
+    /// Resumed.
+    pub const RESUME: i64 = 11;
+    /// Powered off.
+    pub const POWEROFF: i64 = 19;
+    /// Terminated.
+    pub const TERMINATE: i64 = 27;
+    /// Backed up.
+    pub const BACKUP: i64 = 50;
+}
+
+/// Stored template text as a template; we wrote it ourselves, so it parses. A damaged one shows as empty, aloud.
+#[must_use]
+pub fn stored(text: &str) -> Template {
+    Template::parse(text).unwrap_or_else(|error| {
+        tracing::error!(target: "STO", "A stored template does not parse: {error}");
+        Template::new()
+    })
+}
+
+/// The state columns as the core's value. Numbers that are none of ours read as UNKNOWN of an ACTIVE VM.
+#[must_use]
+pub fn phase(row: &VmRow) -> VmPhase {
+    let state = i32::try_from(row.state).ok().and_then(VmState::from_number).unwrap_or(VmState::Active);
+    let lcm = i32::try_from(row.lcm_state).ok().and_then(LcmState::from_number).unwrap_or(LcmState::Unknown);
+    VmPhase { state, lcm }
+}
+
+/// Moves a VM by an event, in the row and in the database.
+///
+/// # Errors
+/// The core's refusal when the event does not fit the state; nothing is written then.
+pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Result<(), Refusal> {
+    let from = phase(row);
+    let to = next(from, event)?;
+    if to == from {
+        return Ok(());
+    }
+    row.prev_state = row.state;
+    row.prev_lcm_state = row.lcm_state;
+    row.state = i64::from(to.state.number());
+    row.lcm_state = i64::from(to.lcm.number());
+    if to.state == VmState::Done {
+        row.etime = now;
+    }
+    tx.vm_update(row)?;
+    stamp_history(tx, row.id, from, to, now)?;
+    tracing::info!(target: "VM", vm = row.id, "VM {}: {} -> {}", row.id, from.name(), to.name());
+    Ok(())
+}
+
+/// Keeps the times of the last history record.
+fn stamp_history(tx: &mut Tx<'_>, vm_id: i64, from: VmPhase, to: VmPhase, now: i64) -> Result<(), StoreError> {
+    let Some(mut record) = tx.history_last(vm_id)? else { return Ok(()) };
+    let active = |phase: VmPhase, lcm| phase.state == VmState::Active && phase.lcm == lcm;
+    let runs = |phase: VmPhase| phase.state == VmState::Active && matches!(phase.lcm, LcmState::Running | LcmState::Backup | LcmState::Unknown);
+    if active(to, LcmState::Prolog) {
+        record.pstime = now;
+    }
+    if active(from, LcmState::Prolog) {
+        record.petime = now;
+    }
+    if runs(to) && !runs(from) {
+        record.rstime = now;
+        record.retime = 0;
+    }
+    if runs(from) && !runs(to) {
+        record.retime = now;
+    }
+    if active(to, LcmState::Epilog) {
+        record.estime = now;
+    }
+    if to.state == VmState::Done {
+        record.eetime = now;
+        record.etime = now;
+    }
+    tx.history_put(&record)
+}
+
+/// Opens the history record of a placement.
+///
+/// # Errors
+/// The database's failure.
+pub fn history_place(tx: &mut Tx<'_>, vm_id: i64, host: &HostRow, now: i64) -> Result<(), StoreError> {
+    let seq = tx.history_last(vm_id)?.map_or(0, |record| record.seq + 1);
+    tx.history_put(&HistoryRow {
+        vm_id,
+        seq,
+        host_id: host.id,
+        hostname: host.name.clone(),
+        cluster_id: host.cluster_id,
+        vm_mad: host.vm_mad.clone(),
+        tm_mad: "qcow2".into(),
+        ds_id: 0,
+        stime: now,
+        etime: 0,
+        pstime: 0,
+        petime: 0,
+        rstime: 0,
+        retime: 0,
+        estime: 0,
+        eetime: 0,
+        action: 0,
+        uid: -1,
+        gid: -1,
+    })
+}
+
+/// Closes the current record with the action that ended it and opens a copy (OpenNebula's way for actions that leave the VM
+/// where it is).
+///
+/// # Errors
+/// The database's failure.
+pub fn history_action(tx: &mut Tx<'_>, vm_id: i64, action: i64, uid: i64, gid: i64, now: i64) -> Result<(), StoreError> {
+    let Some(mut record) = tx.history_last(vm_id)? else { return Ok(()) };
+    let running = record.rstime != 0 && record.retime == 0;
+    record.etime = now;
+    if running {
+        record.retime = now;
+    }
+    record.action = action;
+    record.uid = uid;
+    record.gid = gid;
+    tx.history_put(&record)?;
+    record.seq += 1;
+    record.stime = now;
+    record.etime = 0;
+    record.rstime = if running { now } else { 0 };
+    record.retime = 0;
+    record.action = 0;
+    record.uid = -1;
+    record.gid = -1;
+    tx.history_put(&record)
+}
+
+/// A date as OpenNebula writes it into ERROR and MESSAGE: `Fri Nov 20 18:11:42 2026`, local time.
+#[must_use]
+pub fn error_date(now: i64, zone: chrono_tz::Tz) -> String {
+    zone.timestamp_opt(now, 0)
+        .single()
+        .map_or_else(|| now.to_string(), |time| time.format("%a %b %e %H:%M:%S %Y").to_string())
+}
+
+/// Sets USER_TEMPLATE/ERROR of a VM, or removes it.
+///
+/// # Errors
+/// The database's failure.
+pub fn vm_error(tx: &mut Tx<'_>, row: &mut VmRow, error: Option<(&str, i64, chrono_tz::Tz)>) -> Result<(), StoreError> {
+    let mut template = stored(&row.user_template);
+    match error {
+        Some((text, now, zone)) => template.set("ERROR", format!("{} : {}", error_date(now, zone), flat(text))),
+        None if template.contains("ERROR") => drop(template.remove("ERROR")),
+        None => return Ok(()),
+    }
+    row.user_template = template.to_text();
+    tx.vm_update(row)
+}
+
+/// A text that fits into an attribute: one line, bounded, never ending in the backslash that the grammar cannot hold.
+#[must_use]
+pub fn flat(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(2000).collect();
+    line.replace("]]>", "]] >").trim().trim_end_matches('\\').to_string()
+}
+
+/// A VM's backup configuration.
+#[must_use]
+pub fn config_of(row: &VmRow) -> BackupConfig {
+    BackupConfig::from_vector(&stored(&row.backup_config).vector("BACKUP_CONFIG").cloned().unwrap_or_default())
+}
+
+/// A backup configuration as the database keeps it.
+#[must_use]
+pub fn config_text(config: &BackupConfig) -> String {
+    let vector = config.to_vector();
+    if vector.is_empty() {
+        return String::new();
+    }
+    let mut template = Template::new();
+    template.set_vector("BACKUP_CONFIG", vector);
+    template.to_text()
+}
+
+/// A scheduled action's row as the core's value; a damaged one is left out, aloud.
+#[must_use]
+pub fn read_schedule(row: &ScheduleRow) -> Option<ScheduledAction> {
+    match serde_json::from_str(&row.body) {
+        Ok(action) => Some(action),
+        Err(error) => {
+            tracing::error!(target: "STO", "Scheduled action {} of VM {} does not read: {error}", row.id, row.vm_id);
+            None
+        }
+    }
+}
+
+/// Puts an image into DELETE and writes the job that removes its data and then its record.
+///
+/// # Errors
+/// The database's failure.
+pub fn image_deletion(tx: &mut Tx<'_>, row: &ImageRow, force: bool, uid: i64, now: i64) -> Result<(), StoreError> {
+    // An import or restore still at work on it is told to stop; jobs of one image run one after the other.
+    for running in tx.jobs_open(JobFilter::Image(row.id))? {
+        tx.job_ask_cancel(running.id)?;
+    }
+    let plan = deletion_plan(tx, row, force)?;
+    let mut row = row.clone();
+    row.prev_state = row.state;
+    row.state = i64::from(ImageState::Delete.number());
+    tx.image_update(&row)?;
+    // The chain that this was is no longer there to be continued.
+    if let Some(mut vm) = row.backup_vm_id.map(|id| tx.vm_find(id)).transpose()?.flatten() {
+        let mut config = config_of(&vm);
+        if config.incremental_backup_id == row.id {
+            config.reset_chain();
+            vm.backup_config = config_text(&config);
+            tx.vm_update(&vm)?;
+        }
+    }
+    let subject = JobSubject {
+        image_id: Some(row.id),
+        datastore_id: Some(row.datastore_id),
+        uid,
+        ..JobSubject::default()
+    };
+    job::add(tx, JobKind::Delete, subject, &plan, now)?;
+    Ok(())
+}
+
+fn deletion_plan(tx: &mut Tx<'_>, row: &ImageRow, force: bool) -> Result<DeletePlan, StoreError> {
+    let points = tx.increments(row.id)?;
+    if let Some(first) = points.first() {
+        return Ok(DeletePlan::Points {
+            datastore_id: row.datastore_id,
+            series: first.series.clone(),
+            points: points.iter().map(|point| point.point.clone()).collect(),
+            force,
+        });
+    }
+    Ok(if row.source.is_empty() || row.kind == 6 {
+        DeletePlan::Record
+    } else {
+        DeletePlan::File(PathBuf::from(&row.source))
+    })
+}
+
+/// Releases the images that a VM used: READY when nobody else uses them.
+///
+/// # Errors
+/// The database's failure.
+pub fn release_images(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
+    for image_id in tx.image_use_release(vm_id)? {
+        let Some(mut image) = tx.image_find(image_id)? else { continue };
+        let used = [ImageState::Used, ImageState::UsedPers].map(|state| i64::from(state.number()));
+        if used.contains(&image.state) && tx.image_users(image_id)?.is_empty() {
+            image.prev_state = image.state;
+            image.state = i64::from(ImageState::Ready.number());
+            tx.image_update(&image)?;
+        }
+    }
+    Ok(())
+}

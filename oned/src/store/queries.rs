@@ -1,0 +1,428 @@
+//! The statements that are more than fetching a row by its id.
+
+use diesel::dsl::max;
+use diesel::prelude::*;
+
+use super::rows::*;
+use super::schema::{
+    counter, history, host, image, image_use, increment, job, job_event, membership, schedule, user, vm,
+    vm_template,
+};
+use super::{StoreError, Tx};
+
+/// Phases in which a job is over.
+const CLOSED: [&str; 3] = ["done", "failed", "cancelled"];
+
+/// A job's story keeps this many lines at most; it can grow only by retries.
+const JOB_EVENTS_MAX: i64 = 200;
+
+/// Which VMs to list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VmFilter {
+    /// Only this STATE.
+    pub state: Option<i64>,
+    /// Also VMs in DONE.
+    pub with_done: bool,
+    /// Only VMs of this host.
+    pub host_id: Option<i64>,
+    /// Only ids from here on.
+    pub first_id: Option<i64>,
+    /// Only ids up to here.
+    pub last_id: Option<i64>,
+}
+
+/// Which open jobs to list.
+#[derive(Debug, Clone, Copy)]
+pub enum JobFilter {
+    /// All of them.
+    All,
+    /// Those of one VM.
+    Vm(i64),
+    /// Those of one image.
+    Image(i64),
+}
+
+impl Tx<'_> {
+    /// The next unused id of a pool; never given twice.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn next_id(&mut self, pool: &str) -> Result<i64, StoreError> {
+        self.next_ids(pool, 1)
+    }
+
+    /// The first of `count` unused ids in a row.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn next_ids(&mut self, pool: &str, count: i64) -> Result<i64, StoreError> {
+        let id = counter::table.find(pool).select(counter::next_id).first::<i64>(self.0).optional()?.unwrap_or(0);
+        diesel::replace_into(counter::table)
+            .values((counter::name.eq(pool), counter::next_id.eq(id + count)))
+            .execute(self.0)?;
+        Ok(id)
+    }
+
+    /// Raises a pool's next id to `at_least` (the pool of ordinary datastores starts at 100).
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn reserve_ids(&mut self, pool: &str, at_least: i64) -> Result<(), StoreError> {
+        let id = self.next_ids(pool, 0)?;
+        if id < at_least {
+            self.next_ids(pool, at_least - id)?;
+        }
+        Ok(())
+    }
+
+    /// The user of that name.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn user_by_name(&mut self, name: &str) -> Result<Option<UserRow>, StoreError> {
+        Ok(user::table.filter(user::name.eq(name)).select(UserRow::as_select()).first(self.0).optional()?)
+    }
+
+    /// All groups of a user, the primary one included.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn user_groups(&mut self, uid: i64) -> Result<Vec<i64>, StoreError> {
+        Ok(membership::table
+            .filter(membership::uid.eq(uid))
+            .order(membership::gid.asc())
+            .select(membership::gid)
+            .load(self.0)?)
+    }
+
+    /// All members of a group.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn group_users(&mut self, gid: i64) -> Result<Vec<i64>, StoreError> {
+        Ok(membership::table
+            .filter(membership::gid.eq(gid))
+            .order(membership::uid.asc())
+            .select(membership::uid)
+            .load(self.0)?)
+    }
+
+    /// Puts a user into a group.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn membership_add(&mut self, uid: i64, gid: i64) -> Result<(), StoreError> {
+        diesel::insert_or_ignore_into(membership::table)
+            .values((membership::uid.eq(uid), membership::gid.eq(gid)))
+            .execute(self.0)?;
+        Ok(())
+    }
+
+    /// The host of that name.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn host_by_name(&mut self, name: &str) -> Result<Option<HostRow>, StoreError> {
+        Ok(host::table.filter(host::name.eq(name)).select(HostRow::as_select()).first(self.0).optional()?)
+    }
+
+    /// The image that `uid` has under that name.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_by_name(&mut self, uid: i64, name: &str) -> Result<Option<ImageRow>, StoreError> {
+        Ok(image::table
+            .filter(image::uid.eq(uid).and(image::name.eq(name)))
+            .select(ImageRow::as_select())
+            .first(self.0)
+            .optional()?)
+    }
+
+    /// Ids of the images of a datastore, ascending.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_ids_in_datastore(&mut self, datastore_id: i64) -> Result<Vec<i64>, StoreError> {
+        Ok(image::table
+            .filter(image::datastore_id.eq(datastore_id))
+            .order(image::id.asc())
+            .select(image::id)
+            .load(self.0)?)
+    }
+
+    /// The backup images of a VM, by id.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn backups_of_vm(&mut self, vm_id: i64) -> Result<Vec<ImageRow>, StoreError> {
+        Ok(image::table
+            .filter(image::backup_vm_id.eq(vm_id))
+            .order(image::id.asc())
+            .select(ImageRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// The VMs that use an image as a disk, ascending.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_users(&mut self, image_id: i64) -> Result<Vec<i64>, StoreError> {
+        Ok(image_use::table
+            .filter(image_use::image_id.eq(image_id))
+            .order(image_use::vm_id.asc())
+            .select(image_use::vm_id)
+            .load(self.0)?)
+    }
+
+    /// Notes that a VM uses an image.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_use_add(&mut self, image_id: i64, vm_id: i64) -> Result<(), StoreError> {
+        diesel::insert_or_ignore_into(image_use::table)
+            .values((image_use::image_id.eq(image_id), image_use::vm_id.eq(vm_id)))
+            .execute(self.0)?;
+        Ok(())
+    }
+
+    /// The images that a VM used, ascending; they are released by this call.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_use_release(&mut self, vm_id: i64) -> Result<Vec<i64>, StoreError> {
+        let images = image_use::table
+            .filter(image_use::vm_id.eq(vm_id))
+            .order(image_use::image_id.asc())
+            .select(image_use::image_id)
+            .load(self.0)?;
+        diesel::delete(image_use::table.filter(image_use::vm_id.eq(vm_id))).execute(self.0)?;
+        Ok(images)
+    }
+
+    /// The restore points of a backup image, oldest first.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn increments(&mut self, image_id: i64) -> Result<Vec<IncrementRow>, StoreError> {
+        Ok(increment::table
+            .filter(increment::image_id.eq(image_id))
+            .order(increment::increment_id.asc())
+            .select(IncrementRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// Every restore point stored in one series, whatever its image.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn points_of_series(&mut self, datastore_id: i64, series: &str) -> Result<Vec<String>, StoreError> {
+        Ok(increment::table
+            .inner_join(image::table.on(image::id.eq(increment::image_id)))
+            .filter(image::datastore_id.eq(datastore_id).and(increment::series.eq(series)))
+            .select(increment::point)
+            .load(self.0)?)
+    }
+
+    /// Appends a restore point.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn increment_append(&mut self, row: &IncrementRow) -> Result<(), StoreError> {
+        diesel::insert_into(increment::table).values(row).execute(self.0)?;
+        Ok(())
+    }
+
+    /// Replaces a restore point's record.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn increment_update(&mut self, row: &IncrementRow) -> Result<(), StoreError> {
+        diesel::update(increment::table.find((row.image_id, row.increment_id))).set(row).execute(self.0)?;
+        Ok(())
+    }
+
+    /// Removes a restore point's record.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn increment_delete(&mut self, image_id: i64, increment_id: i64) -> Result<(), StoreError> {
+        diesel::delete(increment::table.find((image_id, increment_id))).execute(self.0)?;
+        Ok(())
+    }
+
+    /// The template that `uid` has under that name.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn template_by_name(&mut self, uid: i64, name: &str) -> Result<Option<TemplateRow>, StoreError> {
+        Ok(vm_template::table
+            .filter(vm_template::uid.eq(uid).and(vm_template::name.eq(name)))
+            .select(TemplateRow::as_select())
+            .first(self.0)
+            .optional()?)
+    }
+
+    /// VMs by id.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn vms(&mut self, filter: VmFilter) -> Result<Vec<VmRow>, StoreError> {
+        let mut query = vm::table.order(vm::id.asc()).select(VmRow::as_select()).into_boxed();
+        if let Some(state) = filter.state {
+            query = query.filter(vm::state.eq(state));
+        } else if !filter.with_done {
+            query = query.filter(vm::state.ne(6));
+        }
+        if let Some(host_id) = filter.host_id {
+            query = query.filter(vm::host_id.eq(host_id));
+        }
+        if let Some(id) = filter.first_id {
+            query = query.filter(vm::id.ge(id));
+        }
+        if let Some(id) = filter.last_id {
+            query = query.filter(vm::id.le(id));
+        }
+        Ok(query.load(self.0)?)
+    }
+
+    /// A VM's history, oldest record first.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn history(&mut self, vm_id: i64) -> Result<Vec<HistoryRow>, StoreError> {
+        Ok(history::table
+            .filter(history::vm_id.eq(vm_id))
+            .order(history::seq.asc())
+            .select(HistoryRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// The newest history record of a VM.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn history_last(&mut self, vm_id: i64) -> Result<Option<HistoryRow>, StoreError> {
+        Ok(history::table
+            .filter(history::vm_id.eq(vm_id))
+            .order(history::seq.desc())
+            .select(HistoryRow::as_select())
+            .first(self.0)
+            .optional()?)
+    }
+
+    /// Adds or replaces a history record.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn history_put(&mut self, row: &HistoryRow) -> Result<(), StoreError> {
+        diesel::replace_into(history::table).values(row).execute(self.0)?;
+        Ok(())
+    }
+
+    /// A VM's scheduled actions, by id.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn schedules_of_vm(&mut self, vm_id: i64) -> Result<Vec<ScheduleRow>, StoreError> {
+        Ok(schedule::table
+            .filter(schedule::vm_id.eq(vm_id))
+            .order(schedule::id.asc())
+            .select(ScheduleRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// Actions that are due, the longest waiting first.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn schedules_due(&mut self, now: i64) -> Result<Vec<ScheduleRow>, StoreError> {
+        Ok(schedule::table
+            .filter(schedule::due_at.le(now).and(schedule::not_before.le(now)))
+            .order((schedule::due_at.asc(), schedule::id.asc()))
+            .select(ScheduleRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// When the next action will be due.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn schedule_next_due(&mut self, now: i64) -> Result<Option<i64>, StoreError> {
+        Ok(schedule::table
+            .filter(schedule::due_at.gt(now))
+            .select(diesel::dsl::min(schedule::due_at))
+            .first::<Option<i64>>(self.0)?)
+    }
+
+    /// Open jobs, oldest first.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn jobs_open(&mut self, filter: JobFilter) -> Result<Vec<JobRow>, StoreError> {
+        let mut query = job::table
+            .filter(job::phase.ne_all(CLOSED))
+            .order(job::id.asc())
+            .select(JobRow::as_select())
+            .into_boxed();
+        match filter {
+            JobFilter::All => {}
+            JobFilter::Vm(id) => query = query.filter(job::vm_id.eq(id)),
+            JobFilter::Image(id) => query = query.filter(job::image_id.eq(id)),
+        }
+        Ok(query.load(self.0)?)
+    }
+
+    /// Moves a job from one phase to the next; compare-and-set, with a line in its story.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the job was not in phase `from`.
+    pub fn job_advance(&mut self, id: i64, from: &str, to: &str, now: i64, text: &str) -> Result<(), StoreError> {
+        let changed = diesel::update(job::table.filter(job::id.eq(id).and(job::phase.eq(from))))
+            .set((job::phase.eq(to), job::changed_at.eq(now)))
+            .execute(self.0)?;
+        if changed != 1 {
+            return Err(StoreError::Conflict { what: "job", id });
+        }
+        self.job_note(id, now, to, text)
+    }
+
+    /// Adds a line to a job's story; the oldest lines go when there are too many.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn job_note(&mut self, id: i64, now: i64, phase: &str, text: &str) -> Result<(), StoreError> {
+        let last = job_event::table
+            .filter(job_event::job_id.eq(id))
+            .select(max(job_event::seq))
+            .first::<Option<i64>>(self.0)?
+            .unwrap_or(-1);
+        let row = JobEventRow { job_id: id, seq: last + 1, time: now, phase: phase.into(), text: text.into() };
+        diesel::insert_into(job_event::table).values(&row).execute(self.0)?;
+        diesel::delete(
+            job_event::table
+                .filter(job_event::job_id.eq(id).and(job_event::seq.lt(last + 2 - JOB_EVENTS_MAX))),
+        )
+        .execute(self.0)?;
+        Ok(())
+    }
+
+    /// Asks a job to stop. True when it was open.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn job_ask_cancel(&mut self, id: i64) -> Result<bool, StoreError> {
+        let changed = diesel::update(job::table.filter(job::id.eq(id).and(job::phase.ne_all(CLOSED))))
+            .set(job::cancel.eq(1))
+            .execute(self.0)?;
+        Ok(changed == 1)
+    }
+
+    /// Removes closed jobs that ended before `time`, with their stories.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn jobs_expire(&mut self, time: i64) -> Result<usize, StoreError> {
+        Ok(diesel::delete(job::table.filter(job::phase.eq_any(CLOSED).and(job::changed_at.lt(time))))
+            .execute(self.0)?)
+    }
+}

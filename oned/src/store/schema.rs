@@ -1,0 +1,261 @@
+//! The tables as migrated. A test compares every column with the database that the migrations make.
+
+diesel::table! {
+    counter (name) {
+        name -> Text,
+        next_id -> BigInt,
+    }
+}
+
+diesel::table! {
+    user_group (id) {
+        id -> BigInt,
+        name -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    user (id) {
+        id -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        password_sha256 -> Text,
+        auth_driver -> Text,
+        enabled -> BigInt,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    membership (uid, gid) {
+        uid -> BigInt,
+        gid -> BigInt,
+    }
+}
+
+diesel::table! {
+    acl (id) {
+        id -> BigInt,
+        user_hex -> Text,
+        resource_hex -> Text,
+        rights_hex -> Text,
+        zone_hex -> Text,
+        text -> Text,
+    }
+}
+
+diesel::table! {
+    zone (id) {
+        id -> BigInt,
+        name -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    cluster (id) {
+        id -> BigInt,
+        name -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    host (id) {
+        id -> BigInt,
+        cluster_id -> BigInt,
+        name -> Text,
+        state -> BigInt,
+        prev_state -> BigInt,
+        im_mad -> Text,
+        vm_mad -> Text,
+        cpus -> BigInt,
+        memory_kb -> BigInt,
+        free_memory_kb -> BigInt,
+        monitored_at -> BigInt,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    datastore (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        ds_mad -> Text,
+        tm_mad -> Text,
+        base_path -> Text,
+        kind -> BigInt,
+        disk_type -> BigInt,
+        state -> BigInt,
+        cluster_id -> BigInt,
+        total_mb -> BigInt,
+        free_mb -> BigInt,
+        used_mb -> BigInt,
+        monitored_at -> BigInt,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    image (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        kind -> BigInt,
+        disk_type -> BigInt,
+        persistent -> BigInt,
+        regtime -> BigInt,
+        modtime -> BigInt,
+        source -> Text,
+        path -> Text,
+        format -> Text,
+        fs -> Text,
+        size_mb -> BigInt,
+        state -> BigInt,
+        prev_state -> BigInt,
+        datastore_id -> BigInt,
+        backup_vm_id -> Nullable<BigInt>,
+        backup_mode -> Nullable<Text>,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    image_use (image_id, vm_id) {
+        image_id -> BigInt,
+        vm_id -> BigInt,
+    }
+}
+
+diesel::table! {
+    increment (image_id, increment_id) {
+        image_id -> BigInt,
+        increment_id -> BigInt,
+        parent_id -> BigInt,
+        kind -> Text,
+        date -> BigInt,
+        size_mb -> BigInt,
+        series -> Text,
+        point -> Text,
+        checkpoint -> Text,
+        read_bytes -> BigInt,
+        stored_bytes -> BigInt,
+        duration_s -> BigInt,
+        reason -> Text,
+        warning -> Text,
+        disks -> Text,
+        document -> Text,
+    }
+}
+
+diesel::table! {
+    vm_template (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        regtime -> BigInt,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    vm (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        last_poll -> BigInt,
+        state -> BigInt,
+        lcm_state -> BigInt,
+        prev_state -> BigInt,
+        prev_lcm_state -> BigInt,
+        stime -> BigInt,
+        etime -> BigInt,
+        deploy_id -> Text,
+        uuid -> Text,
+        host_id -> Nullable<BigInt>,
+        template -> Text,
+        user_template -> Text,
+        backup_config -> Text,
+    }
+}
+
+diesel::table! {
+    history (vm_id, seq) {
+        vm_id -> BigInt,
+        seq -> BigInt,
+        host_id -> BigInt,
+        hostname -> Text,
+        cluster_id -> BigInt,
+        vm_mad -> Text,
+        tm_mad -> Text,
+        ds_id -> BigInt,
+        stime -> BigInt,
+        etime -> BigInt,
+        pstime -> BigInt,
+        petime -> BigInt,
+        rstime -> BigInt,
+        retime -> BigInt,
+        estime -> BigInt,
+        eetime -> BigInt,
+        action -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+    }
+}
+
+diesel::table! {
+    schedule (id) {
+        id -> BigInt,
+        vm_id -> BigInt,
+        uid -> BigInt,
+        body -> Text,
+        due_at -> Nullable<BigInt>,
+        not_before -> BigInt,
+        refusals -> BigInt,
+    }
+}
+
+diesel::table! {
+    job (id) {
+        id -> BigInt,
+        kind -> Text,
+        phase -> Text,
+        vm_id -> Nullable<BigInt>,
+        image_id -> Nullable<BigInt>,
+        datastore_id -> Nullable<BigInt>,
+        host_id -> Nullable<BigInt>,
+        uid -> BigInt,
+        plan -> Text,
+        result -> Text,
+        cancel -> BigInt,
+        attempts -> BigInt,
+        not_before -> BigInt,
+        error -> Text,
+        created_at -> BigInt,
+        changed_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    job_event (job_id, seq) {
+        job_id -> BigInt,
+        seq -> BigInt,
+        time -> BigInt,
+        phase -> Text,
+        text -> Text,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    acl, cluster, counter, datastore, history, host, image, image_use, increment, job, job_event, membership, schedule, user, user_group, vm, vm_template, zone,
+);

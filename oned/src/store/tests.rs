@@ -1,0 +1,127 @@
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use diesel_migrations::MigrationHarness;
+
+use super::*;
+
+#[derive(QueryableByName, Debug)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    r#type: String,
+    #[diesel(sql_type = BigInt)]
+    notnull: i64,
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("one.db")).unwrap();
+    (directory, store)
+}
+
+#[test]
+fn migrations_go_up_down_and_up_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut connection =
+        SqliteConnection::establish(directory.path().join("one.db").to_str().unwrap()).unwrap();
+    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    connection.revert_all_migrations(MIGRATIONS).unwrap();
+    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    connection.batch_execute("SELECT count(*) FROM job_event;").unwrap();
+}
+
+#[test]
+fn the_schema_file_says_what_the_migrations_make() {
+    let (_directory, store) = store();
+    let written = include_str!("schema.rs");
+    let mut expected = std::collections::BTreeMap::new();
+    let mut table = String::new();
+    for line in written.lines().map(str::trim) {
+        if let Some((name, ty)) = line.split_once(" -> ") {
+            expected.insert(format!("{table}.{name}"), ty.trim_end_matches(',').to_string());
+        } else if let Some(name) = line.split_once(" (").map(|(name, _)| name).filter(|_| line.ends_with('{')) {
+            table = name.to_string();
+        }
+    }
+    let found = store
+        .write(|tx| {
+            let mut found = std::collections::BTreeMap::new();
+            let tables: Vec<Column> = diesel::sql_query(
+                "SELECT name, type, 0 AS \"notnull\" FROM sqlite_master WHERE type = 'table' \
+                 AND name NOT LIKE '\\_\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite%'",
+            )
+            .load(tx.0)?;
+            for table in tables {
+                let columns: Vec<Column> =
+                    diesel::sql_query(format!("SELECT name, type, \"notnull\" FROM pragma_table_info('{}')", table.name))
+                        .load(tx.0)?;
+                for column in columns {
+                    let ty = if column.r#type == "TEXT" { "Text" } else { "BigInt" };
+                    let ty = if column.notnull == 1 { ty.to_string() } else { format!("Nullable<{ty}>") };
+                    found.insert(format!("{}.{}", table.name, column.name), ty);
+                }
+            }
+            Ok::<_, StoreError>(found)
+        })
+        .unwrap();
+    assert!(found.len() > 100);
+    assert_eq!(expected, found);
+}
+
+#[test]
+fn ids_start_at_zero_grow_and_are_not_reused() {
+    let (_directory, store) = store();
+    let ids: Vec<i64> =
+        (0..3).map(|_| store.write(|tx| tx.next_id("vm")).unwrap()).collect();
+    assert_eq!(ids, [0, 1, 2]);
+    store.write(|tx| tx.reserve_ids("datastore", 100)).unwrap();
+    assert_eq!(store.write(|tx| tx.next_id("datastore")).unwrap(), 100);
+    store.write(|tx| tx.reserve_ids("datastore", 100)).unwrap();
+    assert_eq!(store.write(|tx| tx.next_id("datastore")).unwrap(), 101);
+}
+
+#[test]
+fn a_refused_transaction_changes_nothing() {
+    let (_directory, store) = store();
+    let refused: Result<(), StoreError> = store.write(|tx| {
+        tx.next_id("vm")?;
+        Err(StoreError::Conflict { what: "VM", id: 1 })
+    });
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })));
+    assert_eq!(store.write(|tx| tx.next_id("vm")).unwrap(), 0);
+}
+
+#[test]
+fn a_job_advances_only_from_the_phase_it_is_in() {
+    let (_directory, store) = store();
+    let row = rows::JobRow {
+        id: 0, kind: "BACKUP".into(), phase: "planned".into(), vm_id: Some(1), image_id: None, datastore_id: None,
+        host_id: None, uid: 0, plan: "{}".into(), result: String::new(), cancel: 0, attempts: 0, not_before: 0,
+        error: String::new(), created_at: 1, changed_at: 1,
+    };
+    store.write(|tx| tx.job_insert(&row)).unwrap();
+    store.write(|tx| tx.job_advance(0, "planned", "prepared", 2, "begun")).unwrap();
+    let again = store.write(|tx| tx.job_advance(0, "planned", "prepared", 3, "begun"));
+    assert!(matches!(again, Err(StoreError::Conflict { id: 0, .. })));
+    assert_eq!(store.read(|tx| tx.jobs_open(JobFilter::Vm(1))).unwrap().len(), 1);
+    store.write(|tx| tx.job_advance(0, "prepared", "done", 4, "")).unwrap();
+    assert!(store.read(|tx| tx.jobs_open(JobFilter::All)).unwrap().is_empty());
+}
+
+#[test]
+fn writers_in_many_threads_never_find_the_database_locked() {
+    let (_directory, store) = store();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    store.write(|tx| tx.next_id("vm")).unwrap();
+                    store.read(|tx| tx.vm_list()).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.write(|tx| tx.next_id("vm")).unwrap(), 200);
+}

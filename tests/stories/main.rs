@@ -1,0 +1,10 @@
+//! The stories: the real daemon, its commands, a real libvirt with real QEMUs, restic and Python's clients.
+//!
+//! One binary, one file per subject. A test is one story; its name is what it proves.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod crash;
+mod door;
+mod life;
+mod python;
