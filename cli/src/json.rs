@@ -6,10 +6,32 @@ use serde_json::Value;
 use crate::xml::Element;
 
 /// Elements that are lists in OpenNebula's schemas.
-const LISTS: [&str; 26] = [
-    "VM", "IMAGE", "DATASTORE", "HOST", "USER", "GROUP", "CLUSTER", "VMTEMPLATE", "ZONE", "BACKUPJOB", "ACL", "VNET", "DISK", "NIC",
-    "NIC_ALIAS", "HISTORY", "SNAPSHOT", "INCREMENT", "SCHED_ACTION", "LOGIN_TOKEN", "INCREMENT_INFO", "SECURITY_GROUP_RULE", "PCI",
-    "QUOTAS", "INPUT", "SNAPSHOTS",
+const LISTS: [&str; 25] = [
+    "VM",
+    "IMAGE",
+    "DATASTORE",
+    "HOST",
+    "USER",
+    "GROUP",
+    "CLUSTER",
+    "VMTEMPLATE",
+    "ZONE",
+    "BACKUPJOB",
+    "ACL",
+    "VNET",
+    "DISK",
+    "NIC",
+    "NIC_ALIAS",
+    "HISTORY",
+    "SNAPSHOT",
+    "INCREMENT",
+    "SCHED_ACTION",
+    "LOGIN_TOKEN",
+    "INCREMENT_INFO",
+    "SECURITY_GROUP_RULE",
+    "PCI",
+    "QUOTAS",
+    "INPUT",
 ];
 
 /// The document as indented JSON text with the root's name as the only key.

@@ -119,14 +119,16 @@ fn start<T: Tool>() -> ExitCode {
     }
 }
 
-/// The message of an option error without its usage lines.
+/// The message of an option error without its usage lines; its paragraphs become parts of one sentence.
 fn option_error(rendered: &str) -> String {
-    let lines = rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    let text = terminal::one_line(&lines.collect::<Vec<_>>().join(" "));
-    if text.is_empty() || !text.starts_with("error:") {
+    let lines =
+        rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let Some(text) = text.strip_prefix("error:") else {
         return "a command is missing; --help lists them".to_owned();
-    }
-    format!("{}; see --help", text.trim_start_matches("error:").trim())
+    };
+    let parts: Vec<_> = text.split("\n\n").map(terminal::one_line).filter(|part| !part.is_empty()).collect();
+    format!("{}; see --help", parts.join("; "))
 }
 
 /// Does something to each id, tells each failure in a line and goes on.

@@ -29,17 +29,20 @@ pub struct Kind {
 /// Virtual machines.
 pub const VM: Kind = Kind { prefix: "vm", pool: "vmpool", member: "VM", label: "VM", filtered: true };
 /// Virtual machine templates.
-pub const TEMPLATE: Kind = Kind { prefix: "template", pool: "templatepool", member: "VMTEMPLATE", label: "VM template", filtered: true };
+pub const TEMPLATE: Kind =
+    Kind { prefix: "template", pool: "templatepool", member: "VMTEMPLATE", label: "VM template", filtered: true };
 /// Images, backups among them.
 pub const IMAGE: Kind = Kind { prefix: "image", pool: "imagepool", member: "IMAGE", label: "image", filtered: true };
 /// Datastores.
-pub const DATASTORE: Kind = Kind { prefix: "datastore", pool: "datastorepool", member: "DATASTORE", label: "datastore", filtered: false };
+pub const DATASTORE: Kind =
+    Kind { prefix: "datastore", pool: "datastorepool", member: "DATASTORE", label: "datastore", filtered: false };
 /// Hosts.
 pub const HOST: Kind = Kind { prefix: "host", pool: "hostpool", member: "HOST", label: "host", filtered: false };
 /// Users.
 pub const USER: Kind = Kind { prefix: "user", pool: "userpool", member: "USER", label: "user", filtered: false };
 /// Clusters.
-pub const CLUSTER: Kind = Kind { prefix: "cluster", pool: "clusterpool", member: "CLUSTER", label: "cluster", filtered: false };
+pub const CLUSTER: Kind =
+    Kind { prefix: "cluster", pool: "clusterpool", member: "CLUSTER", label: "cluster", filtered: false };
 /// Zones.
 pub const ZONE: Kind = Kind { prefix: "zone", pool: "zonepool", member: "ZONE", label: "zone", filtered: false };
 
@@ -154,7 +157,9 @@ impl Names {
     fn id(&self, name: &str) -> Result<i64> {
         match self.ids.get(name).map(Vec::as_slice) {
             Some([id]) => Ok(*id),
-            Some(ids) => bail!("there are several {}s named {name}: {}; use the id", self.label, crate::show::join(ids)),
+            Some(ids) => {
+                bail!("there are several {}s named {name}: {}; use the id", self.label, crate::show::join(ids))
+            }
             None => bail!("{} named {name} not found", self.label),
         }
     }

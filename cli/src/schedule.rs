@@ -77,7 +77,9 @@ impl ScheduleOptions {
         }
         let Some(when) = &self.schedule else {
             if repeat.is_some() || self.end.is_some() {
-                bail!("a period or an end needs the time of the first run: add --schedule TIME (now, +SECONDS or a date)");
+                bail!(
+                    "a period or an end needs the time of the first run: add --schedule TIME (now, +SECONDS or a date)"
+                );
             }
             return Ok(None);
         };
@@ -137,7 +139,9 @@ fn first_run(text: &str, now: DateTime<Local>) -> Result<When> {
     }
     match units::parse_date(text, now) {
         Some(epoch) => Ok(When::At(epoch)),
-        None => bail!("--schedule {text}: neither now, +SECONDS nor a date like \"2026-12-01 10:00\" or \"09/23 14:15\""),
+        None => {
+            bail!("--schedule {text}: neither now, +SECONDS nor a date like \"2026-12-01 10:00\" or \"09/23 14:15\"")
+        }
     }
 }
 
@@ -176,7 +180,12 @@ pub fn rows(template: &Element, start: i64, now: i64) -> Vec<Vec<String>> {
 
 /// Titles of that table: (title, least width, aligned left).
 pub const TITLES: [(&str, usize, bool); 7] = [
-    ("ID", 3, false), ("ACTION", 6, true), ("ARGS", 4, true), ("SCHEDULED", 11, true), ("REPEAT", 6, true), ("END", 4, true),
+    ("ID", 3, false),
+    ("ACTION", 6, true),
+    ("ARGS", 4, true),
+    ("SCHEDULED", 11, true),
+    ("REPEAT", 6, true),
+    ("END", 4, true),
     ("STATUS", 6, true),
 ];
 
@@ -241,7 +250,12 @@ mod tests {
 
     #[test]
     fn a_weekly_schedule_becomes_a_sched_action() {
-        let options = ScheduleOptions { schedule: some("now"), weekly: some("1, 3"), end: some("5"), ..ScheduleOptions::default() };
+        let options = ScheduleOptions {
+            schedule: some("now"),
+            weekly: some("1, 3"),
+            end: some("5"),
+            ..ScheduleOptions::default()
+        };
         let plan = plan(&options).unwrap().unwrap();
         assert_eq!(
             plan.text("backup", "100,0").unwrap(),
@@ -254,7 +268,12 @@ mod tests {
         let hourly = ScheduleOptions { schedule: some("+3600"), hourly: some("5"), ..ScheduleOptions::default() };
         let hourly = plan(&hourly).unwrap().unwrap();
         assert_eq!((hourly.end, hourly.told("backup").as_str()), ((0, -1), "backup scheduled after +3600s from start"));
-        assert!(hourly.text("backup", "100,0").unwrap().contains("TIME = \"+3600\", REPEAT = \"3\", DAYS = \"5\", END_TYPE = \"0\" ]"));
+        assert!(
+            hourly
+                .text("backup", "100,0")
+                .unwrap()
+                .contains("TIME = \"+3600\", REPEAT = \"3\", DAYS = \"5\", END_TYPE = \"0\" ]")
+        );
         let once = plan(&ScheduleOptions { schedule: some("now"), ..ScheduleOptions::default() }).unwrap().unwrap();
         assert!(!once.text("backup", "100,0").unwrap().contains("END_TYPE"));
     }
@@ -293,7 +312,13 @@ mod tests {
         .unwrap();
         let rows = rows(&template, 1_669_900_000, 2_000_000_000);
         assert_eq!((rows[0][2].as_str(), rows[0][6].as_str()), ("-", "Overdue!"));
-        assert_eq!((rows[1][4].as_str(), rows[1][5].as_str(), rows[1][6].as_str()), ("Each 5 hours", "None", "Next in 2 hours"));
-        assert_eq!((rows[2][4].as_str(), rows[2][5].as_str(), rows[2][6].as_str()), ("Weekly 1,3", "After 5 times", "Error! no space"));
+        assert_eq!(
+            (rows[1][4].as_str(), rows[1][5].as_str(), rows[1][6].as_str()),
+            ("Each 5 hours", "None", "Next in 2 hours")
+        );
+        assert_eq!(
+            (rows[2][4].as_str(), rows[2][5].as_str(), rows[2][6].as_str()),
+            ("Weekly 1,3", "After 5 times", "Error! no space")
+        );
     }
 }

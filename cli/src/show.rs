@@ -115,7 +115,8 @@ impl Page {
 #[must_use]
 pub fn template_text(template: &Element, hidden: &[&str]) -> String {
     let mut out = String::new();
-    let mut shown: Vec<&Element> = template.children.iter().filter(|child| !hidden.contains(&child.name.as_str())).collect();
+    let mut shown: Vec<&Element> =
+        template.children.iter().filter(|child| !hidden.contains(&child.name.as_str())).collect();
     shown.sort_by(|a, b| a.name.cmp(&b.name));
     for attribute in shown {
         out.push_str(&attribute_text(attribute));
@@ -124,7 +125,9 @@ pub fn template_text(template: &Element, hidden: &[&str]) -> String {
 }
 
 fn attribute_text(attribute: &Element) -> String {
-    let quote = |element: &Element| format!("{}=\"{}\"", printable(&element.name), printable(&element.text).replace('"', "\\\""));
+    let quote = |element: &Element| {
+        format!("{}=\"{}\"", printable(&element.name), printable(&element.text).replace('"', "\\\""))
+    };
     if attribute.children.is_empty() {
         return format!("{}\n", quote(attribute));
     }
@@ -173,8 +176,10 @@ mod tests {
 
     #[test]
     fn template_text_is_sorted_quoted_and_keeps_equal_names_in_order() {
-        let template =
-            Element::parse("<T><Z>a\"b</Z><DISK><ID>0</ID><S>1</S></DISK><DISK><ID>1</ID></DISK><A/><SECRET>x</SECRET></T>").unwrap();
+        let template = Element::parse(
+            "<T><Z>a\"b</Z><DISK><ID>0</ID><S>1</S></DISK><DISK><ID>1</ID></DISK><A/><SECRET>x</SECRET></T>",
+        )
+        .unwrap();
         assert_eq!(
             template_text(&template, &["SECRET"]),
             "A=\"\"\nDISK=[\n  ID=\"0\",\n  S=\"1\" ]\nDISK=[\n  ID=\"1\" ]\nZ=\"a\\\"b\"\n"

@@ -105,7 +105,12 @@ pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], 
 }
 
 fn render(
-    pool: &Element, member: &str, columns: &[Column], default: &[&str], options: &ListOptions, width: Option<usize>,
+    pool: &Element,
+    member: &str,
+    columns: &[Column],
+    default: &[&str],
+    options: &ListOptions,
+    width: Option<usize>,
 ) -> Result<String> {
     let find = |name: &str| match columns.iter().find(|column| column.name.eq_ignore_ascii_case(name.trim())) {
         Some(column) => Ok(column),
@@ -163,8 +168,10 @@ fn fixed(columns: &[&Column], rows: &[Vec<String>], header: bool, width: Option<
     let widths = widths(columns, rows, width);
     let mut out = String::new();
     let mut push = |cells: &mut dyn Iterator<Item = &str>| {
-        let line: Vec<String> =
-            cells.zip(columns.iter().zip(&widths)).map(|(cell, (column, width))| pad(cell, *width, column.left)).collect();
+        let line: Vec<String> = cells
+            .zip(columns.iter().zip(&widths))
+            .map(|(cell, (column, width))| pad(cell, *width, column.left))
+            .collect();
         out.push_str(line.join(" ").trim_end());
         out.push('\n');
     };
@@ -257,10 +264,14 @@ pub fn plain(titles: &[(&str, usize, bool)], rows: &[Vec<String>]) -> String {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| clean(cell).chars().count());
         cells.max().unwrap_or(0).max(least).max(title.len())
     };
-    let widths: Vec<usize> = titles.iter().enumerate().map(|(index, (title, least, _))| width(index, *least, title)).collect();
+    let widths: Vec<usize> =
+        titles.iter().enumerate().map(|(index, (title, least, _))| width(index, *least, title)).collect();
     let mut push = |cells: Vec<String>| {
-        let line: Vec<String> =
-            cells.iter().zip(titles.iter().zip(&widths)).map(|(cell, ((_, _, left), width))| pad(cell, *width, *left)).collect();
+        let line: Vec<String> = cells
+            .iter()
+            .zip(titles.iter().zip(&widths))
+            .map(|(cell, ((_, _, left), width))| pad(cell, *width, *left))
+            .collect();
         out.push_str(line.join(" ").trim_end());
         out.push('\n');
     };
@@ -294,14 +305,29 @@ mod tests {
 
     fn filtered(filter: &[&str], operator: &str) -> Result<String> {
         let filter = filter.iter().map(|text| (*text).to_owned()).collect();
-        text(&ListOptions { filter, operator: operator.into(), no_header: true, list: vec!["id".into()], ..ListOptions::default() }, None)
+        text(
+            &ListOptions {
+                filter,
+                operator: operator.into(),
+                no_header: true,
+                list: vec!["id".into()],
+                ..ListOptions::default()
+            },
+            None,
+        )
     }
 
     #[test]
     fn columns_grow_off_a_terminal_and_share_the_line_on_one() {
         let options = ListOptions::default();
-        assert_eq!(text(&options, None).unwrap(), "  ID NAME            MEM\n   0 a,\"long\" name    10\n  12 b c               9\n");
-        assert_eq!(text(&options, Some(19)).unwrap(), "  ID NAME       MEM\n   0 a,\"long    10\n  12 b c          9\n");
+        assert_eq!(
+            text(&options, None).unwrap(),
+            "  ID NAME            MEM\n   0 a,\"long\" name    10\n  12 b c               9\n"
+        );
+        assert_eq!(
+            text(&options, Some(19)).unwrap(),
+            "  ID NAME       MEM\n   0 a,\"long\"    10\n  12 b c          9\n"
+        );
         assert_eq!(text(&options, Some(1)).unwrap(), "  ID NAME     MEM\n   0 a,\"lon    10\n  12 b c        9\n");
     }
 

@@ -17,13 +17,18 @@ pub fn attribute(key: &str, value: &str) -> Result<String> {
 /// # Errors
 /// For a value that the grammar cannot carry.
 pub fn vector(key: &str, parts: &[(&str, String)]) -> Result<String> {
-    let parts = parts.iter().map(|(name, value)| Ok(format!("{name} = {}", quoted(name, value)?))).collect::<Result<Vec<_>>>()?;
+    let parts = parts
+        .iter()
+        .map(|(name, value)| Ok(format!("{name} = {}", quoted(name, value)?)))
+        .collect::<Result<Vec<_>>>()?;
     Ok(format!("{key} = [ {} ]\n", parts.join(", ")))
 }
 
 fn quoted(key: &str, value: &str) -> Result<String> {
     if value.ends_with('\\') || value.contains("\\\"") {
-        bail!("the value of {key} cannot be written in a template: a backslash may not stand at the end or before a quote");
+        bail!(
+            "the value of {key} cannot be written in a template: a backslash may not stand at the end or before a quote"
+        );
     }
     Ok(format!("\"{}\"", value.replace('"', "\\\"")))
 }
@@ -35,7 +40,10 @@ mod tests {
     #[test]
     fn values_are_quoted_and_what_cannot_be_is_refused() {
         assert_eq!(attribute("NAME", "a \"b\"").unwrap(), "NAME = \"a \\\"b\\\"\"\n");
-        assert_eq!(vector("S", &[("A", "1,2".into()), ("B", String::new())]).unwrap(), "S = [ A = \"1,2\", B = \"\" ]\n");
+        assert_eq!(
+            vector("S", &[("A", "1,2".into()), ("B", String::new())]).unwrap(),
+            "S = [ A = \"1,2\", B = \"\" ]\n"
+        );
         assert!(attribute("NAME", "a\\").is_err());
     }
 }

@@ -29,7 +29,11 @@ fn scaled(mut value: f64, mut suffix: usize) -> String {
         suffix += 1;
     }
     let rounded = (value * 10.0).round() / 10.0;
-    if rounded.fract() == 0.0 { format!("{rounded:.0}{}", SUFFIXES[suffix]) } else { format!("{rounded:.1}{}", SUFFIXES[suffix]) }
+    if rounded.fract() == 0.0 {
+        format!("{rounded:.0}{}", SUFFIXES[suffix])
+    } else {
+        format!("{rounded:.1}{}", SUFFIXES[suffix])
+    }
 }
 
 /// An epoch time as tables show it, local: `12/01 13:36:56`; `-` when there is none.
@@ -144,7 +148,11 @@ fn parse_local(text: &str, today: NaiveDate) -> Option<NaiveDateTime> {
 fn parse_day(text: &str, today: NaiveDate) -> Option<NaiveDate> {
     let number = |text: &str| if text.len() <= 4 { text.parse::<u32>().ok() } else { None };
     if let [year, month, day] = text.split('-').collect::<Vec<_>>()[..] {
-        return NaiveDate::from_ymd_opt(i32::try_from(number(year).filter(|_| year.len() == 4)?).ok()?, number(month)?, number(day)?);
+        return NaiveDate::from_ymd_opt(
+            i32::try_from(number(year).filter(|_| year.len() == 4)?).ok()?,
+            number(month)?,
+            number(day)?,
+        );
     }
     match text.split('/').collect::<Vec<_>>()[..] {
         [month, day] => NaiveDate::from_ymd_opt(today.year(), number(month)?, number(day)?),
@@ -169,7 +177,15 @@ mod tests {
 
     #[test]
     fn sizes_are_divided_until_at_most_1024() {
-        let cases = [(0, "0M"), (172, "172M"), (1024, "1024M"), (1025, "1G"), (1536, "1.5G"), (2 << 20, "2T"), (1024 * 1024, "1024G")];
+        let cases = [
+            (0, "0M"),
+            (172, "172M"),
+            (1024, "1024M"),
+            (1025, "1G"),
+            (1536, "1.5G"),
+            (2 << 20, "2T"),
+            (1024 * 1024, "1024G"),
+        ];
         for (value, text) in cases {
             assert_eq!(mib(value), text);
         }
@@ -210,7 +226,17 @@ mod tests {
         assert_eq!(parse_date("14:15", now), at(2026, 11, 21, 14, 15, 0));
         assert_eq!(parse_date("2022-12-01T13:28:44Z", now), Some(1_669_901_324));
         assert_eq!(parse_date("2022-12-01 13:28:44 +0000", now), Some(1_669_901_324));
-        for text in ["", "x", "2026-13-01", "02/30 10:00", "10:00 12/01", "25:00", "2026-12-01 10:00 x y", "1/2/3/4", "99999-1-1"] {
+        for text in [
+            "",
+            "x",
+            "2026-13-01",
+            "02/30 10:00",
+            "10:00 12/01",
+            "25:00",
+            "2026-12-01 10:00 x y",
+            "1/2/3/4",
+            "99999-1-1",
+        ] {
             assert_eq!(parse_date(text, now), None, "{text}");
         }
     }

@@ -114,7 +114,8 @@ impl Element {
     /// The numbers in an id list `<X><ID>1</ID><ID>2</ID></X>` at a path.
     #[must_use]
     pub fn ids_at(&self, path: &str) -> Vec<i64> {
-        self.at(path).map_or_else(Vec::new, |list| list.all("ID").filter_map(|id| id.text.trim().parse().ok()).collect())
+        self.at(path)
+            .map_or_else(Vec::new, |list| list.all("ID").filter_map(|id| id.text.trim().parse().ok()).collect())
     }
 
     /// Is there neither text nor a child?
@@ -176,7 +177,17 @@ mod tests {
     #[test]
     fn a_document_out_of_bounds_or_shape_is_refused() {
         let deep = "<A>".repeat(100_000);
-        for document in [deep.as_str(), "", "text", "<A>", "<A></B>", "</A>", "<A/><B/>", "<!DOCTYPE A [<!ENTITY x 'y'>]><A>&x;</A>", "<A>&x;</A>"] {
+        for document in [
+            deep.as_str(),
+            "",
+            "text",
+            "<A>",
+            "<A></B>",
+            "</A>",
+            "<A/><B/>",
+            "<!DOCTYPE A [<!ENTITY x 'y'>]><A>&x;</A>",
+            "<A>&x;</A>",
+        ] {
             assert!(Element::parse(document).is_err(), "{:.40}", document);
         }
     }

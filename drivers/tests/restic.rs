@@ -412,22 +412,30 @@ fn a_write_that_fails_at_any_point_publishes_nothing_and_the_next_store_works() 
         }));
     });
     let disk = noise(3 << 20, 7);
-    let mut failures = 0;
-    let stored = loop {
-        left.store(failures, Ordering::SeqCst);
-        match rig.store("job=1", None, vec![(MemoryReader::whole(&disk), Change::Whole)]) {
-            Ok(stored) => break stored,
-            Err(error) => {
-                assert_eq!(error.kind, Kind::Permanent, "{error}");
-                assert!(error.to_string().contains("No space left"), "{error}");
+    let until_it_works = |job: &str, readers: &[MemoryReader]| {
+        let mut failures = 0;
+        loop {
+            left.store(failures, Ordering::SeqCst);
+            let disks = readers.iter().map(|reader| (reader.clone(), Change::Whole)).collect();
+            let result = rig.store(job, None, disks);
+            left.store(i64::MAX, Ordering::SeqCst);
+            match result {
+                Ok(stored) => return (stored, failures),
+                Err(error) => {
+                    assert_eq!(error.kind, Kind::Permanent, "{error}");
+                    assert!(error.to_string().contains("No space left"), "{error}");
+                    assert_eq!(rig.datastore.find("7", job).unwrap(), None);
+                    failures += 1;
+                }
             }
         }
-        left.store(i64::MAX, Ordering::SeqCst);
-        assert_eq!(rig.datastore.find("7", "job=1").unwrap(), None);
-        failures += 1;
     };
-    // Key, config, lock, at least three data packs, tree pack, index, snapshot.
-    assert!(failures >= 9, "{failures}");
+    // The key and the config of a new repository, then at least a lock, a pack, an index and a snapshot.
+    let (_, failures) = until_it_works("job=0", &[]);
+    assert!(failures >= 5, "{failures}");
+    // The lock, three packs of data, one of directories, the index, the snapshot.
+    let (stored, failures) = until_it_works("job=1", &[MemoryReader::whole(&disk)]);
+    assert!(failures >= 7, "{failures}");
     assert_eq!(rig.restored(&stored.point, 0, disk.len()).unwrap(), disk);
     rig.datastore.sweep("7").unwrap();
     rig.check_clean();
@@ -532,6 +540,7 @@ fn a_running_stock_backup_keeps_our_forget_away_but_not_our_store() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| panic!("{INSTALL}: {error}"));
+    std::io::Write::write_all(backup.stdin.as_mut().unwrap(), b"some text").unwrap();
     while rig.files("locks").is_empty() {
         assert!(backup.try_wait().unwrap().is_none(), "restic ended early");
         std::thread::sleep(Duration::from_millis(20));

@@ -37,12 +37,10 @@ pub fn stored(text: &str) -> Template {
     })
 }
 
-/// The state columns as the core's value. Numbers that are none of ours read as UNKNOWN of an ACTIVE VM.
+/// The state columns as the core's value. Numbers that are none of ours read as UNKNOWN.
 #[must_use]
 pub fn phase(row: &VmRow) -> VmPhase {
-    let state = i32::try_from(row.state).ok().and_then(VmState::from_number).unwrap_or(VmState::Active);
-    let lcm = i32::try_from(row.lcm_state).ok().and_then(LcmState::from_number).unwrap_or(LcmState::Unknown);
-    VmPhase { state, lcm }
+    VmPhase::from_numbers(row.state, row.lcm_state).unwrap_or(VmPhase::active(LcmState::Unknown))
 }
 
 /// Moves a VM by an event, in the row and in the database.
@@ -57,8 +55,8 @@ pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Re
     }
     row.prev_state = row.state;
     row.prev_lcm_state = row.lcm_state;
-    row.state = i64::from(to.state.number());
-    row.lcm_state = i64::from(to.lcm.number());
+    row.state = to.state.number();
+    row.lcm_state = to.lcm.number();
     if to.state == VmState::Done {
         row.etime = now;
     }
@@ -224,7 +222,7 @@ pub fn image_deletion(tx: &mut Tx<'_>, row: &ImageRow, force: bool, uid: i64, no
     let plan = deletion_plan(tx, row, force)?;
     let mut row = row.clone();
     row.prev_state = row.state;
-    row.state = i64::from(ImageState::Delete.number());
+    row.state = ImageState::Delete.number();
     tx.image_update(&row)?;
     // The chain that this was is no longer there to be continued.
     if let Some(mut vm) = row.backup_vm_id.map(|id| tx.vm_find(id)).transpose()?.flatten() {
@@ -269,10 +267,10 @@ fn deletion_plan(tx: &mut Tx<'_>, row: &ImageRow, force: bool) -> Result<DeleteP
 pub fn release_images(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
     for image_id in tx.image_use_release(vm_id)? {
         let Some(mut image) = tx.image_find(image_id)? else { continue };
-        let used = [ImageState::Used, ImageState::UsedPers].map(|state| i64::from(state.number()));
+        let used = [ImageState::Used, ImageState::UsedPers].map(|state| state.number());
         if used.contains(&image.state) && tx.image_users(image_id)?.is_empty() {
             image.prev_state = image.state;
-            image.state = i64::from(ImageState::Ready.number());
+            image.state = ImageState::Ready.number();
             tx.image_update(&image)?;
         }
     }

@@ -32,6 +32,10 @@ install -m 755 "$here/init" "$root/init"
 
 # The agent, with the libraries it is linked to; qemu-system-x86 needs the same ones, so they are here.
 agent=$work/packages/usr/sbin/qemu-ga
+if ldd "$agent" | grep 'not found' >&2; then
+    echo "build.sh: qemu-ga needs libraries that are not installed; run: apt-get install qemu-system-x86" >&2
+    exit 1
+fi
 cp "$agent" "$root/usr/sbin/"
 ldd "$agent" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }' | while read -r library; do
     mkdir -p "$root$(dirname "$library")"

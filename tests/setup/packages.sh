@@ -128,7 +128,7 @@ if [ -z "$utils" ] || [ "$utils" != "$system" ]; then
     exit 1
 fi
 
-if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
+if ! command -v cargo >/dev/null && [ ! -x "${HOME:-}/.cargo/bin/cargo" ]; then
     echo "packages.sh: cargo is missing: install Rust 1.91 or newer (https://rustup.rs), then run this again" >&2
     exit 1
 fi

@@ -36,38 +36,16 @@ impl Cloud {
     /// # Errors
     /// When any step fails.
     pub fn start(options: Options) -> Result<Self> {
-        let work = tempfile::Builder::new().prefix("kl").tempdir()?;
+        let work = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp")?;
         let libvirtd = Libvirtd::start(work.path().join("v"))?;
         let one = Daemon::start(options)?;
-        let host = id_in(&one.ok(
-            "onehost",
-            &["create", "localhost", "--im", "qemu", "--vm", "qemu"],
-        )?)?;
+        let host = id_in(&one.ok("onehost", &["create", "localhost", "--im", "qemu", "--vm", "qemu"])?)?;
         let uri = work.path().join("host.tmpl");
         fs::write(&uri, format!("LIBVIRT_URI = \"{}\"\n", libvirtd.uri()))?;
-        one.ok(
-            "onehost",
-            &[
-                "update",
-                &host.to_string(),
-                &uri.to_string_lossy(),
-                "--append",
-            ],
-        )?;
+        one.ok("onehost", &["update", &host.to_string(), &uri.to_string_lossy(), "--append"])?;
         let password = "pass: word \"with' quotes".to_owned();
-        let datastore = one.create(
-            "onedatastore",
-            &datastore_template("backups", &password),
-            &[],
-        )?;
-        Ok(Self {
-            one,
-            libvirtd,
-            host,
-            datastore,
-            password,
-            work,
-        })
+        let datastore = one.create("onedatastore", &datastore_template("backups", &password), &[])?;
+        Ok(Self { one, libvirtd, host, datastore, password, work })
     }
 
     /// Registers an image from a file and waits until it is ready; its id.
@@ -75,10 +53,7 @@ impl Cloud {
     /// # Errors
     /// When it is refused or ends in an error.
     pub fn image(&self, name: &str, file: &Path) -> Result<i64> {
-        let text = format!(
-            "NAME = \"{name}\"\nTYPE = \"OS\"\nPATH = \"{}\"\nFORMAT = \"qcow2\"\n",
-            file.display()
-        );
+        let text = format!("NAME = \"{name}\"\nTYPE = \"OS\"\nPATH = \"{}\"\nFORMAT = \"qcow2\"\n", file.display());
         let id = self.one.create("oneimage", &text, &["-d", "default"])?;
         self.wait_image(id)?;
         Ok(id)
@@ -89,18 +64,14 @@ impl Cloud {
     /// # Errors
     /// When it is in ERROR (5), or not ready within two minutes.
     pub fn wait_image(&self, id: i64) -> Result<Element> {
-        wait_for(
-            &format!("image {id} to be ready"),
-            Duration::from_secs(120),
-            || {
-                let image = xml::parse(self.one.call("one.image.info", &[id.into()])?.text()?)?;
-                match image.number("STATE")? {
-                    1 | 2 => Ok(Some(image)),
-                    5 => bail!("image {id} is in ERROR: {}", image.text("TEMPLATE/ERROR")),
-                    _ => Ok(None),
-                }
-            },
-        )
+        wait_for(&format!("image {id} to be ready"), Duration::from_secs(120), || {
+            let image = xml::parse(self.one.call("one.image.info", &[id.into()])?.text()?)?;
+            match image.number("STATE")? {
+                1 | 2 => Ok(Some(image)),
+                5 => bail!("image {id} is in ERROR: {}", image.text("TEMPLATE/ERROR")),
+                _ => Ok(None),
+            }
+        })
     }
 
     /// Makes a VM whose disk is a new empty qcow2 image, with nothing to boot, and waits until it runs; its id.
@@ -111,10 +82,7 @@ impl Cloud {
     /// When any step fails.
     pub fn blank_vm(&self, name: &str, size: &str, backup_config: &str) -> Result<i64> {
         let disk = self.work.path().join(format!("{name}.qcow2"));
-        command::output(
-            "qemu-img",
-            &["create", "-q", "-f", "qcow2", &disk.to_string_lossy(), size],
-        )?;
+        command::output("qemu-img", &["create", "-q", "-f", "qcow2", &disk.to_string_lossy(), size])?;
         let image = self.image(&format!("{name}-disk"), &disk)?;
         let text = format!(
             "NAME = \"{name}\"\nCPU = \"0.1\"\nVCPU = \"1\"\nMEMORY = \"32\"\n\
@@ -131,10 +99,7 @@ impl Cloud {
     /// When it is refused or fails to start.
     pub fn instantiate(&self, template: i64, name: &str) -> Result<i64> {
         let template = template.to_string();
-        id_in(&self.one.ok(
-            "onetemplate",
-            &["instantiate", &template, "--name", name, "--wait"],
-        )?)
+        id_in(&self.one.ok("onetemplate", &["instantiate", &template, "--name", name, "--wait"])?)
     }
 
     /// Backs a VM up now and waits for the end.
@@ -143,8 +108,7 @@ impl Cloud {
     /// When the backup is refused or fails.
     pub fn backup(&self, vm: i64) -> Result<String> {
         let (vm, datastore) = (vm.to_string(), self.datastore.to_string());
-        self.one
-            .ok("onevm", &["backup", &vm, "-d", &datastore, "--wait"])
+        self.one.ok("onevm", &["backup", &vm, "-d", &datastore, "--wait"])
     }
 
     /// The ids of a VM's backup images.
@@ -153,10 +117,7 @@ impl Cloud {
     /// When the VM is unknown.
     pub fn backup_images(&self, vm: i64) -> Result<Vec<i64>> {
         let vm = self.one.vm(vm)?;
-        vm.texts("BACKUPS/BACKUP_IDS/ID")
-            .into_iter()
-            .map(|id| id.parse().context("BACKUP_IDS"))
-            .collect()
+        vm.texts("BACKUPS/BACKUP_IDS/ID").into_iter().map(|id| id.parse().context("BACKUP_IDS")).collect()
     }
 
     /// Restores a backup image into the default datastore and waits for the data; template id and image ids.
@@ -165,15 +126,10 @@ impl Cloud {
     /// When it is refused or fails.
     pub fn restore(&self, image: i64, more: &[&str]) -> Result<(i64, Vec<i64>)> {
         let image = image.to_string();
-        let arguments: Vec<&str> = ["restore", &image, "-d", "default", "--wait"]
-            .into_iter()
-            .chain(more.iter().copied())
-            .collect();
+        let arguments: Vec<&str> =
+            ["restore", &image, "-d", "default", "--wait"].into_iter().chain(more.iter().copied()).collect();
         let said = self.one.ok("oneimage", &arguments)?;
-        let template = labelled(&said, "Template")
-            .ok()
-            .and_then(|ids| ids.first().copied())
-            .unwrap_or(-1);
+        let template = labelled(&said, "Template").ok().and_then(|ids| ids.first().copied()).unwrap_or(-1);
         Ok((template, labelled(&said, "Images")?))
     }
 }

@@ -44,12 +44,7 @@ impl Output {
         if self.success() {
             return Ok(self.stdout);
         }
-        bail!(
-            "{what} ended with status {}\n{}{}",
-            self.code,
-            self.stderr,
-            self.stdout
-        )
+        bail!("{what} ended with status {}\n{}{}", self.code, self.stderr, self.stdout)
     }
 }
 
@@ -65,27 +60,16 @@ pub fn run(command: &mut Command, deadline: Duration) -> Result<Output> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with_input(
-    command: &mut Command,
-    input: Option<&[u8]>,
-    deadline: Duration,
-) -> Result<Output> {
+pub fn run_with_input(command: &mut Command, input: Option<&[u8]>, deadline: Duration) -> Result<Output> {
     let what = spell(command);
     let mut child = with_sbin(command)
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| {
             let program = command.get_program().to_string_lossy().into_owned();
-            format!(
-                "{program} cannot be started; install it with: apt-get install {}",
-                package_of(&program)
-            )
+            format!("{program} cannot be started; install it with: apt-get install {}", package_of(&program))
         })?;
     if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), input.map(<[u8]>::to_vec)) {
         // A program that does not read its input ends without it; that is its own affair.
@@ -102,11 +86,7 @@ pub fn run_with_input(
         if Instant::now() > end {
             child.kill().ok();
             child.wait().ok();
-            bail!(
-                "{what} did not end within {deadline:?}\n{}{}",
-                received(&stderr),
-                received(&stdout)
-            );
+            bail!("{what} did not end within {deadline:?}\n{}{}", received(&stderr), received(&stdout));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -115,11 +95,7 @@ pub fn run_with_input(
         use std::os::unix::process::ExitStatusExt;
         128 + status.signal().unwrap_or(0)
     });
-    Ok(Output {
-        stdout: received(&stdout),
-        stderr: received(&stderr),
-        code,
-    })
+    Ok(Output { stdout: received(&stdout), stderr: received(&stderr), code })
 }
 
 /// Runs `program` with `arguments`; its standard output when it succeeds.
@@ -136,11 +112,7 @@ pub fn output<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String>
 ///
 /// # Errors
 /// When `deadline` has passed, naming `what`; or the probe's own error.
-pub fn wait_for<T>(
-    what: &str,
-    deadline: Duration,
-    mut probe: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn wait_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(found) = probe()? {
@@ -156,11 +128,7 @@ pub fn wait_for<T>(
 /// The command as one would type it, for messages. Environment variables (they may hold secrets) are left out.
 #[must_use]
 pub fn spell(command: &Command) -> String {
-    let mut text = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let mut text = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     for argument in command.get_args() {
         let argument = argument.to_string_lossy();
         text.push(' ');
@@ -192,10 +160,7 @@ pub fn run_shown(command: &mut Command, deadline: Duration) -> Result<Output> {
     let end = Instant::now() + deadline;
     let mut bytes = Vec::new();
     while let Ok(part) = pipe.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        std::io::stdout()
-            .write_all(&part)
-            .and_then(|()| std::io::stdout().flush())
-            .ok();
+        std::io::stdout().write_all(&part).and_then(|()| std::io::stdout().flush()).ok();
         bytes.extend(part);
     }
     if Instant::now() > end {
@@ -204,11 +169,7 @@ pub fn run_shown(command: &mut Command, deadline: Duration) -> Result<Output> {
         bail!("{what} did not end within {deadline:?}");
     }
     let code = child.wait()?.code().unwrap_or(128);
-    Ok(Output {
-        stdout: String::from_utf8_lossy(&bytes).into_owned(),
-        stderr: String::new(),
-        code,
-    })
+    Ok(Output { stdout: String::from_utf8_lossy(&bytes).into_owned(), stderr: String::new(), code })
 }
 
 /// Runs `command` without input; the SHA-256 in hexadecimal of all it writes to standard output.
@@ -237,10 +198,7 @@ pub fn digest_of_output(command: &mut Command, deadline: Duration) -> Result<Str
     let Ok(digest) = receiver.recv_timeout(deadline) else {
         child.kill().ok();
         child.wait().ok();
-        bail!(
-            "{what} did not end within {deadline:?}\n{}",
-            received(&stderr)
-        );
+        bail!("{what} did not end within {deadline:?}\n{}", received(&stderr));
     };
     let status = child.wait()?;
     if !status.success() {
@@ -252,9 +210,7 @@ pub fn digest_of_output(command: &mut Command, deadline: Duration) -> Result<Str
 /// Bytes in lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// libvirtd, mkfs and their like lie where an ordinary user's PATH does not lead.
@@ -313,13 +269,8 @@ mod tests {
     fn a_program_that_hangs_is_killed_and_named() {
         let mut sleep = Command::new("sh");
         sleep.args(["-c", "echo before; exec sleep 60"]);
-        let error = run(&mut sleep, Duration::from_millis(200))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("sh -c 'echo before; exec sleep 60' did not end within 200ms"),
-            "{error}"
-        );
+        let error = run(&mut sleep, Duration::from_millis(200)).unwrap_err().to_string();
+        assert!(error.starts_with("sh -c 'echo before; exec sleep 60' did not end within 200ms"), "{error}");
         assert!(error.contains("before"), "{error}");
     }
 
@@ -328,9 +279,6 @@ mod tests {
         let mut sh = Command::new("sh");
         sh.args(["-c", "cat; echo oops >&2; exit 3"]);
         let out = run_with_input(&mut sh, Some(b"in"), ORDINARY).unwrap();
-        assert_eq!(
-            (out.stdout.as_str(), out.stderr.as_str(), out.code),
-            ("in", "oops\n", 3)
-        );
+        assert_eq!((out.stdout.as_str(), out.stderr.as_str(), out.code), ("in", "oops\n", 3));
     }
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::command::{self, LONG, Output, wait_for};
 use crate::place;
 use crate::rpc::{self, Answer, Value};
-use crate::supervisor::{Order, Supervisor, tail};
+use crate::supervisor::{Order, Supervisor, children_of, tail};
 use crate::xml::{self, Element};
 
 /// How a daemon is to be started.
@@ -115,11 +115,7 @@ impl Daemon {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_with_input(&self, tool: &str, arguments: &[&str], input: &str) -> Result<Output> {
-        command::run_with_input(
-            &mut self.command(tool, arguments)?,
-            Some(input.as_bytes()),
-            LONG,
-        )
+        command::run_with_input(&mut self.command(tool, arguments)?, Some(input.as_bytes()), LONG)
     }
 
     /// As [`Self::run`]; what it printed.
@@ -127,8 +123,7 @@ impl Daemon {
     /// # Errors
     /// As [`Self::run`], and when the tool fails.
     pub fn ok(&self, tool: &str, arguments: &[&str]) -> Result<String> {
-        self.run(tool, arguments)?
-            .checked(&format!("{tool} {}", arguments.join(" ")))
+        self.run(tool, arguments)?.checked(&format!("{tool} {}", arguments.join(" ")))
     }
 
     /// Runs a creating command with a template in a file; the id it prints (`ID: 7`, `VM ID: 7`).
@@ -139,10 +134,7 @@ impl Daemon {
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), template)?;
         let path = file.path().to_string_lossy();
-        let arguments: Vec<&str> = ["create", &path]
-            .into_iter()
-            .chain(more.iter().copied())
-            .collect();
+        let arguments: Vec<&str> = ["create", &path].into_iter().chain(more.iter().copied()).collect();
         id_in(&self.ok(tool, &arguments)?)
     }
 
@@ -178,15 +170,11 @@ impl Daemon {
     /// When it is not within two minutes; the message names the state it is in.
     pub fn wait_vm(&self, id: i64, state: i64, lcm_state: i64) -> Result<Element> {
         let mut last = (-1, -1);
-        wait_for(
-            &format!("VM {id} to reach state {state}/{lcm_state}"),
-            Duration::from_secs(120),
-            || {
-                let vm = self.vm(id)?;
-                last = (vm.number("STATE")?, vm.number("LCM_STATE")?);
-                Ok((last == (state, lcm_state)).then_some(vm))
-            },
-        )
+        wait_for(&format!("VM {id} to reach state {state}/{lcm_state}"), Duration::from_secs(120), || {
+            let vm = self.vm(id)?;
+            last = (vm.number("STATE")?, vm.number("LCM_STATE")?);
+            Ok((last == (state, lcm_state)).then_some(vm))
+        })
         .with_context(|| format!("it is in {}/{}", last.0, last.1))
     }
 
@@ -213,10 +201,7 @@ impl Daemon {
     pub fn stop(&self) -> Result<()> {
         match self.end(Signal::TERM)? {
             None | Some(0) => Ok(()),
-            Some(code) => bail!(
-                "oned ended with status {code} when asked to stop\n{}",
-                tail(&self.log(), 30)
-            ),
+            Some(code) => bail!("oned ended with status {code} when asked to stop\n{}", tail(&self.log(), 30)),
         }
     }
 
@@ -237,6 +222,38 @@ impl Daemon {
     pub fn restart_unheeded(&self, env: &BTreeMap<String, String>) -> Result<()> {
         self.kill9()?;
         self.launch(env)
+    }
+
+    /// As [`Self::restart`], with more environment variables; also fine with a daemon that ends by itself meanwhile.
+    ///
+    /// # Errors
+    /// When it neither answers nor ends within 30 s.
+    pub fn restart_to_crash(&self, env: &BTreeMap<String, String>) -> Result<()> {
+        self.restart_unheeded(env)?;
+        let outcome = self.wait_answering();
+        if self.has_ended()? { Ok(()) } else { outcome }
+    }
+
+    /// Whether the daemon does not run (any more).
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn has_ended(&self) -> Result<bool> {
+        self.pid().map_or(Ok(true), |pid| Ok(self.supervisor.status(pid)?.is_some()))
+    }
+
+    /// Processes that belong to the daemon beside itself: its children, and orphans that an earlier run of it left.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn other_processes(&self) -> Result<Vec<(i32, String)>> {
+        let pid = self.pid();
+        let mut found = self.supervisor.children()?;
+        found.retain(|(child, _)| Some(*child) != pid);
+        if let Some(pid) = pid {
+            found.extend(children_of(u32::try_from(pid)?)?);
+        }
+        Ok(found)
     }
 
     /// Waits until the daemon ends by itself; its exit status (134 after an abort).
@@ -269,21 +286,12 @@ impl Daemon {
     fn prepare(options: Options) -> Result<Self> {
         let temporary = match &options.state {
             Some(_) => None,
-            None => Some(tempfile::Builder::new().prefix("one").tempdir()?),
+            None => Some(tempfile::Builder::new().prefix("one").tempdir_in("/tmp")?),
         };
-        let state = options
-            .state
-            .clone()
-            .or(temporary.as_ref().map(|dir| dir.path().to_owned()));
+        let state = options.state.clone().or(temporary.as_ref().map(|dir| dir.path().to_owned()));
         let state = state.context("no state directory")?;
         fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
-        Ok(Self {
-            options,
-            state,
-            pid: Mutex::new(None),
-            supervisor: Supervisor::new()?,
-            _temporary: temporary,
-        })
+        Ok(Self { options, state, pid: Mutex::new(None), supervisor: Supervisor::new()?, _temporary: temporary })
     }
 
     fn launch(&self, more_env: &BTreeMap<String, String>) -> Result<()> {
@@ -302,20 +310,9 @@ impl Daemon {
             fs::write(&conf, &self.options.conf)?;
             argv.extend(["--config".into(), text(&conf)]);
         }
-        let env = self
-            .options
-            .env
-            .iter()
-            .chain(more_env)
-            .map(|(name, value)| (name.clone(), Some(value.clone())));
-        let env = env
-            .chain([("HOME".into(), Some(text(&self.state)))])
-            .collect();
-        let pid = self.supervisor.start(&Order {
-            argv,
-            env,
-            log: self.log(),
-        })?;
+        let env = self.options.env.iter().chain(more_env).map(|(name, value)| (name.clone(), Some(value.clone())));
+        let env = env.chain([("HOME".into(), Some(text(&self.state)))]).collect();
+        let pid = self.supervisor.start(&Order { argv, env, log: self.log() })?;
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
         Ok(())
     }
@@ -326,23 +323,15 @@ impl Daemon {
             if let Some(code) = self.supervisor.status(pid)? {
                 bail!("oned ended at once with status {code}");
             }
-            Ok(self
-                .call("one.system.version", &[])
-                .ok()
-                .filter(|answer| answer.text().is_ok()))
+            Ok(self.call("one.system.version", &[]).ok().filter(|answer| answer.text().is_ok()))
         })
         .map(drop)
         .with_context(|| format!("oned's log ends with:\n{}", tail(&self.log(), 30)))
     }
 
     fn end(&self, signal: Signal) -> Result<Option<i32>> {
-        let pid = self
-            .pid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        pid.map(|pid| self.supervisor.end(pid, signal, Duration::from_secs(60)))
-            .transpose()
+        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner).take();
+        pid.map(|pid| self.supervisor.end(pid, signal, Duration::from_secs(60))).transpose()
     }
 
     fn one(&self, name: &str) -> PathBuf {
@@ -353,16 +342,9 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            #[expect(
-                clippy::print_stderr,
-                reason = "what a person needs who reads a failed test"
-            )]
+            #[expect(clippy::print_stderr, reason = "what a person needs who reads a failed test")]
             {
-                eprintln!(
-                    "--- the log of oned in {} ends with:\n{}",
-                    self.state.display(),
-                    tail(&self.log(), 60)
-                );
+                eprintln!("--- the log of oned in {} ends with:\n{}", self.state.display(), tail(&self.log(), 60));
             }
         }
         self.end(Signal::TERM).ok();
@@ -374,10 +356,7 @@ impl Drop for Daemon {
 /// # Errors
 /// When there is none.
 pub fn id_in(output: &str) -> Result<i64> {
-    labelled(output, "ID")?
-        .first()
-        .copied()
-        .with_context(|| format!("no id in {output:?}"))
+    labelled(output, "ID")?.first().copied().with_context(|| format!("no id in {output:?}"))
 }
 
 /// The numbers behind a label that ends a line's first half: `Images: 2 3` under `Images`.
@@ -390,12 +369,7 @@ pub fn labelled(output: &str, label: &str) -> Result<Vec<i64>> {
         (before == label || before.ends_with(&format!(" {label}"))).then_some(after)
     });
     let line = line.with_context(|| format!("no line \"{label}: …\" in {output:?}"))?;
-    line.split_whitespace()
-        .map(|word| {
-            word.parse()
-                .with_context(|| format!("{line:?} is not numbers"))
-        })
-        .collect()
+    line.split_whitespace().map(|word| word.parse().with_context(|| format!("{line:?} is not numbers"))).collect()
 }
 
 #[cfg(test)]

@@ -58,10 +58,7 @@ impl Guest {
         }
         let mut build = Command::new(scripts.join("build.sh"));
         command::run(build.args([&debs, &dir]), LONG)?.checked("tests/guest/build.sh")?;
-        Ok(Self {
-            kernel: dir.join("vmlinuz"),
-            initrd: dir.join("initrd"),
-        })
+        Ok(Self { kernel: dir.join("vmlinuz"), initrd: dir.join("initrd") })
     }
 
     /// The `OS` attribute of a VM template that boots it.
@@ -90,13 +87,8 @@ pub fn make_disk(path: &Path, size_bytes: u64, marker: &str) -> Result<()> {
     mkfs.args(["-q", "-F", "-d"]).arg(&files).arg(&raw);
     command::run(&mut mkfs, LONG)?.checked("mkfs.ext4")?;
     let mut convert = Command::new("qemu-img");
-    convert
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .arg(&raw)
-        .arg(path);
-    command::run(&mut convert, LONG)?
-        .checked("qemu-img convert")
-        .map(drop)
+    convert.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(path);
+    command::run(&mut convert, LONG)?.checked("qemu-img convert").map(drop)
 }
 
 /// Reads what a guest has said so far.
@@ -129,9 +121,7 @@ pub fn console(serial_log: &Path) -> Result<Console> {
                 console.markers.insert(disk.into(), content.into());
             }
             ["digest", disk, file, digest] => {
-                console
-                    .digests
-                    .insert((disk.into(), file.into()), digest.into());
+                console.digests.insert((disk.into(), file.into()), digest.into());
             }
             ["ready"] => console.ready = true,
             ["off"] => console = Console::default(),
@@ -151,12 +141,7 @@ pub fn wait_ready(serial_log: &Path) -> Result<Console> {
         let console = console(serial_log)?;
         Ok(console.ready.then_some(console))
     })
-    .with_context(|| {
-        format!(
-            "the guest's console ends with:\n{}",
-            crate::supervisor::tail(serial_log, 15)
-        )
-    })
+    .with_context(|| format!("the guest's console ends with:\n{}", crate::supervisor::tail(serial_log, 15)))
 }
 
 /// The file that takes a domain's first serial port, as its description in libvirt says.
@@ -167,12 +152,8 @@ pub fn serial_log(uri: &str, domain: &str) -> Result<PathBuf> {
     let description = command::output("virsh", &["-q", "-c", uri, "dumpxml", domain])?;
     let document = xml::parse(&description)?;
     let serial = document.find_all("devices/serial");
-    let path = serial
-        .iter()
-        .find_map(|port| port.find("source")?.attribute("path"));
-    Ok(path
-        .with_context(|| format!("domain {domain} has no serial port that goes to a file"))?
-        .into())
+    let path = serial.iter().find_map(|port| port.find("source")?.attribute("path"));
+    Ok(path.with_context(|| format!("domain {domain} has no serial port that goes to a file"))?.into())
 }
 
 /// Waits until the guest agent of a domain answers.
@@ -180,11 +161,9 @@ pub fn serial_log(uri: &str, domain: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it has not within two minutes.
 pub fn wait_agent(uri: &str, domain: &str) -> Result<()> {
-    wait_for(
-        &format!("the guest agent of {domain}"),
-        Duration::from_secs(120),
-        || Ok(agent(uri, domain, &json!({ "execute": "guest-ping" })).ok()),
-    )
+    wait_for(&format!("the guest agent of {domain}"), Duration::from_secs(120), || {
+        Ok(agent(uri, domain, &json!({ "execute": "guest-ping" })).ok())
+    })
     .map(drop)
 }
 
@@ -199,8 +178,7 @@ pub fn exec(uri: &str, domain: &str, script: &str) -> Result<Output> {
         &json!({ "execute": "guest-exec", "arguments": {
             "path": "/bin/sh", "arg": ["-c", script], "capture-output": true } }),
     )?;
-    let question =
-        json!({ "execute": "guest-exec-status", "arguments": { "pid": started["pid"] } });
+    let question = json!({ "execute": "guest-exec-status", "arguments": { "pid": started["pid"] } });
     let end = wait_for(&format!("the end of `{script}` in {domain}"), LONG, || {
         let status = agent(uri, domain, &question)?;
         Ok((status["exited"] == true).then_some(status))
@@ -209,14 +187,8 @@ pub fn exec(uri: &str, domain: &str, script: &str) -> Result<Output> {
         let bytes = BASE64.decode(end[name].as_str().unwrap_or_default())?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let code = end["exitcode"]
-        .as_i64()
-        .unwrap_or_else(|| 128 + end["signal"].as_i64().unwrap_or(0));
-    Ok(Output {
-        stdout: text("out-data")?,
-        stderr: text("err-data")?,
-        code: i32::try_from(code)?,
-    })
+    let code = end["exitcode"].as_i64().unwrap_or_else(|| 128 + end["signal"].as_i64().unwrap_or(0));
+    Ok(Output { stdout: text("out-data")?, stderr: text("err-data")?, code: i32::try_from(code)? })
 }
 
 /// As [`exec`]; what the command printed.
@@ -229,16 +201,7 @@ pub fn exec_ok(uri: &str, domain: &str, script: &str) -> Result<String> {
 
 fn agent(uri: &str, domain: &str, order: &Value) -> Result<Value> {
     let mut virsh = Command::new("virsh");
-    virsh.args([
-        "-q",
-        "-c",
-        uri,
-        "qemu-agent-command",
-        "--timeout",
-        "20",
-        domain,
-        &order.to_string(),
-    ]);
+    virsh.args(["-q", "-c", uri, "qemu-agent-command", "--timeout", "20", domain, &order.to_string()]);
     let answer = command::run(&mut virsh, ORDINARY)?.checked("virsh qemu-agent-command")?;
     let mut answer: Value = serde_json::from_str(&answer).context("the agent's answer")?;
     if answer.get("return").is_none() {
@@ -260,10 +223,7 @@ mod tests {
         fs::write(file.path(), text).unwrap();
         let console = console(file.path()).unwrap();
         assert_eq!(console.markers["vda"], "three");
-        assert_eq!(
-            console.digests[&("vda".to_owned(), "data".to_owned())],
-            "abc"
-        );
+        assert_eq!(console.digests[&("vda".to_owned(), "data".to_owned())], "abc");
         assert!(!console.ready);
     }
 
@@ -291,21 +251,14 @@ mod tests {
         );
         let file = dir.path().join("one-1.xml");
         fs::write(&file, description).unwrap();
-        libvirtd
-            .virsh(&["create", &file.to_string_lossy()])
-            .unwrap();
+        libvirtd.virsh(&["create", &file.to_string_lossy()]).unwrap();
         let uri = libvirtd.uri();
         assert_eq!(serial_log(&uri, "one-1").unwrap(), log);
         assert_eq!(wait_ready(&log).unwrap().markers["vda"], "first light");
         wait_agent(&uri, "one-1").unwrap();
         let said = exec(&uri, "one-1", "cat /mnt/vda/marker; echo no >&2; exit 3").unwrap();
-        assert_eq!(
-            (said.stdout.as_str(), said.stderr.as_str(), said.code),
-            ("first light\n", "no\n", 3)
-        );
-        libvirtd
-            .virsh(&["shutdown", "one-1", "--mode", "acpi"])
-            .unwrap();
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str(), said.code), ("first light\n", "no\n", 3));
+        libvirtd.virsh(&["shutdown", "one-1", "--mode", "acpi"]).unwrap();
         wait_for("the guest to go", ORDINARY, || {
             Ok((!libvirtd.virsh_output(&["domstate", "one-1"])?.success()).then_some(()))
         })

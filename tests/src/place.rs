@@ -18,17 +18,16 @@ pub fn source() -> PathBuf {
 /// # Errors
 /// When the executable does not lie in one.
 pub fn target() -> Result<PathBuf> {
+    let profile = profile()?;
+    let target = profile.parent();
+    Ok(target.with_context(|| format!("{} is no cargo build directory", profile.display()))?.to_owned())
+}
+
+/// `target/PROFILE`: the executable is `target/PROFILE/demo` or `target/PROFILE/deps/stories-HASH`.
+fn profile() -> Result<PathBuf> {
     let executable = std::env::current_exe().context("the path of the running executable")?;
-    executable
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").exists())
-        .map(Path::to_owned)
-        .with_context(|| {
-            format!(
-                "{} does not lie in a cargo build directory",
-                executable.display()
-            )
-        })
+    let dir = executable.ancestors().skip(1).find(|dir| !dir.ends_with("deps") && !dir.ends_with("examples"));
+    Ok(dir.context("the running executable lies nowhere")?.to_owned())
 }
 
 /// One of our own programs (`oned`, `onevm` …), as built beside the running executable.
@@ -36,21 +35,11 @@ pub fn target() -> Result<PathBuf> {
 /// # Errors
 /// When it has not been built.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let executable = std::env::current_exe().context("the path of the running executable")?;
-    // The executable is target/PROFILE/demo or target/PROFILE/deps/stories-HASH.
-    let found = executable
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file());
-    match found {
-        Some(path) => Ok(path),
-        None => bail!(
-            "{name} has not been built beside {}; run `make build` first",
-            executable.display()
-        ),
+    let path = profile()?.join(name);
+    if !path.is_file() {
+        bail!("{name} has not been built: there is no {}; run `make build` first", path.display());
     }
+    Ok(path)
 }
 
 /// A directory below the build directory that stays between runs.
@@ -69,7 +58,6 @@ pub fn cache(name: &str) -> Result<PathBuf> {
 /// When the file cannot be made.
 pub fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .with_context(|| format!("locking {}", path.display()))?;
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
 }

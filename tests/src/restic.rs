@@ -27,14 +27,8 @@ impl Repository {
         let mut found = Vec::new();
         let mut open = vec![dir.to_owned()];
         while let Some(dir) = open.pop() {
-            if ["config", "keys", "snapshots"]
-                .iter()
-                .all(|name| dir.join(name).exists())
-            {
-                found.push(Self {
-                    path: dir,
-                    password: password.into(),
-                });
+            if ["config", "keys", "snapshots"].iter().all(|name| dir.join(name).exists()) {
+                found.push(Self { path: dir, password: password.into() });
                 continue;
             }
             for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
@@ -61,8 +55,7 @@ impl Repository {
     /// # Errors
     /// When restic finds anything wrong.
     pub fn check(&self) -> Result<String> {
-        self.run(&["check", "--read-data"])?
-            .checked("restic check --read-data")
+        self.run(&["check", "--read-data"])?.checked("restic check --read-data")
     }
 
     /// The snapshots, as `restic snapshots --json` gives them.
@@ -70,9 +63,7 @@ impl Repository {
     /// # Errors
     /// When restic fails.
     pub fn snapshots(&self) -> Result<Vec<Value>> {
-        let text = self
-            .run(&["snapshots", "--json"])?
-            .checked("restic snapshots")?;
+        let text = self.run(&["snapshots", "--json"])?.checked("restic snapshots")?;
         // "null" when there is none.
         Ok(serde_json::from_str::<Option<Vec<Value>>>(&text)?.unwrap_or_default())
     }
@@ -83,11 +74,7 @@ impl Repository {
     /// When restic fails.
     pub fn files(&self, snapshot: &str) -> Result<Vec<String>> {
         let text = self.run(&["ls", snapshot])?.checked("restic ls")?;
-        Ok(text
-            .lines()
-            .filter(|line| line.starts_with('/'))
-            .map(str::to_owned)
-            .collect())
+        Ok(text.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect())
     }
 
     /// The SHA-256 of a file in a snapshot, as restic dumps it.
@@ -118,10 +105,7 @@ pub fn image_digest(image: &Path) -> Result<String> {
     let work = tempfile::tempdir()?;
     let raw = work.path().join("raw");
     let mut convert = Command::new("qemu-img");
-    convert
-        .args(["convert", "-U", "-O", "raw"])
-        .arg(image)
-        .arg(&raw);
+    convert.args(["convert", "-U", "-O", "raw"]).arg(image).arg(&raw);
     command::run(&mut convert, LONG)?.checked("qemu-img convert")?;
     command::digest_of_output(Command::new("cat").arg(&raw), LONG)
 }
@@ -134,23 +118,12 @@ mod tests {
     fn stock_restic_answers_through_this_module() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/repo");
-        let repository = Repository {
-            path: path.clone(),
-            password: "it's \"secret\"".into(),
-        };
-        repository
-            .run(&["init"])
-            .unwrap()
-            .checked("restic init")
-            .unwrap();
+        let repository = Repository { path: path.clone(), password: "it's \"secret\"".into() };
+        repository.run(&["init"]).unwrap().checked("restic init").unwrap();
         assert!(repository.snapshots().unwrap().is_empty());
         let file = dir.path().join("file");
         fs::write(&file, "abc").unwrap();
-        repository
-            .run(&["backup", &file.to_string_lossy()])
-            .unwrap()
-            .checked("restic backup")
-            .unwrap();
+        repository.run(&["backup", &file.to_string_lossy()]).unwrap().checked("restic backup").unwrap();
         repository.check().unwrap();
         let snapshots = repository.snapshots().unwrap();
         let id = snapshots[0]["short_id"].as_str().unwrap();

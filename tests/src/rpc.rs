@@ -118,8 +118,7 @@ pub fn post(endpoint: &str, body: &[u8], deadline: Duration) -> Result<Reply> {
 /// As [`post`].
 pub fn raw(endpoint: &str, request: &[u8], deadline: Duration) -> Result<Reply> {
     let (address, _) = split(endpoint)?;
-    let mut stream =
-        TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
     stream.set_read_timeout(Some(deadline))?;
     stream.set_write_timeout(Some(deadline))?;
     // A server that refuses early closes its reading side; its answer still counts.
@@ -132,28 +131,13 @@ pub fn raw(endpoint: &str, request: &[u8], deadline: Duration) -> Result<Reply> 
         bail!("{address} closed the connection without a reply");
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .context("the reply is not HTTP")?;
+    let (head, body) = text.split_once("\r\n\r\n").context("the reply is not HTTP")?;
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1)?.parse().ok())
-        .context("the reply is not HTTP")?;
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).context("the reply is not HTTP")?;
     let headers: Vec<String> = lines.map(str::to_owned).collect();
-    let chunked = headers
-        .iter()
-        .any(|line| line.to_ascii_lowercase().replace(' ', "") == "transfer-encoding:chunked");
-    let body = if chunked {
-        unchunk(body)
-    } else {
-        body.to_owned()
-    };
-    Ok(Reply {
-        status,
-        headers,
-        body,
-    })
+    let chunked = headers.iter().any(|line| line.to_ascii_lowercase().replace(' ', "") == "transfer-encoding:chunked");
+    let body = if chunked { unchunk(body) } else { body.to_owned() };
+    Ok(Reply { status, headers, body })
 }
 
 /// Calls a method with the parameters given; the session, if the method wants one, is the first of them.
@@ -161,29 +145,18 @@ pub fn raw(endpoint: &str, request: &[u8], deadline: Duration) -> Result<Reply> 
 /// # Errors
 /// When no XML-RPC answer comes within a minute.
 pub fn call(endpoint: &str, method: &str, parameters: &[Value]) -> Result<Answer> {
-    let reply = post(
-        endpoint,
-        request(method, parameters).as_bytes(),
-        Duration::from_secs(60),
-    )?;
+    let reply = post(endpoint, request(method, parameters).as_bytes(), Duration::from_secs(60))?;
     if reply.status != 200 {
         bail!("{method}: HTTP status {}: {}", reply.status, reply.body);
     }
-    answer(&reply.body).with_context(|| {
-        format!(
-            "{method}: {}",
-            reply.body.chars().take(400).collect::<String>()
-        )
-    })
+    answer(&reply.body).with_context(|| format!("{method}: {}", reply.body.chars().take(400).collect::<String>()))
 }
 
 /// The body of a call.
 #[must_use]
 pub fn request(method: &str, parameters: &[Value]) -> String {
-    let parameters: String = parameters
-        .iter()
-        .map(|value| format!("<param><value>{}</value></param>", spelled(value)))
-        .collect();
+    let parameters: String =
+        parameters.iter().map(|value| format!("<param><value>{}</value></param>", spelled(value))).collect();
     format!(
         "<?xml version=\"1.0\"?><methodCall><methodName>{method}</methodName><params>{parameters}</params></methodCall>"
     )
@@ -197,74 +170,39 @@ pub fn answer(body: &str) -> Result<Answer> {
     let document = xml::parse(body)?;
     if let Some(fault) = document.find("fault/value/struct") {
         let member = |name: &str| -> Result<Value> {
-            let found = fault
-                .find_all("member")
-                .into_iter()
-                .find(|member| member.text("name") == name);
-            value(
-                found
-                    .and_then(|member| member.find("value"))
-                    .with_context(|| format!("a fault without {name}"))?,
-            )
+            let found = fault.find_all("member").into_iter().find(|member| member.text("name") == name);
+            value(found.and_then(|member| member.find("value")).with_context(|| format!("a fault without {name}"))?)
         };
         return match (member("faultCode")?, member("faultString")?) {
             (Value::Int(code), Value::Text(message)) => Ok(Answer::Fault { code, message }),
             other => bail!("a fault with {other:?}"),
         };
     }
-    let Value::Array(items) = value(
-        document
-            .find("params/param/value")
-            .context("neither params nor fault")?,
-    )?
-    else {
+    let Value::Array(items) = value(document.find("params/param/value").context("neither params nor fault")?)? else {
         bail!("the answer is not an array");
     };
     match &items[..] {
         [Value::Bool(true), result, Value::Int(0), ..] => Ok(Answer::Done(result.clone())),
-        [
-            Value::Bool(false),
-            Value::Text(message),
-            Value::Int(code),
-            rest @ ..,
-        ] => {
-            let object = if let [Value::Int(id), ..] = rest {
-                *id
-            } else {
-                -1
-            };
-            Ok(Answer::Refused {
-                message: message.clone(),
-                code: *code,
-                object,
-            })
+        [Value::Bool(false), Value::Text(message), Value::Int(code), rest @ ..] => {
+            let object = if let [Value::Int(id), ..] = rest { *id } else { -1 };
+            Ok(Answer::Refused { message: message.clone(), code: *code, object })
         }
         other => bail!("an answer of unknown shape: {other:?}"),
     }
 }
 
 fn split(endpoint: &str) -> Result<(&str, &str)> {
-    let rest = endpoint
-        .strip_prefix("http://")
-        .with_context(|| format!("not an endpoint: {endpoint:?}"))?;
-    Ok(rest
-        .find('/')
-        .map_or((rest, "/RPC2"), |slash| rest.split_at(slash)))
+    let rest = endpoint.strip_prefix("http://").with_context(|| format!("not an endpoint: {endpoint:?}"))?;
+    Ok(rest.find('/').map_or((rest, "/RPC2"), |slash| rest.split_at(slash)))
 }
 
 fn spelled(value: &Value) -> String {
     match value {
         Value::Int(number) => format!("<i4>{number}</i4>"),
         Value::Bool(yes) => format!("<boolean>{}</boolean>", i32::from(*yes)),
-        Value::Text(text) => format!(
-            "<string>{}</string>",
-            quick_xml::escape::escape(text.as_str())
-        ),
+        Value::Text(text) => format!("<string>{}</string>", quick_xml::escape::escape(text.as_str())),
         Value::Array(items) => {
-            let items: String = items
-                .iter()
-                .map(|item| format!("<value>{}</value>", spelled(item)))
-                .collect();
+            let items: String = items.iter().map(|item| format!("<value>{}</value>", spelled(item))).collect();
             format!("<array><data>{items}</data></array>")
         }
     }
@@ -278,13 +216,7 @@ fn value(element: &Element) -> Result<Value> {
         "i4" | "int" | "i8" => Value::Int(typed.text.trim().parse()?),
         "boolean" => Value::Bool(typed.text.trim() == "1"),
         "string" => Value::Text(typed.text.clone()),
-        "array" => Value::Array(
-            typed
-                .find_all("data/value")
-                .into_iter()
-                .map(value)
-                .collect::<Result<_>>()?,
-        ),
+        "array" => Value::Array(typed.find_all("data/value").into_iter().map(value).collect::<Result<_>>()?),
         other => bail!("a value of type {other}"),
     })
 }
@@ -313,27 +245,15 @@ mod tests {
                 "<methodResponse><params><param><value><array><data>{items}</data></array></value></param></params></methodResponse>"
             )
         };
-        let done = array(
-            "<value><boolean>1</boolean></value><value><i4>7</i4></value><value><i4>0</i4></value>",
-        );
+        let done = array("<value><boolean>1</boolean></value><value><i4>7</i4></value><value><i4>0</i4></value>");
         assert_eq!(answer(&done).unwrap(), Answer::Done(Value::Int(7)));
         let refused = array(
             "<value><boolean>0</boolean></value><value>no &lt;way&gt;</value><value><i4>1024</i4></value><value><i4>3</i4></value>",
         );
-        let expected = Answer::Refused {
-            message: "no <way>".into(),
-            code: 1024,
-            object: 3,
-        };
+        let expected = Answer::Refused { message: "no <way>".into(), code: 1024, object: 3 };
         assert_eq!(answer(&refused).unwrap(), expected);
         let fault = "<methodResponse><fault><value><struct><member><name>faultCode</name><value><int>-506</int></value></member>\
                      <member><name>faultString</name><value><string>unknown</string></value></member></struct></value></fault></methodResponse>";
-        assert_eq!(
-            answer(fault).unwrap(),
-            Answer::Fault {
-                code: -506,
-                message: "unknown".into()
-            }
-        );
+        assert_eq!(answer(fault).unwrap(), Answer::Fault { code: -506, message: "unknown".into() });
     }
 }

@@ -52,15 +52,8 @@ impl Supervisor {
             .stdout(Stdio::piped())
             .spawn()
             .context("python3 cannot be started; install it with: apt-get install python3")?;
-        let talk = process
-            .stdin
-            .take()
-            .zip(process.stdout.take())
-            .map(|(ask, tell)| (ask, BufReader::new(tell)));
-        Ok(Self {
-            process,
-            talk: Mutex::new(talk),
-        })
+        let talk = process.stdin.take().zip(process.stdout.take()).map(|(ask, tell)| (ask, BufReader::new(tell)));
+        Ok(Self { process, talk: Mutex::new(talk) })
     }
 
     /// Starts a process in a session of its own, its input empty; its pid.
@@ -71,9 +64,7 @@ impl Supervisor {
         let answer = self.ask(&json!({
             "argv": order.argv, "env": order.env, "log": order.log,
         }))?;
-        let pid = answer["pid"]
-            .as_i64()
-            .context("the supervisor gave no pid")?;
+        let pid = answer["pid"].as_i64().context("the supervisor gave no pid")?;
         Ok(i32::try_from(pid)?)
     }
 
@@ -83,9 +74,7 @@ impl Supervisor {
     /// When the supervisor itself is gone.
     pub fn status(&self, pid: i32) -> Result<Option<i32>> {
         let answer = self.ask(&json!({ "status": pid }))?;
-        Ok(answer["status"]
-            .as_i64()
-            .and_then(|code| i32::try_from(code).ok()))
+        Ok(answer["status"].as_i64().and_then(|code| i32::try_from(code).ok()))
     }
 
     /// Sends `signal` to a process started here and waits until it is gone; its exit status.
@@ -98,11 +87,16 @@ impl Supervisor {
         {
             kill_process(process, signal).ok();
         }
-        wait_for(
-            &format!("process {pid} to end after {signal:?}"),
-            deadline,
-            || self.status(pid),
-        )
+        wait_for(&format!("process {pid} to end after {signal:?}"), deadline, || self.status(pid))
+    }
+
+    /// The processes that are the supervisor's children now, with their names: those started here, and orphans of
+    /// theirs (a reader that a killed daemon left behind).
+    ///
+    /// # Errors
+    /// When the supervisor itself is gone.
+    pub fn children(&self) -> Result<Vec<(i32, String)>> {
+        children_of(self.process.id())
     }
 
     fn ask(&self, question: &Value) -> Result<Value> {
@@ -110,11 +104,9 @@ impl Supervisor {
         let (ask, tell) = talk.as_mut().context("the supervisor has been ended")?;
         let mut line = question.to_string();
         line.push('\n');
-        ask.write_all(line.as_bytes())
-            .context("the supervisor is gone")?;
+        ask.write_all(line.as_bytes()).context("the supervisor is gone")?;
         let mut answer = String::new();
-        tell.read_line(&mut answer)
-            .context("the supervisor is gone")?;
+        tell.read_line(&mut answer).context("the supervisor is gone")?;
         serde_json::from_str(&answer).context("the supervisor is gone")
     }
 }
@@ -125,6 +117,22 @@ impl Drop for Supervisor {
         *self.talk.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.process.wait().ok();
     }
+}
+
+/// The children of all threads of a process: pid and name of each.
+///
+/// # Errors
+/// When the process is gone.
+pub fn children_of(pid: u32) -> Result<Vec<(i32, String)>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let listing = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in listing.split_whitespace() {
+            let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+            children.push((child.parse()?, name.trim().to_owned()));
+        }
+    }
+    Ok(children)
 }
 
 /// The last `lines` lines of a file; empty when there is none.
@@ -153,13 +161,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let supervisor = Supervisor::new().unwrap();
-        let pid = supervisor
-            .start(&order(&log, "echo $WORD; exit 4"))
-            .unwrap();
-        let code = wait_for("the end", Duration::from_secs(10), || {
-            supervisor.status(pid)
-        })
-        .unwrap();
+        let pid = supervisor.start(&order(&log, "echo $WORD; exit 4")).unwrap();
+        let code = wait_for("the end", Duration::from_secs(10), || supervisor.status(pid)).unwrap();
         assert_eq!((code, tail(&log, 5).as_str()), (4, "hello"));
     }
 
@@ -168,13 +171,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let supervisor = Supervisor::new().unwrap();
-        supervisor
-            .start(&order(&log, "setsid sleep 600 & echo $!"))
-            .unwrap();
-        let pid: i32 = wait_for("the pid", Duration::from_secs(10), || {
-            Ok(tail(&log, 1).parse().ok())
-        })
-        .unwrap();
+        supervisor.start(&order(&log, "setsid sleep 600 & echo $!")).unwrap();
+        let pid: i32 = wait_for("the pid", Duration::from_secs(10), || Ok(tail(&log, 1).parse().ok())).unwrap();
         drop(supervisor);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }

@@ -30,12 +30,7 @@ impl Element {
         path.split('/').fold(vec![self], |found, name| {
             found
                 .into_iter()
-                .flat_map(|element| {
-                    element
-                        .children
-                        .iter()
-                        .filter(move |child| child.name == name)
-                })
+                .flat_map(|element| element.children.iter().filter(move |child| child.name == name))
                 .collect()
         })
     }
@@ -49,10 +44,7 @@ impl Element {
     /// The texts of all elements at `path`.
     #[must_use]
     pub fn texts(&self, path: &str) -> Vec<&str> {
-        self.find_all(path)
-            .into_iter()
-            .map(|element| element.text.as_str())
-            .collect()
+        self.find_all(path).into_iter().map(|element| element.text.as_str()).collect()
     }
 
     /// The whole number at `path`.
@@ -61,18 +53,13 @@ impl Element {
     /// When there is none.
     pub fn number(&self, path: &str) -> Result<i64> {
         let text = self.text(path);
-        text.trim()
-            .parse()
-            .with_context(|| format!("{}/{path} holds {text:?}, not a number", self.name))
+        text.trim().parse().with_context(|| format!("{}/{path} holds {text:?}, not a number", self.name))
     }
 
     /// An attribute of this element.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -97,10 +84,7 @@ pub fn parse(document: &str) -> Result<Element> {
             }
             Event::End(_) => {
                 let done = open.pop().context("one end tag too many")?;
-                open.last_mut()
-                    .context("one end tag too many")?
-                    .children
-                    .push(done);
+                open.last_mut().context("one end tag too many")?.children.push(done);
                 continue;
             }
             Event::Text(text) => text.xml10_content().into_owned(),
@@ -116,40 +100,25 @@ pub fn parse(document: &str) -> Result<Element> {
         };
         open.last_mut().context("no root")?.text.push_str(&text);
     }
-    let mut outside = open
-        .pop()
-        .filter(|_| open.is_empty())
-        .with_context(|| excerpt(document))?;
+    let mut outside = open.pop().filter(|_| open.is_empty()).with_context(|| excerpt(document))?;
     if outside.children.len() != 1 {
-        bail!(
-            "{} root elements in {}",
-            outside.children.len(),
-            excerpt(document)
-        );
+        bail!("{} root elements in {}", outside.children.len(), excerpt(document));
     }
     Ok(outside.children.remove(0))
 }
 
 fn element(tag: &BytesStart<'_>) -> Result<Element> {
-    let mut element = Element {
-        name: tag.name().as_ref().to_owned(),
-        ..Element::default()
-    };
+    let mut element = Element { name: tag.name().as_ref().to_owned(), ..Element::default() };
     for attribute in tag.attributes() {
         let attribute = attribute?;
         let value = quick_xml::escape::unescape(&attribute.value)?.into_owned();
-        element
-            .attributes
-            .push((attribute.key.as_ref().to_owned(), value));
+        element.attributes.push((attribute.key.as_ref().to_owned(), value));
     }
     Ok(element)
 }
 
 fn excerpt(document: &str) -> String {
-    format!(
-        "the document {:?}",
-        document.chars().take(300).collect::<String>()
-    )
+    format!("the document {:?}", document.chars().take(300).collect::<String>())
 }
 
 #[cfg(test)]

@@ -12,17 +12,12 @@ use crate::place;
 /// # Errors
 /// When it does not (with xmllint's words), or the schema or xmllint is missing.
 pub fn validate(name: &str, document: &str) -> Result<()> {
-    let schema = place::source()
-        .join("tests/xsd")
-        .join(format!("{name}.xsd"));
+    let schema = place::source().join("tests/xsd").join(format!("{name}.xsd"));
     if !schema.is_file() {
         bail!("there is no schema {}", schema.display());
     }
     let mut xmllint = Command::new("xmllint");
-    xmllint
-        .args(["--noout", "--nonet", "--schema"])
-        .arg(&schema)
-        .arg("-");
+    xmllint.args(["--noout", "--nonet", "--schema"]).arg(&schema).arg("-");
     run_with_input(&mut xmllint, Some(document.as_bytes()), ORDINARY)?
         .checked(&format!("checking a document against {name}.xsd"))
         .map(drop)

@@ -1,51 +1,30 @@
 //! The daemon, or libvirtd, is killed in the middle.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use system_tests::cloud::Cloud;
 use system_tests::command;
 use system_tests::daemon::Options;
-use system_tests::invariants;
+use system_tests::{invariants, place};
 
 const MIB: u64 = 1 << 20;
 
 #[test]
 fn oned_killed_during_copy_finishes_after_restart() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("survivor", "2G", "MODE = \"INCREMENT\"")
-        .unwrap();
+    let vm = cloud.blank_vm("survivor", "2G", "MODE = \"INCREMENT\"").unwrap();
     let domain = format!("one-{vm}");
     // Different bytes in each MiB, so that deduplication does not make the copy short.
     for piece in 0..200_u8 {
-        cloud
-            .libvirtd
-            .write(
-                &domain,
-                "vda",
-                piece.wrapping_add(1),
-                u64::from(piece) * 8 * MIB,
-                4 * MIB,
-            )
-            .unwrap();
+        cloud.libvirtd.write(&domain, "vda", piece.wrapping_add(1), u64::from(piece) * 8 * MIB, 4 * MIB).unwrap();
     }
-    cloud
-        .one
-        .call(
-            "one.vm.backup",
-            &[vm.into(), cloud.datastore.into(), false.into()],
-        )
-        .unwrap()
-        .id()
-        .unwrap();
-    let job = command::wait_for(
-        "the backup to run in libvirt",
-        Duration::from_secs(60),
-        || {
-            let job = cloud.libvirtd.virsh(&["domjobinfo", &domain])?;
-            Ok(job.contains("Unbounded").then_some(job))
-        },
-    );
+    cloud.one.call("one.vm.backup", &[vm.into(), cloud.datastore.into(), false.into()]).unwrap().id().unwrap();
+    let job = command::wait_for("the backup to run in libvirt", Duration::from_secs(60), || {
+        let job = cloud.libvirtd.virsh(&["domjobinfo", &domain])?;
+        Ok(job.contains("Unbounded").then_some(job))
+    });
     job.unwrap();
     cloud.one.kill9().unwrap();
     cloud.one.restart().unwrap();
@@ -61,10 +40,7 @@ fn oned_killed_during_copy_finishes_after_restart() {
     cloud.backup(vm).unwrap();
     let (template, _) = cloud.restore(images[0], &[]).unwrap();
     let twin = format!("one-{}", cloud.instantiate(template, "twin").unwrap());
-    cloud
-        .libvirtd
-        .qemu_io(&twin, "vda", "read -P 0xee 0 1M")
-        .unwrap();
+    cloud.libvirtd.qemu_io(&twin, "vda", "read -P 0xee 0 1M").unwrap();
     for piece in 1..200_u64 {
         let order = format!("read -P {} {}M 4M", piece + 1, piece * 8);
         cloud.libvirtd.qemu_io(&twin, "vda", &order).unwrap();
@@ -75,45 +51,104 @@ fn oned_killed_during_copy_finishes_after_restart() {
 #[test]
 fn libvirtd_killed_between_backups_is_no_matter() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("steady", "64M", "MODE = \"INCREMENT\"")
-        .unwrap();
+    let vm = cloud.blank_vm("steady", "64M", "MODE = \"INCREMENT\"").unwrap();
     let domain = format!("one-{vm}");
     cloud.libvirtd.write(&domain, "vda", 1, 0, MIB).unwrap();
     cloud.backup(vm).unwrap();
     cloud.libvirtd.kill9().unwrap();
-    let refused = cloud
-        .one
-        .run(
-            "onevm",
-            &[
-                "backup",
-                &vm.to_string(),
-                "-d",
-                &cloud.datastore.to_string(),
-                "--wait",
-            ],
-        )
-        .unwrap();
-    assert_ne!(
-        refused.code, 0,
-        "without a hypervisor a backup fails and says so: {refused:?}"
-    );
+    let refused =
+        cloud.one.run("onevm", &["backup", &vm.to_string(), "-d", &cloud.datastore.to_string(), "--wait"]).unwrap();
+    assert_ne!(refused.code, 0, "without a hypervisor a backup fails and says so: {refused:?}");
     cloud.libvirtd.restart().unwrap();
     cloud.one.wait_vm(vm, 3, 3).unwrap();
     cloud.libvirtd.write(&domain, "vda", 2, MIB, MIB).unwrap();
     cloud.backup(vm).unwrap();
-    let (template, _) = cloud
-        .restore(cloud.backup_images(vm).unwrap()[0], &[])
-        .unwrap();
+    let (template, _) = cloud.restore(cloud.backup_images(vm).unwrap()[0], &[]).unwrap();
     let twin = format!("one-{}", cloud.instantiate(template, "twin").unwrap());
-    cloud
-        .libvirtd
-        .qemu_io(&twin, "vda", "read -P 1 0 1M")
-        .unwrap();
-    cloud
-        .libvirtd
-        .qemu_io(&twin, "vda", "read -P 2 1M 1M")
-        .unwrap();
+    cloud.libvirtd.qemu_io(&twin, "vda", "read -P 1 0 1M").unwrap();
+    cloud.libvirtd.qemu_io(&twin, "vda", "read -P 2 1M 1M").unwrap();
     invariants::check(&cloud).unwrap();
+}
+
+/// The names in all `crash::point("…")` lines of the daemon.
+fn points() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![place::source().join("oned/src")];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let text = fs::read_to_string(&path).unwrap();
+                let names = text.split("crash::point(\"").skip(1);
+                found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// One after the other, whatever comes of it, until the daemon has crashed; whether it has.
+fn until_it_crashes(cloud: &Cloud, vm: i64, name: &str) -> bool {
+    let (id, store) = (vm.to_string(), cloud.datastore.to_string());
+    let ended = || cloud.one.has_ended().unwrap();
+    cloud.one.run("onevm", &["backup", &id, "-d", &store, "--wait"]).ok();
+    if ended() {
+        return true;
+    }
+    let backup = cloud.backup_images(vm).unwrap()[0].to_string();
+    let restore = ["restore", &backup, "-d", "default", "--name", name, "--wait"];
+    cloud.one.run("oneimage", &restore).ok();
+    if ended() {
+        return true;
+    }
+    cloud.one.run("onetemplate", &["instantiate", name, "--name", name, "--wait"]).ok();
+    if ended() {
+        return true;
+    }
+    cloud.one.run("onevm", &["terminate", name, "--hard", "--wait"]).ok();
+    ended()
+}
+
+#[test]
+fn the_plug_is_pulled_at_every_named_point_and_nothing_is_lost_or_left() {
+    let points = points();
+    assert!(!points.is_empty(), "the daemon has no crash points");
+    let cloud = Cloud::start(Options::default()).unwrap();
+    let vm = cloud.blank_vm("crashing", "256M", "MODE = \"INCREMENT\", KEEP_LAST = \"2\"").unwrap();
+    let domain = format!("one-{vm}");
+    for value in 1..=3_u8 {
+        // So that from now on each backup also forgets one.
+        cloud.libvirtd.write(&domain, "vda", value, u64::from(value) * MIB, MIB).unwrap();
+        cloud.backup(vm).unwrap();
+    }
+    let mut unreached = Vec::new();
+    for (number, point) in points.iter().enumerate() {
+        let value = u8::try_from(number + 4).unwrap();
+        let env = BTreeMap::from([("KEEPLAST_CRASH_AT".to_owned(), point.clone())]);
+        cloud.one.restart_to_crash(&env).unwrap();
+        cloud.libvirtd.write(&domain, "vda", value, u64::from(value) * MIB, MIB).unwrap();
+        if !until_it_crashes(&cloud, vm, &format!("at-{point}")) {
+            unreached.push(point.as_str());
+        }
+        cloud.one.restart().unwrap();
+        cloud.one.wait_vm(vm, 3, 3).unwrap();
+        invariants::settle(&cloud).unwrap_or_else(|error| panic!("after a crash at {point}: {error:#}"));
+
+        // The next backup is whole, whatever became of the one that the crash met.
+        cloud.backup(vm).unwrap();
+        let backup = *cloud.backup_images(vm).unwrap().last().unwrap();
+        let (template, _) = cloud.restore(backup, &["--name", &format!("after-{point}")]).unwrap();
+        let twin = cloud.instantiate(template, &format!("after-{point}")).unwrap();
+        for written in 1..=value {
+            let order = format!("read -P {written} {written}M 1M");
+            let read = cloud.libvirtd.qemu_io(&format!("one-{twin}"), "vda", &order);
+            read.unwrap_or_else(|error| panic!("after a crash at {point}: {error:#}"));
+        }
+        cloud.one.ok("onevm", &["terminate", &twin.to_string(), "--hard", "--wait"]).unwrap();
+    }
+    assert!(unreached.is_empty(), "no story reaches the crash points {unreached:?}");
 }

@@ -16,40 +16,23 @@ fn first_start_creates_everything() {
     let (name, password) = session.split_once(':').unwrap();
     assert_eq!(name, "oneadmin");
     assert!(password.len() >= 16, "a password nobody guesses");
-    let mode = fs::metadata(one.state().join(".one/one_auth"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = fs::metadata(one.state().join(".one/one_auth")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "nobody else may read the password");
 
     let names = |tool: &str, element: &str| -> Vec<(String, String)> {
         let pool = one.list(tool).unwrap();
-        pool.find_all(element)
-            .into_iter()
-            .map(|e| (e.text("ID").into(), e.text("NAME").into()))
-            .collect()
+        pool.find_all(element).into_iter().map(|e| (e.text("ID").into(), e.text("NAME").into())).collect()
     };
     let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
-        list.iter()
-            .map(|(id, name)| ((*id).to_owned(), (*name).to_owned()))
-            .collect()
+        list.iter().map(|(id, name)| ((*id).to_owned(), (*name).to_owned())).collect()
     };
     let sorted = |mut list: Vec<(String, String)>| {
         list.sort();
         list
     };
-    assert_eq!(
-        sorted(names("onedatastore", "DATASTORE")),
-        pairs(&[("0", "system"), ("1", "default"), ("2", "files")])
-    );
-    assert_eq!(
-        sorted(names("oneuser", "USER")),
-        pairs(&[("0", "oneadmin"), ("1", "serveradmin")])
-    );
-    assert_eq!(
-        sorted(names("onegroup", "GROUP")),
-        pairs(&[("0", "oneadmin"), ("1", "users")])
-    );
+    assert_eq!(sorted(names("onedatastore", "DATASTORE")), pairs(&[("0", "system"), ("1", "default"), ("2", "files")]));
+    assert_eq!(sorted(names("oneuser", "USER")), pairs(&[("0", "oneadmin"), ("1", "serveradmin")]));
+    assert_eq!(sorted(names("onegroup", "GROUP")), pairs(&[("0", "oneadmin"), ("1", "users")]));
     assert_eq!(names("onecluster", "CLUSTER"), pairs(&[("0", "default")]));
 
     // All of it is still there, and the password is the same.
@@ -65,21 +48,13 @@ fn second_start_is_refused() {
     let first = Daemon::start(Options::default()).unwrap();
     let endpoint = first.endpoint().unwrap();
     // The harness clears the address before a start; a refused daemon does not write it again.
-    let second = Daemon::start_unheeded(Options {
-        state: Some(first.state().to_owned()),
-        ..Options::default()
-    })
-    .unwrap();
+    let second =
+        Daemon::start_unheeded(Options { state: Some(first.state().to_owned()), ..Options::default() }).unwrap();
     assert_ne!(second.wait_end(SHORT).unwrap(), 0);
     let said = fs::read_to_string(second.log()).unwrap();
     assert!(said.contains("already"), "it says why: {said}");
     // The first is unharmed.
-    let version = rpc::call(
-        &endpoint,
-        "one.system.version",
-        &[first.session().unwrap().as_str().into()],
-    )
-    .unwrap();
+    let version = rpc::call(&endpoint, "one.system.version", &[first.session().unwrap().as_str().into()]).unwrap();
     assert!(version.text().unwrap().starts_with("7.0."), "{version:?}");
 }
 
@@ -90,25 +65,13 @@ fn unknown_method_and_malformed_bodies() {
     let session = one.session().unwrap();
 
     let unknown = one.call("one.vm.fly", &[]).unwrap();
-    assert!(
-        matches!(unknown, Answer::Fault { code: -506, .. }),
-        "{unknown:?}"
-    );
+    assert!(matches!(unknown, Answer::Fault { code: -506, .. }), "{unknown:?}");
     let wrong_type = one.call("one.vm.info", &["zero".into()]).unwrap();
-    assert!(
-        matches!(wrong_type, Answer::Fault { code: -501, .. }),
-        "{wrong_type:?}"
-    );
+    assert!(matches!(wrong_type, Answer::Fault { code: -501, .. }), "{wrong_type:?}");
     let absent = one.call("one.vm.info", &[4711.into()]).unwrap();
-    assert!(
-        matches!(absent, Answer::Refused { code: 1024, .. }),
-        "{absent:?}"
-    );
+    assert!(matches!(absent, Answer::Refused { code: 1024, .. }), "{absent:?}");
     let stranger = rpc::call(&endpoint, "one.vmpool.info", &["oneadmin:wrong".into()]).unwrap();
-    assert!(
-        matches!(stranger, Answer::Refused { code: 256, .. }),
-        "{stranger:?}"
-    );
+    assert!(matches!(stranger, Answer::Refused { code: 256, .. }), "{stranger:?}");
 
     let bodies: [&[u8]; 8] = [
         b"",
@@ -124,12 +87,7 @@ fn unknown_method_and_malformed_bodies() {
         // Any HTTP answer will do, as long as it is one and nothing is revealed by it.
         let reply = rpc::post(&endpoint, body, SHORT).unwrap();
         assert!(!reply.body.contains(&session), "{}", reply.body);
-        assert!(
-            (200..500).contains(&reply.status),
-            "{body:?}: {} {}",
-            reply.status,
-            reply.body
-        );
+        assert!((200..500).contains(&reply.status), "{body:?}: {} {}", reply.status, reply.body);
     }
     let deep = format!("<methodCall>{}", "<value><array><data>".repeat(100_000));
     rpc::post(&endpoint, deep.as_bytes(), SHORT).unwrap();
@@ -144,23 +102,9 @@ fn unknown_method_and_malformed_bodies() {
     let body = rpc::request("one.system.version", &[session.as_str().into()]);
     let reply = rpc::post(&endpoint, body.as_bytes(), SHORT).unwrap();
     assert_eq!(reply.status, 200);
-    let headers: Vec<String> = reply
-        .headers
-        .iter()
-        .map(|line| line.to_ascii_lowercase())
-        .collect();
-    assert!(
-        headers
-            .iter()
-            .any(|line| line.starts_with("content-type: text/xml")),
-        "{headers:?}"
-    );
-    assert!(
-        headers
-            .iter()
-            .any(|line| line.starts_with("content-length:")),
-        "{headers:?}"
-    );
+    let headers: Vec<String> = reply.headers.iter().map(|line| line.to_ascii_lowercase()).collect();
+    assert!(headers.iter().any(|line| line.starts_with("content-type: text/xml")), "{headers:?}");
+    assert!(headers.iter().any(|line| line.starts_with("content-length:")), "{headers:?}");
     one.stop().unwrap();
 }
 
@@ -173,9 +117,5 @@ fn commands_say_what_is_wrong_and_end_with_255() {
     assert_eq!(said.stdout, "");
     let said = one.run("oneimage", &["restore", "0"]).unwrap();
     assert_eq!(said.code, 255);
-    assert!(
-        said.stderr
-            .contains("Datastore to restore the backup is mandatory"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("Datastore to restore the backup is mandatory"), "{said:?}");
 }

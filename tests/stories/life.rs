@@ -10,15 +10,11 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn a_vm_runs_is_backed_up_twice_and_restored() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("plain", "256M", "MODE = \"INCREMENT\", KEEP_LAST = \"4\"")
-        .unwrap();
+    let vm = cloud.blank_vm("plain", "256M", "MODE = \"INCREMENT\", KEEP_LAST = \"4\"").unwrap();
     let domain = format!("one-{vm}");
     let guest = &cloud.libvirtd;
     guest.write(&domain, "vda", 0x11, 0, 8 * MIB).unwrap();
-    guest
-        .write(&domain, "vda", 0x22, 100 * MIB, 3 * MIB)
-        .unwrap();
+    guest.write(&domain, "vda", 0x22, 100 * MIB, 3 * MIB).unwrap();
     cloud.backup(vm).unwrap();
     guest.write(&domain, "vda", 0x33, MIB, 2 * MIB).unwrap();
     guest.qemu_io(&domain, "vda", "discard 100M 1M").unwrap();
@@ -28,17 +24,9 @@ fn a_vm_runs_is_backed_up_twice_and_restored() {
     let images = cloud.backup_images(vm).unwrap();
     assert_eq!(images.len(), 1, "one chain is one image");
     let backup = cloud.one.show("oneimage", images[0]).unwrap();
-    assert_eq!(
-        backup.texts("BACKUP_INCREMENTS/INCREMENT/TYPE"),
-        ["FULL", "INCREMENT"]
-    );
-    let size = backup.find_all("BACKUP_INCREMENTS/INCREMENT")[1]
-        .number("SIZE")
-        .unwrap();
-    assert!(
-        size <= 4,
-        "the increment is of the size of what changed, not of the disk: {size} MB"
-    );
+    assert_eq!(backup.texts("BACKUP_INCREMENTS/INCREMENT/TYPE"), ["FULL", "INCREMENT"]);
+    let size = backup.find_all("BACKUP_INCREMENTS/INCREMENT")[1].number("SIZE").unwrap();
+    assert!(size <= 4, "the increment is of the size of what changed, not of the disk: {size} MB");
     invariants::check(&cloud).unwrap();
 
     let (template, restored) = cloud.restore(images[0], &["--name", "again"]).unwrap();
@@ -58,10 +46,7 @@ fn a_vm_runs_is_backed_up_twice_and_restored() {
         guest.qemu_io(&twin, "vda", probe).unwrap();
     }
     let vm_id = second.to_string();
-    cloud
-        .one
-        .ok("onevm", &["terminate", &vm_id, "--hard", "--wait"])
-        .unwrap();
+    cloud.one.ok("onevm", &["terminate", &vm_id, "--hard", "--wait"]).unwrap();
     invariants::check(&cloud).unwrap();
     cloud.one.stop().unwrap();
 }
@@ -69,15 +54,10 @@ fn a_vm_runs_is_backed_up_twice_and_restored() {
 #[test]
 fn each_restore_point_can_be_restored_and_stock_restic_dumps_the_same_bytes() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("points", "64M", "MODE = \"INCREMENT\"")
-        .unwrap();
+    let vm = cloud.blank_vm("points", "64M", "MODE = \"INCREMENT\"").unwrap();
     let domain = format!("one-{vm}");
     for round in 1..=3_u8 {
-        cloud
-            .libvirtd
-            .write(&domain, "vda", round, u64::from(round) * MIB, 2 * MIB)
-            .unwrap();
+        cloud.libvirtd.write(&domain, "vda", round, u64::from(round) * MIB, 2 * MIB).unwrap();
         cloud.backup(vm).unwrap();
     }
     let backup = cloud.backup_images(vm).unwrap()[0];
@@ -87,19 +67,10 @@ fn each_restore_point_can_be_restored_and_stock_restic_dumps_the_same_bytes() {
         let (id, source) = (increment.text("ID"), increment.text("SOURCE"));
         let files = repository.files(source).unwrap();
         let disk = files.iter().find(|name| name.ends_with("/disk.0")).unwrap();
-        let (_, images) = cloud
-            .restore(
-                backup,
-                &["--increment", id, "--name", &format!("point-{id}")],
-            )
-            .unwrap();
+        let (_, images) = cloud.restore(backup, &["--increment", id, "--name", &format!("point-{id}")]).unwrap();
         let image = cloud.one.show("oneimage", images[0]).unwrap();
         let restored = image_digest(image.text("SOURCE").as_ref()).unwrap();
-        assert_eq!(
-            repository.dump_digest(source, disk).unwrap(),
-            restored,
-            "increment {id}"
-        );
+        assert_eq!(repository.dump_digest(source, disk).unwrap(), restored, "increment {id}");
     }
     invariants::check(&cloud).unwrap();
 }
@@ -107,39 +78,25 @@ fn each_restore_point_can_be_restored_and_stock_restic_dumps_the_same_bytes() {
 #[test]
 fn a_vm_that_is_off_is_backed_up_and_stays_off() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("off", "64M", "MODE = \"INCREMENT\"")
-        .unwrap();
+    let vm = cloud.blank_vm("off", "64M", "MODE = \"INCREMENT\"").unwrap();
     let (id, domain) = (vm.to_string(), format!("one-{vm}"));
     cloud.libvirtd.write(&domain, "vda", 7, 0, MIB).unwrap();
     cloud.backup(vm).unwrap();
     cloud.libvirtd.write(&domain, "vda", 8, MIB, MIB).unwrap();
-    cloud
-        .one
-        .ok("onevm", &["poweroff", &id, "--hard", "--wait"])
-        .unwrap();
+    cloud.one.ok("onevm", &["poweroff", &id, "--hard", "--wait"]).unwrap();
     cloud.backup(vm).unwrap();
     cloud.one.wait_vm(vm, 8, 0).unwrap();
     cloud.one.ok("onevm", &["resume", &id, "--wait"]).unwrap();
-    cloud
-        .libvirtd
-        .write(&domain, "vda", 9, 2 * MIB, MIB)
-        .unwrap();
+    cloud.libvirtd.write(&domain, "vda", 9, 2 * MIB, MIB).unwrap();
     cloud.backup(vm).unwrap();
     let images = cloud.backup_images(vm).unwrap();
     assert_eq!(images.len(), 1, "the chain goes through the poweroff");
     let backup = cloud.one.show("oneimage", images[0]).unwrap();
-    assert_eq!(
-        backup.texts("BACKUP_INCREMENTS/INCREMENT/TYPE"),
-        ["FULL", "INCREMENT", "INCREMENT"]
-    );
+    assert_eq!(backup.texts("BACKUP_INCREMENTS/INCREMENT/TYPE"), ["FULL", "INCREMENT", "INCREMENT"]);
     let (template, _) = cloud.restore(images[0], &[]).unwrap();
     let twin = format!("one-{}", cloud.instantiate(template, "twin").unwrap());
     for (value, at) in [(7, 0), (8, 1), (9, 2)] {
-        cloud
-            .libvirtd
-            .qemu_io(&twin, "vda", &format!("read -P {value} {at}M 1M"))
-            .unwrap();
+        cloud.libvirtd.qemu_io(&twin, "vda", &format!("read -P {value} {at}M 1M")).unwrap();
     }
     invariants::check(&cloud).unwrap();
 }
@@ -147,40 +104,25 @@ fn a_vm_that_is_off_is_backed_up_and_stays_off() {
 #[test]
 fn keep_last_forgets_the_oldest_points_and_the_rest_stay_restorable() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("kept", "64M", "MODE = \"INCREMENT\", KEEP_LAST = \"2\"")
-        .unwrap();
+    let vm = cloud.blank_vm("kept", "64M", "MODE = \"INCREMENT\", KEEP_LAST = \"2\"").unwrap();
     let domain = format!("one-{vm}");
     for round in 1..=4_u8 {
-        cloud
-            .libvirtd
-            .write(&domain, "vda", round, u64::from(round) * MIB, MIB)
-            .unwrap();
+        cloud.libvirtd.write(&domain, "vda", round, u64::from(round) * MIB, MIB).unwrap();
         cloud.backup(vm).unwrap();
     }
     let backup = cloud.backup_images(vm).unwrap()[0];
-    system_tests::command::wait_for(
-        "two restore points",
-        std::time::Duration::from_secs(60),
-        || {
-            let points = cloud.one.show("oneimage", backup)?;
-            Ok((points.find_all("BACKUP_INCREMENTS/INCREMENT").len() == 2).then_some(()))
-        },
-    )
+    system_tests::command::wait_for("two restore points", std::time::Duration::from_secs(60), || {
+        let points = cloud.one.show("oneimage", backup)?;
+        Ok((points.find_all("BACKUP_INCREMENTS/INCREMENT").len() == 2).then_some(()))
+    })
     .unwrap();
     let points = cloud.one.show("oneimage", backup).unwrap();
-    assert_eq!(
-        points.texts("BACKUP_INCREMENTS/INCREMENT/TYPE"),
-        ["FULL", "INCREMENT"]
-    );
+    assert_eq!(points.texts("BACKUP_INCREMENTS/INCREMENT/TYPE"), ["FULL", "INCREMENT"]);
     assert_eq!(points.texts("BACKUP_INCREMENTS/INCREMENT/ID"), ["2", "3"]);
     let (template, _) = cloud.restore(backup, &[]).unwrap();
     let twin = format!("one-{}", cloud.instantiate(template, "twin").unwrap());
     for round in 1..=4 {
-        cloud
-            .libvirtd
-            .qemu_io(&twin, "vda", &format!("read -P {round} {round}M 1M"))
-            .unwrap();
+        cloud.libvirtd.qemu_io(&twin, "vda", &format!("read -P {round} {round}M 1M")).unwrap();
     }
     invariants::check(&cloud).unwrap();
 }
@@ -188,16 +130,15 @@ fn keep_last_forgets_the_oldest_points_and_the_rest_stay_restorable() {
 #[test]
 fn every_document_obeys_its_schema() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("shown", "64M", "MODE = \"INCREMENT\"")
-        .unwrap();
+    let vm = cloud.blank_vm("shown", "64M", "MODE = \"INCREMENT\"").unwrap();
     cloud.backup(vm).unwrap();
     let backup = cloud.backup_images(vm).unwrap()[0];
     let everything = [(-2).into(), (-1).into(), (-1).into()];
     let vms = [(-2).into(), (-1).into(), (-1).into(), (-1).into()];
-    let calls: [(&str, &str, &[system_tests::rpc::Value]); 15] = [
+    let calls: [(&str, &str, &[system_tests::rpc::Value]); 16] = [
         ("vm", "one.vm.info", &[vm.into()]),
-        ("vm_pool", "one.vmpool.infoextended", &vms),
+        ("vm_pool", "one.vmpool.info", &vms),
+        ("vm_pool_extended", "one.vmpool.infoextended", &vms),
         ("image", "one.image.info", &[backup.into()]),
         ("image_pool", "one.imagepool.info", &everything),
         ("datastore", "one.datastore.info", &[cloud.datastore.into()]),
@@ -214,7 +155,6 @@ fn every_document_obeys_its_schema() {
     ];
     for (schema, method, parameters) in calls {
         let answer = cloud.one.call(method, parameters).unwrap();
-        xsd::validate(schema, answer.text().unwrap())
-            .unwrap_or_else(|error| panic!("{method}: {error:#}"));
+        xsd::validate(schema, answer.text().unwrap()).unwrap_or_else(|error| panic!("{method}: {error:#}"));
     }
 }

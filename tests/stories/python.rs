@@ -11,26 +11,16 @@ use system_tests::place;
 fn python(interpreter: &std::path::Path, one: &Daemon, script: &str) -> String {
     let mut python = Command::new(interpreter);
     python.arg("-c").arg(script);
-    python
-        .env("ENDPOINT", one.endpoint().unwrap())
-        .env("SESSION", one.session().unwrap());
-    command::run(&mut python, LONG)
-        .unwrap()
-        .checked("python")
-        .unwrap()
+    python.env("ENDPOINT", one.endpoint().unwrap()).env("SESSION", one.session().unwrap());
+    command::run(&mut python, LONG).unwrap().checked("python").unwrap()
 }
 
 #[test]
 fn pyone_reads_every_document() {
     let interpreter = place::target().unwrap().join("pyone/bin/python");
-    assert!(
-        interpreter.exists(),
-        "pyone is missing; run tests/setup/packages.sh"
-    );
+    assert!(interpreter.exists(), "pyone is missing; run tests/setup/packages.sh");
     let cloud = Cloud::start(Options::default()).unwrap();
-    let vm = cloud
-        .blank_vm("read", "64M", "MODE = \"INCREMENT\", KEEP_LAST = \"3\"")
-        .unwrap();
+    let vm = cloud.blank_vm("read", "64M", "MODE = \"INCREMENT\", KEEP_LAST = \"3\"").unwrap();
     cloud.backup(vm).unwrap();
     let script = r#"
 import os, pyone

@@ -63,7 +63,12 @@ pub struct Update {
 
 /// Shows one object: its raw document when asked for, else the page that `fill` writes.
 fn show(
-    client: &Client, kind: &Kind, argument: &str, options: &ShowOptions, label_width: usize, fill: impl FnOnce(&mut Page, &Element),
+    client: &Client,
+    kind: &Kind,
+    argument: &str,
+    options: &ShowOptions,
+    label_width: usize,
+    fill: impl FnOnce(&mut Page, &Element),
 ) -> Result<()> {
     let document = kind.info(client, kind.id(client, argument)?, options.decrypt)?;
     put_document(&document, options, label_width, fill)
@@ -71,7 +76,10 @@ fn show(
 
 /// As [`show`], for a document that is already here.
 fn put_document(
-    document: &Element, options: &ShowOptions, label_width: usize, fill: impl FnOnce(&mut Page, &Element),
+    document: &Element,
+    options: &ShowOptions,
+    label_width: usize,
+    fill: impl FnOnce(&mut Page, &Element),
 ) -> Result<()> {
     if let Some(raw) = options.raw(document) {
         return terminal::put(&raw);
@@ -88,7 +96,13 @@ fn rename(client: &Client, kind: &Kind, options: &Rename) -> Result<()> {
 }
 
 /// `update` and `updateconf`: the text of the file or pipe, else what `present` gives, edited.
-fn update(client: &Client, kind: &Kind, verb: &str, options: &Update, present: impl FnOnce(&Element) -> String) -> Result<()> {
+fn update(
+    client: &Client,
+    kind: &Kind,
+    verb: &str,
+    options: &Update,
+    present: impl FnOnce(&Element) -> String,
+) -> Result<()> {
     let id = kind.id(client, &options.id)?;
     let send = |text: &str| {
         client.call(&kind.method(verb), [id.into(), text.into(), i64::from(options.append).into()])?;

@@ -1,7 +1,7 @@
 //! `onevm`: virtual machines and their backups.
 
 mod backup;
-mod reach;
+pub(super) mod reach;
 mod show_vm;
 
 use std::path::PathBuf;
@@ -214,9 +214,13 @@ impl Tool for Command {
             }
             Verb::Show(show) => show_vm::show(client, &show.id, &show.options),
             Verb::Create(create) => run_create(client, &create),
-            Verb::Updateconf(options) => super::update(client, &VM, "updateconf", &options, show_vm::present_configuration),
+            Verb::Updateconf(options) => {
+                super::update(client, &VM, "updateconf", &options, show_vm::present_configuration)
+            }
             Verb::Update(options) => super::update(client, &VM, "update", &options, |vm| {
-                vm.at("USER_TEMPLATE").map(|template| crate::show::template_text(template, &["PROGRESS"])).unwrap_or_default()
+                vm.at("USER_TEMPLATE")
+                    .map(|template| crate::show::template_text(template, &["PROGRESS"]))
+                    .unwrap_or_default()
             }),
             Verb::Backup(options) => backup::run(client, &options),
             Verb::BackupCancel(target) => {

@@ -77,7 +77,11 @@ impl Endpoint {
     /// Host and port as the `Host` header wants them.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -118,7 +122,9 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_cannot_be_used_is_refused() {
-        for text in ["https://cloud/RPC2", "http://", "http://host:port/", "http://u:p@h/", "http://h:70000/", "http://a b/"] {
+        for text in
+            ["https://cloud/RPC2", "http://", "http://host:port/", "http://u:p@h/", "http://h:70000/", "http://a b/"]
+        {
             assert!(Endpoint::parse(text).is_err(), "{text}");
         }
     }

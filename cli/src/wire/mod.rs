@@ -82,7 +82,9 @@ impl Answer {
     pub fn id(&self) -> Result<i64> {
         match self {
             Self::Id(id) => Ok(*id),
-            Self::Text(text) => text.trim().parse().map_err(|_| anyhow!("the daemon answered a text where an id was due")),
+            Self::Text(text) => {
+                text.trim().parse().map_err(|_| anyhow!("the daemon answered a text where an id was due"))
+            }
         }
     }
 
@@ -219,7 +221,9 @@ fn encode(param: Param) -> Result<Value> {
         Param::Bool(yes) => Value::Boolean(yes),
         Param::Text(text) => {
             // XML 1.0 has no way to carry these, and the encoder would send them raw.
-            if let Some(bad) = text.chars().find(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r') && u32::from(*c) < 0x20) {
+            if let Some(bad) =
+                text.chars().find(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r') && u32::from(*c) < 0x20)
+            {
                 bail!("the text holds the control character {bad:?}, which XML cannot carry: remove it");
             }
             Value::String(text)
@@ -231,7 +235,11 @@ fn decode(body: &str) -> Result<Answer> {
     let Ok(response) = MethodResponse::from_xml(body) else {
         if let Ok(fault) = FaultResponse::from_xml(body) {
             let fault = fault.fault;
-            return Err(Refused { code: fault.code().into(), text: format!("{} (fault {})", fault.string(), fault.code()) }.into());
+            return Err(Refused {
+                code: fault.code().into(),
+                text: format!("{} (fault {})", fault.string(), fault.code()),
+            }
+            .into());
         }
         bail!("the answer is not an XML-RPC response");
     };
@@ -272,20 +280,26 @@ mod tests {
     use super::*;
 
     fn answer(values: &str) -> String {
-        format!("<methodResponse><params><param><value><array><data>{values}</data></array></value></param></params></methodResponse>")
+        format!(
+            "<methodResponse><params><param><value><array><data>{values}</data></array></value></param></params></methodResponse>"
+        )
     }
 
     #[test]
     fn a_success_array_gives_its_value() {
         let body = answer("<value><boolean>1</boolean></value><value><i4>7</i4></value><value><i4>0</i4></value>");
         assert_eq!(decode(&body).unwrap(), Answer::Id(7));
-        let body = answer("<value><boolean>1</boolean></value><value><string>&lt;VM/&gt;</string></value><value><i4>0</i4></value>");
+        let body = answer(
+            "<value><boolean>1</boolean></value><value><string>&lt;VM/&gt;</string></value><value><i4>0</i4></value>",
+        );
         assert_eq!(decode(&body).unwrap(), Answer::Text("<VM/>".into()));
     }
 
     #[test]
     fn a_refusal_keeps_code_and_text_with_three_to_five_elements() {
-        let body = answer("<value><boolean>0</boolean></value><value><string>[one.vm.info] no</string></value><value><i4>1024</i4></value><value><i4>7</i4></value><value><i8>-1</i8></value>");
+        let body = answer(
+            "<value><boolean>0</boolean></value><value><string>[one.vm.info] no</string></value><value><i4>1024</i4></value><value><i4>7</i4></value><value><i8>-1</i8></value>",
+        );
         let error = decode(&body).unwrap_err().downcast::<Refused>().unwrap();
         assert_eq!(error, Refused { code: Refused::NO_EXISTS, text: "[one.vm.info] no".into() });
     }

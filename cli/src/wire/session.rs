@@ -39,7 +39,9 @@ impl Session {
     fn from_auth_file(home: Option<&Path>) -> Result<Self> {
         let file = match std::env::var_os("ONE_AUTH").filter(|name| !name.is_empty()) {
             Some(name) => PathBuf::from(name),
-            None => home.context("no session: set ONE_AUTH to a file with user:password, or HOME")?.join(".one/one_auth"),
+            None => {
+                home.context("no session: set ONE_AUTH to a file with user:password, or HOME")?.join(".one/one_auth")
+            }
         };
         if !file.exists() {
             bail!(

@@ -20,7 +20,7 @@ pub use allowed::allowed_source;
 pub use digest::content_digest;
 pub use import::import;
 pub use overlay::{create_blank, create_overlay};
-pub use part::{remove, sweep_parts};
+pub use part::{remove, sweep_part, sweep_parts};
 pub use probe::{ImageFacts, Qcow2Facts, probe};
 pub use writer::{Qcow2Writer, RawWriter};
 

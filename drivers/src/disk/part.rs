@@ -108,6 +108,16 @@ pub fn sweep_parts(directory: &Path) -> Result<usize> {
     Ok(count)
 }
 
+/// Removes what an interrupted process left under construction for `target`. Only to be called while nobody makes it.
+///
+/// # Errors
+/// When it is there and stays there.
+pub fn sweep_part(target: &Path) -> Result<()> {
+    let mut path = target.as_os_str().to_os_string();
+    path.push(SUFFIX);
+    unlink(Path::new(&path)).map_err(|e| DriverError::io(format!("sweeping {}", target.display()), e))
+}
+
 fn unlink(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

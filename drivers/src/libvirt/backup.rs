@@ -15,7 +15,8 @@ use super::deadline::{poll, within};
 use super::domain::path_text;
 use super::quiesce::{self, Quiet};
 use super::xml::{self, Document, ListedDisk};
-use super::{Inner, checkpoint, code, domain_state, failed, ffi, remove_file, sibling_len_check};
+use super::connection::Connection;
+use super::{checkpoint, code, domain_state, failed, ffi, remove_file, sibling_len_check};
 use crate::hypervisor::{BackupDisk, BackupSpec, DiskFormat, DomainState};
 use crate::{BackupSession, DiskReader, DriverError, Kind, Result, nbd};
 
@@ -80,7 +81,13 @@ fn one_disk(disks: &mut Document, disk: &BackupDisk) -> Result<()> {
 }
 
 /// Begins a backup of an active domain.
-pub(super) fn begin(inner: &Arc<Inner>, domain: &Domain, spec: &BackupSpec) -> Result<LiveSession> {
+pub(super) fn begin(
+    connection: &Arc<Connection>,
+    domain: &Domain,
+    listed: &[ListedDisk],
+    spec: &BackupSpec,
+    mut warnings: Vec<String>,
+) -> Result<LiveSession> {
     let doing = format!("beginning a backup of domain {}", spec.domain);
     sibling_len_check(&spec.socket)?;
     let state = domain_state(domain)?;
@@ -88,7 +95,6 @@ pub(super) fn begin(inner: &Arc<Inner>, domain: &Domain, spec: &BackupSpec) -> R
         return Err(DriverError::new(Kind::Retry, doing, "the domain is shutting down; try again when it is off"));
     }
     refuse_busy(domain, &doing)?;
-    let listed = listed_disks(domain)?;
     if let Some(absent) = spec.disks.iter().find(|disk| !listed.iter().any(|one| one.target == disk.target)) {
         let reason = format!("the domain has no disk {}", absent.target);
         return Err(DriverError::new(Kind::Permanent, doing, reason));
@@ -97,25 +103,24 @@ pub(super) fn begin(inner: &Arc<Inner>, domain: &Domain, spec: &BackupSpec) -> R
     let tracked = tracked(spec);
     let new_checkpoint = spec.checkpoint.as_deref().filter(|_| !tracked.is_empty());
     if let Some(name) = new_checkpoint {
-        checkpoint::discard(domain, &listed, name)?;
+        checkpoint::discard(domain, listed, name)?;
     }
-    know_bases(domain, &listed, spec)?;
-    let backup = document(spec, &listed)?;
+    know_bases(domain, listed, spec)?;
+    let backup = document(spec, listed)?;
     let checkpoint_text =
-        new_checkpoint.map(|name| checkpoint::document(name, &listed, &tracked, None)).transpose()?;
+        new_checkpoint.map(|name| checkpoint::document(name, listed, &tracked, None)).transpose()?;
 
-    let mut warnings = Vec::new();
     let quiet = Quiet::begin(domain, spec, state, &mut warnings);
     let begun = ffi::backup_begin(domain, &backup, checkpoint_text.as_deref());
     quiet.release(&mut warnings);
     if let Err(error) = begun {
         tracing::debug!(domain = spec.domain, backup, error = error.message(), "backup refused");
         let error = failed(&doing, &error);
-        undo(inner, spec);
+        undo(connection, spec);
         return Err(error);
     }
     let was_paused = state == DomainState::PausedIoError;
-    Ok(LiveSession { inner: Arc::clone(inner), spec: spec.clone(), warnings, was_paused, ended: false })
+    Ok(LiveSession { connection: Arc::clone(connection), spec: spec.clone(), warnings, was_paused, ended: false })
 }
 
 /// A second job would wait 30 s inside libvirt before it is refused; so ask first.
@@ -219,8 +224,8 @@ pub(super) fn abandon(domain: Option<&Domain>, spec: &BackupSpec) -> Result<()> 
 }
 
 /// After a failed begin: no job, no checkpoint, no files. Best effort; the failure itself is what the caller hears of.
-fn undo(inner: &Inner, spec: &BackupSpec) {
-    let undone = inner.lookup(&spec.domain).and_then(|domain| {
+fn undo(connection: &Connection, spec: &BackupSpec) {
+    let undone = connection.lookup(&spec.domain).and_then(|domain| {
         abandon(domain.as_ref(), spec)?;
         if let (Some(domain), Some(name)) = (&domain, &spec.checkpoint)
             && domain.is_active().unwrap_or(false)
@@ -236,7 +241,7 @@ fn undo(inner: &Inner, spec: &BackupSpec) {
 
 /// A point in time of a running domain.
 pub(super) struct LiveSession {
-    inner: Arc<Inner>,
+    connection: Arc<Connection>,
     spec: BackupSpec,
     warnings: Vec<String>,
     was_paused: bool,
@@ -247,19 +252,19 @@ impl LiveSession {
     /// For a session that nobody waits for any more: as if it had never begun.
     pub(super) fn discard(mut self) {
         self.ended = true;
-        undo(&self.inner, &self.spec);
+        undo(&self.connection, &self.spec);
     }
 
     fn finish(&mut self) -> Result<()> {
         self.ended = true;
-        let (inner, spec, was_paused) = (Arc::clone(&self.inner), self.spec.clone(), self.was_paused);
+        let (connection, spec, was_paused) = (Arc::clone(&self.connection), self.spec.clone(), self.was_paused);
         let doing = format!("ending the backup of domain {}", spec.domain);
         let limit = END_WITHIN + Duration::from_secs(30);
         within(
             &doing,
             limit,
             move || {
-                if let Some(domain) = inner.lookup(&spec.domain)?
+                if let Some(domain) = connection.lookup(&spec.domain)?
                     && end_job(&domain, &spec)?
                     && !was_paused
                 {
@@ -288,11 +293,11 @@ impl BackupSession for LiveSession {
     }
 
     fn is_alive(&self) -> bool {
-        let (inner, spec) = (Arc::clone(&self.inner), self.spec.clone());
+        let (connection, spec) = (Arc::clone(&self.connection), self.spec.clone());
         let asked = within(
             "asking for the running backup",
             Duration::from_secs(45),
-            move || inner.lookup(&spec.domain)?.map_or(Ok(false), |domain| is_ours(&domain, &spec.socket)),
+            move || connection.lookup(&spec.domain)?.map_or(Ok(false), |domain| is_ours(&domain, &spec.socket)),
             |_| {},
         );
         // The job lives in QEMU: when libvirtd is away for a moment, the socket knows.

@@ -62,3 +62,40 @@ pub(super) fn poll(limit: Duration, mut done: impl FnMut() -> Result<bool>) -> R
         pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_comes_too_late_is_handed_over_to_be_undone() {
+        let (go, gone) = channel::<()>();
+        let (undone, undo) = channel();
+        let work = move || {
+            let _ = gone.recv();
+            Ok(7)
+        };
+        let error = within("x", Duration::from_millis(20), work, move |made| undone.send(made).unwrap()).unwrap_err();
+        assert_eq!(error.kind, Kind::Retry);
+        drop(go);
+        assert_eq!(undo.recv_timeout(Duration::from_secs(30)), Ok(7));
+    }
+
+    #[test]
+    fn a_panicking_call_is_an_error() {
+        let error = within::<()>("x", Duration::from_secs(30), || panic!("boom"), drop).unwrap_err();
+        assert_eq!(error.kind, Kind::Permanent);
+    }
+
+    #[test]
+    fn polling_ends_with_yes_no_or_the_error() {
+        let mut left = 3;
+        let done = poll(Duration::from_secs(30), || {
+            left -= 1;
+            Ok(left == 0)
+        });
+        assert!(done.unwrap());
+        assert!(!poll(Duration::ZERO, || Ok(false)).unwrap());
+        assert!(poll(Duration::from_secs(30), || Err(DriverError::cancelled())).is_err());
+    }
+}

@@ -13,10 +13,12 @@
 
 mod backup;
 mod checkpoint;
+mod connection;
 mod deadline;
 mod domain;
 mod events;
 mod ffi;
+mod lifecycle;
 mod offline;
 mod quiesce;
 mod xml;
@@ -24,48 +26,29 @@ mod xml;
 pub use events::initialise;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
 use crate::hypervisor::{BackupSpec, DomainEvent, DomainSpec, DomainState, HostFacts};
 use crate::{BackupSession, DriverError, Hypervisor, Kind, Result};
-use deadline::{poll, within};
+use connection::Connection;
+use deadline::within;
 
 /// Sun paths have 108 bytes with their NUL.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// A dead peer is noticed after this many seconds times [`KEEPALIVE_COUNT`].
-const KEEPALIVE_SECONDS: i32 = 5;
-const KEEPALIVE_COUNT: u32 = 3;
 /// Limit of calls that only ask. libvirt itself may wait 30 s for a domain's lock.
 const ASK_WITHIN: Duration = Duration::from_secs(45);
 /// Limit of calls that start or stop a domain, or change its bitmaps.
 const ACT_WITHIN: Duration = Duration::from_secs(120);
-/// How long to wait for somebody else who is opening the connection.
-const OPEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// libvirt on one host, at one connection URI.
 pub struct Libvirt {
-    inner: Arc<Inner>,
-}
-
-/// What threads share.
-struct Inner {
-    uri: String,
-    link: Mutex<Option<Link>>,
-    opening: Mutex<()>,
-    hub: Arc<events::Hub>,
-}
-
-/// An open connection with our callbacks. Fields drop in this order.
-struct Link {
-    _callbacks: ffi::Registration,
-    connect: Connect,
+    connection: Arc<Connection>,
 }
 
 /// libvirt's number of an error.
@@ -86,6 +69,8 @@ fn failed(doing: &str, error: &Error) -> DriverError {
         | sys::VIR_ERR_AGENT_UNRESPONSIVE
         | sys::VIR_ERR_RESOURCE_BUSY => Kind::Retry,
         sys::VIR_ERR_SYSTEM_ERROR | sys::VIR_ERR_INTERNAL_ERROR | sys::VIR_ERR_RPC if from_transport => Kind::Retry,
+        // An image that somebody still reads (a backup that is being cleared up) refuses to be written.
+        _ if error.message().contains("Failed to get \"") && error.message().contains("lock") => Kind::Retry,
         _ => Kind::Permanent,
     };
     DriverError::new(kind, doing, error.message())
@@ -155,191 +140,18 @@ fn is_off(state: DomainState) -> bool {
     matches!(state, DomainState::Off | DomainState::Crashed)
 }
 
-impl Inner {
-    /// The connection; opened (again) if need be. Blocks: only to be called under [`within`].
-    fn connect(&self) -> Result<Connect> {
-        if let Some(connect) = self.present() {
-            return Ok(connect);
-        }
-        let doing = format!("connecting to libvirt at {}", self.uri);
-        let mut turn = None;
-        let got_turn = poll(OPEN_WITHIN, || {
-            turn = match self.opening.try_lock() {
-                Ok(guard) => Some(guard),
-                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
-            Ok(turn.is_some())
-        })?;
-        if !got_turn {
-            let reason = "another thread has been waiting for the connection; libvirtd does not answer";
-            return Err(DriverError::new(Kind::Retry, doing, reason));
-        }
-        if let Some(connect) = self.present() {
-            return Ok(connect);
-        }
-        let unreachable = |error: &Error| {
-            let kind = match code(error) {
-                sys::VIR_ERR_AUTH_FAILED | sys::VIR_ERR_AUTH_UNAVAILABLE | sys::VIR_ERR_NO_SUPPORT => Kind::Permanent,
-                _ => Kind::Retry,
-            };
-            DriverError::new(kind, doing.as_str(), error.message())
-        };
-        let connect = Connect::open(Some(&self.uri)).map_err(|error| unreachable(&error))?;
-        if let Err(error) = connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT) {
-            tracing::debug!(error = error.message(), "the connection has no keep-alive");
-        }
-        let callbacks = ffi::Registration::new(&connect, &self.hub).map_err(|error| unreachable(&error))?;
-        let link = Link { _callbacks: callbacks, connect: connect.clone() };
-        let old = self.link.lock().unwrap_or_else(PoisonError::into_inner).replace(link);
-        // Outside the lock: dropping it calls libvirt.
-        drop(old);
-        tracing::debug!(uri = self.uri, "connected to libvirt");
-        Ok(connect)
-    }
-
-    /// The connection if it is open and alive.
-    fn present(&self) -> Option<Connect> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let connect = &link.as_ref()?.connect;
-        connect.is_alive().unwrap_or(false).then(|| connect.clone())
-    }
-
-    /// The domain of this name; none = not defined.
-    fn lookup(&self, name: &str) -> Result<Option<Domain>> {
-        check_name(name)?;
-        match self.connect()?.lookup_domain_by_name(name) {
-            Ok(domain) => Ok(Some(domain)),
-            Err(error) if code(&error) == sys::VIR_ERR_NO_DOMAIN => Ok(None),
-            Err(error) => Err(failed(&format!("looking for domain {name}"), &error)),
-        }
-    }
-
-    fn existing(&self, name: &str, doing: &str) -> Result<Domain> {
-        let missing = || DriverError::new(Kind::Missing, doing, format!("domain {name} is not defined"));
-        self.lookup(name)?.ok_or_else(missing)
-    }
-
-    fn facts(&self) -> Result<HostFacts> {
-        let wrong = |error: Error| failed("asking for facts about the host", &error);
-        let connect = self.connect()?;
-        let version = |number: u32| {
-            let (major, minor, patch) = (number / 1_000_000, number / 1000 % 1000, number % 1000);
-            format!("{major}.{minor}.{patch}")
-        };
-        let node = connect.node_info().map_err(wrong)?;
-        let kind = connect.driver_type().map_err(wrong)?;
-        let hypervisor = version(connect.hyp_version().map_err(wrong)?);
-        let library = version(connect.lib_version().map_err(wrong)?);
-        Ok(HostFacts {
-            hypervisor: format!("{kind} {hypervisor}, libvirt {library}"),
-            cpus: node.cpus,
-            memory_kb: node.memory,
-            free_memory_kb: connect.free_memory().map_err(wrong)? / 1024,
-        })
-    }
-
-    fn deploy(&self, spec: &DomainSpec) -> Result<()> {
-        let doing = format!("deploying domain {}", spec.name);
-        let wrong = |error: Error| failed(&doing, &error);
-        if let Some(domain) = self.lookup(&spec.name)?
-            && !is_off(domain_state(&domain)?)
-        {
-            return Ok(());
-        }
-        let document = domain::document(spec)?;
-        let domain = self.connect()?.define_domain_xml(&document).map_err(wrong)?;
-        domain.create().map_err(wrong)
-    }
-
-    fn resume(&self, name: &str) -> Result<()> {
-        let doing = format!("resuming domain {name}");
-        let domain = self.existing(name, &doing)?;
-        let done = match ffi::state(&domain).map_err(|error| failed(&doing, &error))?.0 {
-            sys::VIR_DOMAIN_PMSUSPENDED => domain.pm_wakeup(0),
-            sys::VIR_DOMAIN_PAUSED => domain.resume(),
-            sys::VIR_DOMAIN_SHUTOFF | sys::VIR_DOMAIN_CRASHED => domain.create(),
-            _ => Ok(()),
-        };
-        done.map_err(|error| failed(&doing, &error))
-    }
-
-    fn shutdown(&self, name: &str, timeout: Duration) -> Result<()> {
-        let doing = format!("shutting down domain {name}");
-        let Some(domain) = self.lookup(name)? else { return Ok(()) };
-        let off = || Ok(is_off(domain_state(&domain)?));
-        if off()? {
-            return Ok(());
-        }
-        // A dead agent must not hold the call; ACPI comes next then.
-        drop(ffi::set_agent_timeout(&domain, 5));
-        let ways = sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT | sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN;
-        if let Err(error) = domain.shutdown_flags(ways)
-            && !off()?
-        {
-            return Err(failed(&doing, &error));
-        }
-        if poll(timeout, off)? {
-            return Ok(());
-        }
-        let reason = format!("the guest still runs after {} s; wait longer or stop it hard", timeout.as_secs());
-        Err(DriverError::new(Kind::Retry, doing, reason))
-    }
-
-    fn destroy(&self, name: &str) -> Result<()> {
-        let doing = format!("destroying domain {name}");
-        let Some(domain) = self.lookup(name)? else { return Ok(()) };
-        match domain.destroy() {
-            Ok(()) => Ok(()),
-            Err(error) if code(&error) == sys::VIR_ERR_NO_DOMAIN => Ok(()),
-            // "Domain is not running" has the number of any wrong moment; so look.
-            Err(_) if is_off(domain_state(&domain)?) => Ok(()),
-            Err(error) => Err(failed(&doing, &error)),
-        }
-    }
-
-    fn reboot(&self, name: &str, hard: bool) -> Result<()> {
-        let doing = format!("rebooting domain {name}");
-        let domain = self.existing(name, &doing)?;
-        let done = if hard {
-            domain.reset()
-        } else {
-            drop(ffi::set_agent_timeout(&domain, 5));
-            domain.reboot(sys::VIR_DOMAIN_REBOOT_GUEST_AGENT | sys::VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
-        };
-        done.map_err(|error| failed(&doing, &error))
-    }
-
-    fn undefine(&self, name: &str) -> Result<()> {
-        let doing = format!("undefining domain {name}");
-        let Some(domain) = self.lookup(name)? else { return Ok(()) };
-        if !is_off(domain_state(&domain)?) {
-            return Err(DriverError::new(Kind::Permanent, doing, "the domain runs; stop it first"));
-        }
-        let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
-        let done = domain.undefine_flags(all | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA);
-        let done = match done {
-            // A driver without checkpoints does not know the flag.
-            Err(error) if matches!(code(&error), sys::VIR_ERR_INVALID_ARG | sys::VIR_ERR_ARGUMENT_UNSUPPORTED) => {
-                domain.undefine_flags(all)
-            }
-            other => other,
-        };
-        match done {
-            Err(error) if code(&error) != sys::VIR_ERR_NO_DOMAIN => Err(failed(&doing, &error)),
-            _ => Ok(()),
-        }
-    }
-
+/// Backups and checkpoints: which side, running or off, has to do it.
+impl Connection {
     fn begin_backup(self: &Arc<Self>, spec: &BackupSpec) -> Result<Begun> {
         check_backup(spec)?;
-        match self.lookup(&spec.domain)? {
+        let domain = self.lookup(&spec.domain)?;
+        let listed = domain.as_ref().map_or(Ok(Vec::new()), backup::listed_disks)?;
+        let warnings = elsewhere(&listed, spec);
+        match domain {
             Some(domain) if !is_off(domain_state(&domain)?) => {
-                Ok(Begun::Live(Box::new(backup::begin(self, &domain, spec)?)))
+                Ok(Begun::Live(Box::new(backup::begin(self, &domain, &listed, spec, warnings)?)))
             }
-            _ => Ok(Begun::Offline(Box::new(offline::begin(spec)?))),
+            _ => Ok(Begun::Offline(Box::new(offline::begin(spec, warnings)?))),
         }
     }
 
@@ -388,6 +200,18 @@ impl Inner {
     }
 }
 
+/// A warning for each disk whose image is not the one that the domain uses, as after somebody's external snapshot. A
+/// running domain's disk is read through what it uses; one that is off, at the path in `spec`.
+fn elsewhere(listed: &[xml::ListedDisk], spec: &BackupSpec) -> Vec<String> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let moved = spec.disks.iter().filter_map(|disk| {
+        let used = listed.iter().find(|one| one.target == disk.target && !one.source.is_empty())?;
+        let other = real(Path::new(&used.source)) != real(&disk.path);
+        other.then(|| format!("domain {} has {} at {}, not {}", spec.domain, disk.target, used.source, disk.path.display()))
+    });
+    moved.collect()
+}
+
 /// Refuses names in `spec` that could do harm further on.
 fn check_backup(spec: &BackupSpec) -> Result<()> {
     check_name(&spec.domain)?;
@@ -417,24 +241,6 @@ impl Begun {
     }
 }
 
-/// Opens the connection again whenever it was lost, so that events go on without anybody asking.
-fn keep_connected(inner: &Weak<Inner>, lost: &Receiver<()>) {
-    while lost.recv().is_ok() {
-        let mut pause = Duration::from_millis(250);
-        loop {
-            let Some(inner) = inner.upgrade() else { return };
-            if inner.connect().is_ok() {
-                // What happened meanwhile was not told.
-                inner.hub.send(&DomainEvent::Disconnected);
-                break;
-            }
-            drop(inner);
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_secs(5));
-        }
-    }
-}
-
 impl Libvirt {
     /// Connects to the libvirt at `uri`, e.g. `qemu:///system`.
     ///
@@ -443,18 +249,8 @@ impl Libvirt {
     pub fn connect(uri: &str) -> Result<Self> {
         check_text("connecting to libvirt", uri)?;
         initialise()?;
-        let (loss, lost) = std::sync::mpsc::channel();
-        let hub = Arc::new(events::Hub::default());
-        hub.watch_loss(loss);
-        let inner =
-            Arc::new(Inner { uri: uri.to_owned(), link: Mutex::new(None), opening: Mutex::new(()), hub });
-        let weak = Arc::downgrade(&inner);
-        std::thread::Builder::new()
-            .name("libvirt-keeper".into())
-            .spawn(move || keep_connected(&weak, &lost))
-            .map_err(|error| DriverError::io("connecting to libvirt", error))?;
-        let this = Self { inner };
-        this.run("connecting to libvirt", ASK_WITHIN, |inner| inner.connect().map(drop))?;
+        let this = Self { connection: Connection::new(uri)? };
+        this.run("connecting to libvirt", ASK_WITHIN, |connection| connection.connect().map(drop))?;
         Ok(this)
     }
 
@@ -463,10 +259,10 @@ impl Libvirt {
         &self,
         doing: &str,
         limit: Duration,
-        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let inner = Arc::clone(&self.inner);
-        within(doing, limit, move || work(&inner), drop)
+        let connection = Arc::clone(&self.connection);
+        within(doing, limit, move || work(&connection), drop)
     }
 
     /// As [`Self::run`] for a call that names one domain.
@@ -474,56 +270,56 @@ impl Libvirt {
         &self,
         domain: &str,
         limit: Duration,
-        work: impl FnOnce(&Inner, &str) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection, &str) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let name = domain.to_owned();
-        self.run(&format!("calling libvirt about domain {domain}"), limit, move |inner| work(inner, &name))
+        self.run(&format!("calling libvirt about domain {domain}"), limit, move |connection| work(connection, &name))
     }
 }
 
 impl Hypervisor for Libvirt {
     fn facts(&self) -> Result<HostFacts> {
-        self.run("asking for facts about the host", ASK_WITHIN, Inner::facts)
+        self.run("asking for facts about the host", ASK_WITHIN, Connection::facts)
     }
 
     fn state(&self, domain: &str) -> Result<Option<DomainState>> {
-        self.about(domain, ASK_WITHIN, |inner, name| {
-            inner.lookup(name)?.map(|domain| domain_state(&domain)).transpose()
+        self.about(domain, ASK_WITHIN, |connection, name| {
+            connection.lookup(name)?.map(|domain| domain_state(&domain)).transpose()
         })
     }
 
     fn deploy(&self, spec: &DomainSpec) -> Result<()> {
         let spec = spec.clone();
         let doing = format!("deploying domain {}", spec.name);
-        self.run(&doing, ACT_WITHIN, move |inner| inner.deploy(&spec))
+        self.run(&doing, ACT_WITHIN, move |connection| connection.deploy(&spec))
     }
 
     fn resume(&self, domain: &str) -> Result<()> {
-        self.about(domain, ACT_WITHIN, Inner::resume)
+        self.about(domain, ACT_WITHIN, Connection::resume)
     }
 
     fn shutdown(&self, domain: &str, timeout: Duration) -> Result<()> {
-        self.about(domain, timeout + ASK_WITHIN, move |inner, name| inner.shutdown(name, timeout))
+        self.about(domain, timeout + ASK_WITHIN, move |connection, name| connection.shutdown(name, timeout))
     }
 
     fn destroy(&self, domain: &str) -> Result<()> {
-        self.about(domain, ACT_WITHIN, Inner::destroy)
+        self.about(domain, ACT_WITHIN, Connection::destroy)
     }
 
     fn reboot(&self, domain: &str, hard: bool) -> Result<()> {
-        self.about(domain, ACT_WITHIN, move |inner, name| inner.reboot(name, hard))
+        self.about(domain, ACT_WITHIN, move |connection, name| connection.reboot(name, hard))
     }
 
     fn undefine(&self, domain: &str) -> Result<()> {
-        self.about(domain, ACT_WITHIN, Inner::undefine)
+        self.about(domain, ACT_WITHIN, Connection::undefine)
     }
 
     fn begin_backup(&self, spec: &BackupSpec) -> Result<Box<dyn BackupSession>> {
-        let inner = Arc::clone(&self.inner);
+        let connection = Arc::clone(&self.connection);
         let owned = spec.clone();
         let doing = format!("beginning a backup of domain {}", spec.domain);
         let limit = ACT_WITHIN + spec.freeze_timeout * 2;
-        let begun = within(&doing, limit, move || inner.begin_backup(&owned), Begun::discard)?;
+        let begun = within(&doing, limit, move || connection.begin_backup(&owned), Begun::discard)?;
         Ok(match begun {
             Begun::Live(session) => session,
             Begun::Offline(session) => session,
@@ -533,21 +329,21 @@ impl Hypervisor for Libvirt {
     fn abandon_backup(&self, spec: &BackupSpec) -> Result<()> {
         let spec = spec.clone();
         let doing = format!("clearing up after a backup of domain {}", spec.domain);
-        self.run(&doing, ACT_WITHIN * 2, move |inner| inner.abandon_backup(&spec))
+        self.run(&doing, ACT_WITHIN * 2, move |connection| connection.abandon_backup(&spec))
     }
 
     fn checkpoints(&self, domain: &str, disks: &[PathBuf]) -> Result<Vec<String>> {
         let disks = disks.to_vec();
-        self.about(domain, ACT_WITHIN, move |inner, name| inner.checkpoints(name, &disks))
+        self.about(domain, ACT_WITHIN, move |connection, name| connection.checkpoints(name, &disks))
     }
 
     fn delete_checkpoint(&self, domain: &str, checkpoint: &str, disks: &[PathBuf]) -> Result<()> {
         let (checkpoint, disks) = (checkpoint.to_owned(), disks.to_vec());
-        self.about(domain, ACT_WITHIN, move |inner, name| inner.delete_checkpoint(name, &checkpoint, &disks))
+        self.about(domain, ACT_WITHIN, move |connection, name| connection.delete_checkpoint(name, &checkpoint, &disks))
     }
 
     fn subscribe(&self, sink: Sender<DomainEvent>) -> Result<()> {
-        self.inner.hub.add(sink);
-        self.run("subscribing to events", ASK_WITHIN, |inner| inner.connect().map(drop))
+        self.connection.hub().add(sink);
+        self.run("subscribing to events", ASK_WITHIN, |connection| connection.connect().map(drop))
     }
 }

@@ -149,10 +149,10 @@ fn reader_socket(spec: &BackupSpec, disk: &BackupDisk) -> Result<PathBuf> {
 }
 
 /// Begins a backup of a domain that is off.
-pub(super) fn begin(spec: &BackupSpec) -> Result<OfflineSession> {
+pub(super) fn begin(spec: &BackupSpec, warnings: Vec<String>) -> Result<OfflineSession> {
     abandon(spec)?;
     let added = start_bitmaps(spec)?;
-    let mut session = OfflineSession { spec: spec.clone(), readers: Mutex::new(Vec::new()) };
+    let mut session = OfflineSession { spec: spec.clone(), readers: Mutex::new(Vec::new()), warnings };
     for disk in &spec.disks {
         match Reader::start(spec, disk) {
             Ok(reader) => session.readers.get_mut().unwrap_or_else(PoisonError::into_inner).push(reader),
@@ -263,14 +263,17 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+        let ended = poll(STOP_WITHIN, || {
+            let ended = !matches!(self.child.try_wait(), Ok(None));
+            // Again and again: qemu-nbd forgets a request that comes in the moment between listening and its main loop.
+            if !ended && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::TERM);
             }
-            let ended = poll(STOP_WITHIN, || Ok(!matches!(self.child.try_wait(), Ok(None))));
-            if !matches!(ended, Ok(true)) {
-                drop(self.child.kill());
-            }
+            Ok(ended)
+        });
+        if !matches!(ended, Ok(true)) {
+            // Nothing is lost: it only reads.
+            drop(self.child.kill());
         }
         drop(self.child.wait());
         if let Err(error) = remove_file(&self.socket) {
@@ -311,14 +314,17 @@ fn is_reader_of(pid: Pid, socket: &Path) -> bool {
 fn stop_stranger(pid: Pid, socket: &Path) -> Result<()> {
     let doing = format!("ending the reader at {}", socket.display());
     for signal in [Signal::TERM, Signal::KILL] {
-        // Looked at again right before: the number may have a new owner.
-        if is_reader_of(pid, socket)
-            && let Err(error) = kill_process(pid, signal)
-            && error != rustix::io::Errno::SRCH
-        {
-            return Err(DriverError::io(doing, error.into()));
-        }
-        if poll(STOP_WITHIN, || Ok(!is_reader_of(pid, socket)))? {
+        let gone = poll(STOP_WITHIN, || {
+            // Looked at again right before: the number may have a new owner.
+            if !is_reader_of(pid, socket) {
+                return Ok(true);
+            }
+            match kill_process(pid, signal) {
+                Err(error) if error != rustix::io::Errno::SRCH => Err(DriverError::io(doing.as_str(), error.into())),
+                _ => Ok(false),
+            }
+        })?;
+        if gone {
             return Ok(());
         }
     }
@@ -329,6 +335,7 @@ fn stop_stranger(pid: Pid, socket: &Path) -> Result<()> {
 pub(super) struct OfflineSession {
     spec: BackupSpec,
     readers: Mutex<Vec<Reader>>,
+    warnings: Vec<String>,
 }
 
 impl OfflineSession {
@@ -358,7 +365,7 @@ impl BackupSession for OfflineSession {
     }
 
     fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        self.warnings.clone()
     }
 
     fn is_alive(&self) -> bool {

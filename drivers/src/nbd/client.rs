@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::extents::{self, MAX_EXTENTS};
+use super::failure::{lost, nonsense, refused_option, refused_request};
 use super::link::Link;
+use super::pending::Pending;
 use super::wire::{self, Descriptor};
 use crate::{Content, DiskReader, DriverError, Extent, Kind, MAX_READ_BYTES, Result};
 
@@ -53,17 +55,6 @@ enum Body {
     Simple { errno: u32 },
     /// A chunk: its type and the length of what follows.
     Chunk { kind: u16, length: u32 },
-}
-
-/// A read that the server has not answered in full.
-struct Pending {
-    offset: u64,
-    data: Vec<u8>,
-    /// Ranges of `data` that came, ascending and not overlapping.
-    covered: Vec<(u32, u32)>,
-    chunks: usize,
-    /// The server's word for why it failed.
-    error: Option<(u32, String)>,
 }
 
 impl Export {
@@ -401,7 +392,7 @@ impl Export {
                 }
                 Body::Simple { errno: 0 } => {
                     self.link.read_exact(&mut entry.data).map_err(|e| lost(doing, e))?;
-                    entry.covered.push((0, entry.length()));
+                    entry.take_all();
                 }
                 Body::Simple { errno } => entry.error = Some((errno, String::new())),
                 Body::Chunk { kind, length } => self.take_chunk(kind, length, entry, doing)?,
@@ -473,103 +464,5 @@ impl Drop for Export {
             // Only a courtesy: closing the socket says the same.
             let _ = self.link.write_all(&wire::request(wire::CMD_DISC, cookie, 0, 0));
         }
-    }
-}
-
-impl Pending {
-    fn new(offset: u64, length: u32) -> Self {
-        Self { offset, data: vec![0; length as usize], covered: Vec::new(), chunks: 0, error: None }
-    }
-
-    /// At most [`MAX_READ_BYTES`].
-    fn length(&self) -> u32 {
-        u32::try_from(self.data.len()).unwrap_or(u32::MAX)
-    }
-
-    /// The buffer for `length` bytes at `offset` of the disk; none when they were not asked for, are none, or came before.
-    fn take(&mut self, offset: u64, length: u32) -> Option<&mut [u8]> {
-        let start = u32::try_from(offset.checked_sub(self.offset)?).ok()?;
-        let end = start.checked_add(length)?;
-        if length == 0 || end > self.length() {
-            return None;
-        }
-        let place = self.covered.partition_point(|range| range.0 < start);
-        let left_is_free = place.checked_sub(1).is_none_or(|left| self.covered[left].1 <= start);
-        let right_is_free = self.covered.get(place).is_none_or(|right| right.0 >= end);
-        if !(left_is_free && right_is_free) {
-            return None;
-        }
-        self.covered.insert(place, (start, end));
-        self.data.get_mut(start as usize..end as usize)
-    }
-
-    fn is_whole(&self) -> bool {
-        self.covered.iter().map(|(start, end)| end - start).sum::<u32>() == self.length()
-    }
-}
-
-/// The connection failed or the time is up: the same call may work on a new connection.
-fn lost(doing: &str, source: io::Error) -> DriverError {
-    let mut error = if source.kind() == io::ErrorKind::UnexpectedEof {
-        DriverError::new(Kind::Retry, doing, "the NBD server closed the connection")
-    } else {
-        DriverError::io(doing, source)
-    };
-    // Not found or refused while connecting: the server may come.
-    if error.kind == Kind::Missing {
-        error.kind = Kind::Retry;
-    }
-    error
-}
-
-fn nonsense(doing: &str, what: impl std::fmt::Display) -> DriverError {
-    DriverError::new(Kind::Permanent, doing, format!("the server does not follow the NBD protocol: {what}"))
-}
-
-fn refused_option(doing: &str, (number, text): &(u32, String)) -> DriverError {
-    let kind = match *number {
-        wire::REP_ERR_UNKNOWN => Kind::Missing,
-        wire::REP_ERR_SHUTDOWN => Kind::Retry,
-        _ => Kind::Permanent,
-    };
-    let code = number & !wire::REP_ERROR;
-    let reason = match (*number, text.as_str()) {
-        (wire::REP_ERR_UNKNOWN, "") => "the NBD server has no such export".to_owned(),
-        (_, "") => format!("the NBD server refused with error {code}"),
-        (_, text) => format!("the NBD server refused with error {code}: {text}"),
-    };
-    DriverError::new(kind, doing, reason)
-}
-
-fn refused_request(doing: &str, (errno, text): &(u32, String)) -> DriverError {
-    // A read error may come from storage that will be back (a network share); no memory and shutting down surely pass.
-    let kind = if matches!(errno, 5 | 12 | 108) { Kind::Retry } else { Kind::Permanent };
-    let name = wire::errno_name(*errno);
-    let reason = if text.is_empty() {
-        format!("the NBD server answered with error {errno} ({name})")
-    } else {
-        format!("the NBD server answered with error {errno} ({name}): {text}")
-    };
-    DriverError::new(kind, doing, reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_takes_each_byte_once_and_only_what_was_asked() {
-        let mut read = Pending::new(1000, 100);
-        assert!(read.take(999, 2).is_none());
-        assert!(read.take(1099, 2).is_none());
-        assert!(read.take(1010, 0).is_none());
-        assert!(read.take(u64::MAX, 1).is_none());
-        assert!(read.take(1050, 50).is_some());
-        assert!(read.take(1049, 2).is_none());
-        assert!(read.take(1060, 1).is_none());
-        assert!(!read.is_whole());
-        assert!(read.take(1000, 50).is_some());
-        assert!(read.take(1000, 1).is_none());
-        assert!(read.is_whole());
     }
 }

@@ -12,7 +12,9 @@
 
 mod client;
 mod extents;
+mod failure;
 mod link;
+mod pending;
 mod wire;
 
 pub use client::Export;

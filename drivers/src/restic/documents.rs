@@ -4,6 +4,8 @@
 //! Data", "Locks"): restic re-encodes trees and compares, so the order is part of the format. What only we use is under
 //! the key `keeplast` of a snapshot; others ignore it.
 
+use std::num::NonZeroU32;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -49,9 +51,9 @@ pub(super) struct IndexedBlob {
     pub(super) offset: u32,
     /// Sealed length.
     pub(super) length: u32,
-    /// Plain length, absent when not compressed.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub(super) uncompressed_length: u32,
+    /// Plain length; when not compressed restic leaves it out and rustic writes null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uncompressed_length: Option<NonZeroU32>,
 }
 
 /// A directory.

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
 
 use super::directory::{Directory, FileKind};
 use super::documents::IndexDocument;
@@ -86,7 +87,7 @@ impl Index {
                         pack: number,
                         offset: blob.offset,
                         length: blob.length,
-                        uncompressed_length: blob.uncompressed_length,
+                        uncompressed_length: blob.uncompressed_length.map_or(0, NonZeroU32::get),
                     };
                     match blob.kind {
                         BlobKind::Data => index.data.insert(blob.id, location),

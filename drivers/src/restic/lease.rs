@@ -151,23 +151,23 @@ impl Drop for ResticLock {
 
 fn renew(shared: &Shared) {
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let (guard, timeout) =
-            shared.stop.wait_timeout(state, RENEW_EVERY).unwrap_or_else(PoisonError::into_inner);
-        state = guard;
-        if state.stopped {
-            return;
+    let mut due = Instant::now() + RENEW_EVERY;
+    // Looked at before each wait: the owner may have stopped before this thread first ran.
+    while !state.stopped {
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            state = shared.stop.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            continue;
         }
-        if timeout.timed_out() {
-            match write_lock(&shared.directory, &shared.cipher, shared.exclusive) {
-                Ok(id) => {
-                    let old = std::mem::replace(&mut state.id, id);
-                    if let Err(error) = shared.directory.remove(FileKind::Lock, &old) {
-                        tracing::warn!(%error, "an outdated lock file stays behind until the next sweep");
-                    }
+        due = Instant::now() + RENEW_EVERY;
+        match write_lock(&shared.directory, &shared.cipher, shared.exclusive) {
+            Ok(id) => {
+                let old = std::mem::replace(&mut state.id, id);
+                if let Err(error) = shared.directory.remove(FileKind::Lock, &old) {
+                    tracing::warn!(%error, "an outdated lock file stays behind until the next sweep");
                 }
-                Err(error) => tracing::warn!(%error, "the repository's lock could not be renewed"),
             }
+            Err(error) => tracing::warn!(%error, "the repository's lock could not be renewed"),
         }
     }
 }

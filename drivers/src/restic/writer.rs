@@ -6,6 +6,7 @@
 //! Invariants: an index file names only packs that are durable; [`Pipeline::run`] returns Ok only when everything that
 //! its ids name is durable and indexed. It never writes a snapshot: that is the caller's last act.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -369,7 +370,7 @@ impl<'a> Shared<'a> {
                 kind: pack.kind,
                 offset: blob.offset,
                 length: blob.length,
-                uncompressed_length: blob.uncompressed_length,
+                uncompressed_length: NonZeroU32::new(blob.uncompressed_length),
             })
             .collect();
         pending.packs.push(IndexedPack { id: pack.id, time: Some(now()), blobs });

@@ -1,7 +1,8 @@
 //! Every document, full and minimal, against OpenNebula's response schemas and against golden files.
 //!
-//! `UPDATE_GOLDEN=1` rewrites `tests/golden/doc`. The golden files have a line break between elements so that differences can be
-//! read; the documents themselves have none.
+//! `UPDATE_GOLDEN=1` rewrites `tests/golden/doc`. The golden files have a line break between elements so that
+//! differences can be read; the documents themselves have none.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -149,7 +150,10 @@ fn vm() -> VmView {
             "CPU=12.5\nMEMORY=131072\nNETRX=1\nDISKRDBYTES_BW_FORECAST_FAR=0.5\nTIMESTAMP=1669900100\nSTATE=a\nNETTX=NaN\n\
              CPU=13\nID=1.5\nDISK_SIZE=[ID=0,SIZE=20]\nDISK_SIZE=[ID=1,SIZE=30]\n",
         ),
-        sched_actions: vec![action(Parent::Vm), ScheduledAction { id: ScheduleId(1), repeat: None, ..action(Parent::Vm) }],
+        sched_actions: vec![
+            action(Parent::Vm),
+            ScheduledAction { id: ScheduleId(1), repeat: None, ..action(Parent::Vm) },
+        ],
         template: template(
             "VIDEO=[TYPE=virtio,ATS=YES,VRAM=16384,RESOLUTION=800x600]\nCPU=1\nMEMORY=128\nVCPU=2\nMEMORY_SLOTS=2\nMEMORY_RESIZE_MODE=BALLOONING\n\
              GRAPHICS=[TYPE=vnc,PORT=5900,LISTEN=\"0.0.0.0\",PASSWD=secret]\nHYPERV_OPTIONS=[A=b]\nIMPORTED=NO\nFEATURES=[ACPI=yes]\n\
@@ -158,7 +162,9 @@ fn vm() -> VmView {
              AUTOMATIC_REQUIREMENTS=\"!(PUBLIC_CLOUD = YES)\"\nOS=[ARCH=x86_64]\nTPM=[MODEL=tpm-crb]\nMEMORY_ENCRYPTION=[TYPE=tdx]\n\
              SCHED_ACTION=[ACTION=backup]\nBACKUP_CONFIG=[MODE=FULL]\n",
         ),
-        user_template: template("LABELS=a\nERROR=\"Fri : <bad> & ]] > worse\"\nSCHED_REQUIREMENTS=\"ID = 0\"\nZ=1\nB=[Y=1,X=2]\n"),
+        user_template: template(
+            "LABELS=a\nERROR=\"Fri : <bad> & ]] > worse\"\nSCHED_REQUIREMENTS=\"ID = 0\"\nZ=1\nB=[Y=1,X=2]\n",
+        ),
         history: vec![HistoryView { seq: 0, ..history.clone() }, HistoryView { seq: 1, hid: 3, ..history }],
         snapshots: vec![DiskSnapshotsView {
             disk_id: 0,
@@ -219,7 +225,8 @@ fn image() -> ImageView {
 
 fn snapshotted_image() -> ImageView {
     let snapshot = SnapshotView { id: 2, parent: -1, children: vec![3], active: true, ..SnapshotView::default() };
-    let snapshots = SnapshotsView { current_base: 2, next_snapshot: 3, snapshots: vec![snapshot], ..Default::default() };
+    let snapshots =
+        SnapshotsView { current_base: 2, next_snapshot: 3, snapshots: vec![snapshot], ..Default::default() };
     ImageView { snapshots, clones: vec![5], app_clones: vec![6], ..ImageView::default() }
 }
 
@@ -260,7 +267,11 @@ fn host() -> HostView {
         },
         vms: vec![0],
         template: template("ARCH=x86_64\n"),
-        monitoring: Some(HostMonitoringView { timestamp: 1_669_900_000, free_cpu: 190, ..HostMonitoringView::default() }),
+        monitoring: Some(HostMonitoringView {
+            timestamp: 1_669_900_000,
+            free_cpu: 190,
+            ..HostMonitoringView::default()
+        }),
         ..HostView::default()
     }
 }
@@ -334,7 +345,14 @@ fn backup_job() -> BackupJobView {
 }
 
 fn cluster() -> ClusterView {
-    ClusterView { id: 0, name: "default".into(), hosts: vec![0], datastores: vec![100, 1, 0], vnets: vec![], template: template("A=1\n") }
+    ClusterView {
+        id: 0,
+        name: "default".into(),
+        hosts: vec![0],
+        datastores: vec![100, 1, 0],
+        vnets: vec![],
+        template: template("A=1\n"),
+    }
 }
 
 fn vm_template() -> TemplateView {
@@ -345,7 +363,9 @@ fn vm_template() -> TemplateView {
         lock: lock(),
         permissions: permissions(),
         regtime: 1_669_901_816,
-        template: template("MEMORY=128\nDISK=[SIZE=1,IMAGE_ID=2]\nDISK=[IMAGE_ID=1]\nCPU=1\nBACKUP_CONFIG=[MODE=FULL]\n"),
+        template: template(
+            "MEMORY=128\nDISK=[SIZE=1,IMAGE_ID=2]\nDISK=[IMAGE_ID=1]\nCPU=1\nBACKUP_CONFIG=[MODE=FULL]\n",
+        ),
     }
 }
 
@@ -390,6 +410,12 @@ fn documents_are_those_of_the_golden_files() {
     golden("acl_pool", &acl_pool(&acl()));
     golden("backup_job", &doc::backup_job(&backup_job()));
     golden("backup_job_minimal", &doc::backup_job(&BackupJobView::default()));
+}
+
+#[test]
+#[should_panic(expected = "vm.xsd")]
+fn the_schema_check_notices_a_missing_element() {
+    validate(&doc::vm(&vm()).replace("<RESCHED>1</RESCHED>", ""), "vm.xsd");
 }
 
 #[test]
@@ -458,7 +484,7 @@ fn zones_and_rules_follow_the_schemas() {
     validate(&doc::pool("ACL_POOL", std::iter::empty()), "acl_pool.xsd");
 }
 
-/// A template whose names and values are all a stranger's. Names that are documents of the schema (VM, IMAGE) are left
+/// A template whose names and values are all a stranger's. Names of documents in the schema itself (VM in a VM) are left
 /// out: `xs:anyType` would check them as such.
 fn nasty_template(text: &str) -> Template {
     let mut template = Template::new();

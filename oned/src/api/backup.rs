@@ -105,7 +105,7 @@ fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<Chain>
         last_point: last.point,
         checkpoint: Some(last.checkpoint).filter(|name| !name.is_empty()),
         disk_ids: last.disks.split(',').filter_map(|disk| disk.trim().parse().ok()).collect(),
-        ready: image.state == i64::from(ImageState::Ready.number()),
+        ready: image.state == ImageState::Ready.number(),
     }))
 }
 

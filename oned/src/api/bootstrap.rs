@@ -18,15 +18,12 @@ const ACL: [(&str, &str, &str, &str); 4] = [
     ("200000001", "104400000000", "1", "@1 NET+DATASTORE/* USE #0"),
 ];
 
-/// Fills an empty database; an already filled one keeps everything. `session` is the first administrator's
-/// `name:password`, used only when that user does not exist yet.
+/// Fills an empty database; an already filled one keeps everything. `name` and `password`
+/// are the first administrator's, used only when that user does not exist yet.
 ///
 /// # Errors
-/// A session without a colon; the database's failure.
-pub fn bootstrap(cloud: &Cloud, session: &str) -> Result<(), Refusal> {
-    let (name, password) = session.split_once(':').ok_or_else(|| {
-        Refusal::Internal("The file with oneadmin's credentials must hold one line `name:password`.".into())
-    })?;
+/// The database's failure.
+pub fn bootstrap(cloud: &Cloud, name: &str, password: &str) -> Result<(), Refusal> {
     let random = random_hex()?;
     cloud.store.write(|tx| {
         if tx.user_find(0)?.is_some() {
@@ -37,7 +34,7 @@ pub fn bootstrap(cloud: &Cloud, session: &str) -> Result<(), Refusal> {
         tx.zone_insert(&ZoneRow {
             id: 0,
             name: "OpenNebula".into(),
-            template: format!("ENDPOINT=\"http://localhost:{}/RPC2\"", cloud.config.port),
+            template: format!("ENDPOINT=\"{}\"", cloud.endpoint),
         })?;
         datastores(cloud, tx)?;
         for (id, (user, resource, rights, text)) in (0..).zip(ACL) {

@@ -80,8 +80,8 @@ pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>
         format: new.format,
         fs: String::new(),
         size_mb: new.size_mb,
-        state: i64::from(ImageState::Locked.number()),
-        prev_state: i64::from(ImageState::Init.number()),
+        state: ImageState::Locked.number(),
+        prev_state: ImageState::Init.number(),
         datastore_id: new.datastore.id,
         backup_vm_id: None,
         backup_mode: None,
@@ -244,7 +244,7 @@ pub fn persistent(cloud: &Cloud, caller: &Caller, id: i64, wanted: bool) -> Resu
         if row.kind == BACKUP {
             return Err(Refusal::Action("A backup image cannot be made persistent or non-persistent.".into()));
         }
-        if row.state != i64::from(ImageState::Ready.number()) {
+        if row.state != ImageState::Ready.number() {
             return Err(Refusal::ImageWrongState { action: "change".into(), image: id, state: state_of(&row) });
         }
         row.persistent = i64::from(wanted);
@@ -269,7 +269,7 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64, force: bool) -> Result<i6
 }
 
 fn state_of(row: &ImageRow) -> ImageState {
-    i32::try_from(row.state).ok().and_then(ImageState::from_number).unwrap_or(ImageState::Error)
+    ImageState::from_number(row.state).unwrap_or(ImageState::Error)
 }
 
 fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool) -> Result<(), Refusal> {

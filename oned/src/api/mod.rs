@@ -21,6 +21,7 @@ pub mod view;
 pub mod vm;
 pub mod vm_create;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use one_core::access::{Caller, Object, Permissions, may};
@@ -51,6 +52,10 @@ pub struct Cloud {
     pub board: Board,
     /// Wakes the engine.
     pub wake: Wake,
+    /// Where sockets of running backups are made; short, for socket paths hold 107 bytes.
+    pub run_dir: PathBuf,
+    /// Where clients reach us.
+    pub endpoint: String,
 }
 
 impl Cloud {

@@ -44,7 +44,7 @@ pub fn restore(cloud: &Cloud, caller: &Caller, image_id: i64, datastore_id: i64,
         if datastore.kind != IMAGE_DS {
             return Err(Refusal::Action("Destination can be only an image datastore".into()));
         }
-        if image.state != i64::from(ImageState::Ready.number()) {
+        if image.state != ImageState::Ready.number() {
             return Err(Refusal::Action(format!("Backup image {image_id} is not READY; wait until it is, or see its ERROR.")));
         }
         let options = RestoreOptions::parse(&parse(options)?)?;

@@ -41,7 +41,7 @@ fn insert(
     let id = tx.next_id("schedule")?;
     let mut action = ScheduledAction::parse(wish, ScheduleId(id), Parent::Vm, vm_id, stime)?;
     if preset {
-        action = action.starting_after(cloud.clock.now(), cloud.config.zone);
+        action = action.starting_after(cloud.clock.now(), cloud.config.timezone);
     }
     check_target(tx, caller, &action)?;
     tx.schedule_insert(&row_of(&action, vm_id, caller.uid)?)?;
@@ -111,7 +111,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64, text: &str) -
         let vm = vm(tx, caller, vm_id)?;
         let row = action_of(tx, vm_id, id)?.ok_or(Refusal::UnknownScheduledAction { id })?;
         let old = ledger::read_schedule(&row).ok_or(Refusal::UnknownScheduledAction { id })?;
-        let new = old.updated(&wish(text)?, vm.stime, cloud.config.zone)?;
+        let new = old.updated(&wish(text)?, vm.stime, cloud.config.timezone)?;
         check_target(tx, caller, &new)?;
         tx.schedule_update(&row_of(&new, vm_id, caller.uid)?)?;
         Ok::<_, Refusal>(())

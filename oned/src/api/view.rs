@@ -278,7 +278,7 @@ pub fn host(tx: &mut Tx<'_>, row: &HostRow) -> Result<HostView, StoreError> {
         ..HostShareView::default()
     };
     let mut ids = Vec::new();
-    for vm in vms.iter().filter(|vm| vm.state == i64::from(VmState::Active.number())) {
+    for vm in vms.iter().filter(|vm| vm.state == VmState::Active.number()) {
         let (cpu, memory_kb) = vm_size(&stored(&vm.template));
         share.cpu_usage += cpu;
         share.mem_usage += memory_kb;
@@ -397,6 +397,6 @@ pub fn acl(row: &AclRow) -> AclView {
 /// Whether an image may be used as a disk now.
 #[must_use]
 pub fn image_is_usable(row: &ImageRow) -> bool {
-    let state = number(row.state);
+    let state = row.state;
     state == ImageState::Ready.number() || (state == ImageState::Used.number() && row.persistent == 0)
 }

@@ -94,9 +94,9 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
         name,
         permissions: cloud.new_permissions(caller).to_i64(),
         last_poll: 0,
-        state: i64::from(state.number()),
+        state: state.number(),
         lcm_state: 0,
-        prev_state: i64::from(state.number()),
+        prev_state: state.number(),
         prev_lcm_state: 0,
         stime: now,
         etime: 0,
@@ -232,7 +232,7 @@ fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]
     }
     let twice = image.persistent == 1 && earlier.iter().any(|(_, other)| other.as_ref().is_some_and(|o| o.id == image.id));
     if !view::image_is_usable(image) || twice {
-        let state = i32::try_from(image.state).ok().and_then(ImageState::from_number).map_or("?", ImageState::name);
+        let state = ImageState::from_number(image.state).map_or("?", ImageState::name);
         return refuse(format!("Cannot acquire image {}: it is in state {state}.", image.id));
     }
     let datastore = tx.datastore(image.datastore_id)?;
@@ -299,9 +299,9 @@ fn take_image(tx: &mut Tx<'_>, image: &ImageRow, vm_id: i64) -> Result<(), Refus
     tx.image_use_add(image.id, vm_id)?;
     let mut row = tx.image(image.id)?;
     let used = if row.persistent == 1 { ImageState::UsedPers } else { ImageState::Used };
-    if row.state != i64::from(used.number()) {
+    if row.state != used.number() {
         row.prev_state = row.state;
-        row.state = i64::from(used.number());
+        row.state = used.number();
         tx.image_update(&row)?;
     }
     Ok(())

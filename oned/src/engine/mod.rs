@@ -89,7 +89,7 @@ impl Engine {
 
     /// Removes what a dead daemon left that belongs to no open job, before the first tick.
     pub fn start(&self) {
-        outside::clean_run_directory(&self.cloud.config.run_dir);
+        outside::clean_run_directory(&self.cloud.run_dir);
         if let Err(error) = self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S)) {
             tracing::error!(target: "ONE", "{error}");
         }
@@ -171,7 +171,7 @@ impl Engine {
         if !is_backup {
             return count(&|r| !r.backup) < OTHER_JOBS_MAX;
         }
-        let below = |count: usize, limit: usize| limit == 0 || count < limit;
+        let below = |count: usize, limit: Option<u32>| limit.is_none_or(|limit| count < limit as usize);
         let config = &self.cloud.config;
         below(count(&|r| r.backup), config.max_backups)
             && below(count(&|r| r.backup && same(r.host_id, job.host_id)), config.max_backups_host)

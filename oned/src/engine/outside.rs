@@ -90,7 +90,7 @@ fn open_datastore(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
             return Err(DriverError::new(Kind::Permanent, doing(), reason));
         }
     }
-    Ok(Arc::new(ResticDatastore::new(config)))
+    Ok(Arc::new(ResticDatastore::new(config)?))
 }
 
 /// Makes the run directory (sockets of running backups) with access for nobody else. Sockets of a dead daemon are removed

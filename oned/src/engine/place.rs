@@ -19,7 +19,7 @@ struct Room {
 impl Engine {
     /// Places every pending VM that fits somewhere; the others wait.
     pub(super) fn place(&self) -> Result<(), StoreError> {
-        let pending = VmFilter { state: Some(i64::from(VmState::Pending.number())), ..VmFilter::default() };
+        let pending = VmFilter { state: Some(VmState::Pending.number()), ..VmFilter::default() };
         if self.cloud.store.read(|tx| tx.vms(pending))?.is_empty() {
             return Ok(());
         }
@@ -56,7 +56,7 @@ impl Engine {
 fn rooms(tx: &mut Tx<'_>) -> Result<Vec<Room>, StoreError> {
     let mut rooms = Vec::new();
     for host in tx.host_list()? {
-        if host.state != i64::from(HostState::Monitored.number()) {
+        if host.state != HostState::Monitored.number() {
             continue;
         }
         let (mut cpu, mut memory_kb) = (host.cpus * 100, host.memory_kb);

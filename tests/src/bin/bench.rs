@@ -23,9 +23,7 @@ const MIB: u64 = 1 << 20;
 
 fn main() -> Result<()> {
     let gib: u64 = match std::env::args().nth(1) {
-        Some(text) => text
-            .parse()
-            .with_context(|| format!("{text:?} is not a number of GiB"))?,
+        Some(text) => text.parse().with_context(|| format!("{text:?} is not a number of GiB"))?,
         None => 2,
     };
     let cloud = Cloud::start(Options::default())?;
@@ -34,40 +32,20 @@ fn main() -> Result<()> {
     half_random(&raw, gib << 30)?;
     println!("A disk of {gib} GiB, half of it random data, half a hole; MB/s of the whole disk.\n");
     let row = |what: &str, took: Duration, bytes: u64| {
-        println!(
-            "{what:<58} {:>8.2} s {:>8.0} MB/s",
-            took.as_secs_f64(),
-            bytes as f64 / 1e6 / took.as_secs_f64()
-        );
+        println!("{what:<58} {:>8.2} s {:>8.0} MB/s", took.as_secs_f64(), bytes as f64 / 1e6 / took.as_secs_f64());
     };
     let whole = gib << 30;
 
     row(
         "qemu-img convert, raw to qcow2",
-        timed(
-            Command::new("qemu-img")
-                .args(["convert", "-O", "qcow2"])
-                .args([&raw, &qcow2]),
-        )?,
+        timed(Command::new("qemu-img").args(["convert", "-O", "qcow2"]).args([&raw, &qcow2]))?,
         whole,
     );
-    let stock = Repository {
-        path: work.join("stock"),
-        password: "bench".into(),
-    };
+    let stock = Repository { path: work.join("stock"), password: "bench".into() };
     stock.run(&["init"])?.checked("restic init")?;
     let mut restic = Command::new("restic");
-    restic
-        .env("RESTIC_PASSWORD", "bench")
-        .args(["--no-cache", "-q", "-r"])
-        .arg(&stock.path)
-        .arg("backup")
-        .arg(&raw);
-    row(
-        "stock restic backup of the raw file",
-        timed(&mut restic)?,
-        whole,
-    );
+    restic.env("RESTIC_PASSWORD", "bench").args(["--no-cache", "-q", "-r"]).arg(&stock.path).arg("backup").arg(&raw);
+    row("stock restic backup of the raw file", timed(&mut restic)?, whole);
 
     let image = cloud.image("bench-disk", &qcow2)?;
     let text = format!(
@@ -83,37 +61,22 @@ fn main() -> Result<()> {
     let changed = whole / 100 / MIB;
     for piece in 0..changed {
         let value = u8::try_from(piece % 255)? + 1;
-        cloud
-            .libvirtd
-            .write(&format!("one-{vm}"), "vda", value, piece * 100 * MIB, MIB)?;
+        cloud.libvirtd.write(&format!("one-{vm}"), "vda", value, piece * 100 * MIB, MIB)?;
     }
     let started = Instant::now();
     cloud.backup(vm)?;
-    row(
-        &format!("increment after {changed} MiB of writes, one each 100 MiB"),
-        started.elapsed(),
-        whole,
-    );
+    row(&format!("increment after {changed} MiB of writes, one each 100 MiB"), started.elapsed(), whole);
     let started = Instant::now();
     cloud.backup(vm)?;
     row("increment after no write", started.elapsed(), whole);
 
-    let backup = *cloud
-        .backup_images(vm)?
-        .first()
-        .context("no backup image")?;
+    let backup = *cloud.backup_images(vm)?.first().context("no backup image")?;
     let started = Instant::now();
     cloud.restore(backup, &["--name", "bench-restored"])?;
     row("restore of the last point", started.elapsed(), whole);
     let repository = Repository::find(cloud.one.state(), &cloud.password)?;
-    let stored = repository
-        .iter()
-        .map(|found| size(&found.path))
-        .sum::<Result<u64>>()?;
-    println!(
-        "\nThe repository holds {} MB for three restore points.",
-        stored / 1_000_000
-    );
+    let stored = repository.iter().map(|found| size(&found.path)).sum::<Result<u64>>()?;
+    println!("\nThe repository holds {} MB for three restore points.", stored / 1_000_000);
     cloud.one.stop()
 }
 
@@ -139,11 +102,7 @@ fn size(path: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        bytes += if entry.file_type()?.is_dir() {
-            size(&entry.path())?
-        } else {
-            entry.metadata()?.len()
-        };
+        bytes += if entry.file_type()?.is_dir() { size(&entry.path())? } else { entry.metadata()?.len() };
     }
     Ok(bytes)
 }

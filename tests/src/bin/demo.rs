@@ -56,11 +56,7 @@ fn main() -> ExitCode {
             eprintln!("\nThe demo failed: {error:#}");
             let log = dir.join("one/oned.out");
             if log.exists() {
-                eprintln!(
-                    "\nThe daemon's log ({}) ends with:\n{}",
-                    log.display(),
-                    tail(&log, 25)
-                );
+                eprintln!("\nThe daemon's log ({}) ends with:\n{}", log.display(), tail(&log, 25));
             }
             ExitCode::FAILURE
         }
@@ -69,9 +65,9 @@ fn main() -> ExitCode {
 
 fn run(dir: &Path, stay: bool) -> Result<()> {
     let mut demo = Demo::start(dir)?;
-    demo.prepare()?;
-    let (vm, first) = demo.vm()?;
-    let image = demo.backups(vm, &first)?;
+    let (template, datastore) = demo.prepare()?;
+    let vm = demo.vm(template)?;
+    let image = demo.backups(vm, datastore)?;
     demo.judge()?;
     demo.restore(image)?;
     demo.summary()?;
@@ -89,58 +85,28 @@ impl Demo {
         if dir.exists() {
             // Only what an earlier demo made; anything else we would rather not touch.
             if !dir.join("demo").exists() {
-                bail!(
-                    "{} exists and is not of an earlier demo; remove it first",
-                    dir.display()
-                );
+                bail!("{} exists and is not of an earlier demo; remove it first", dir.display());
             }
             fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;
         }
         fs::create_dir_all(dir)?;
-        fs::write(
-            dir.join("demo"),
-            "Made by `make demo`; `make clean-demo` removes it.\n",
-        )?;
+        fs::write(dir.join("demo"), "Made by `make demo`; `make clean-demo` removes it.\n")?;
         let dir = fs::canonicalize(dir)?;
         let guest = Guest::built()?;
-        println!(
-            "guest:    {} + {}",
-            guest.kernel.display(),
-            guest.initrd.display()
-        );
+        println!("guest:    {} + {}", guest.kernel.display(), guest.initrd.display());
         let libvirtd = Libvirtd::start(dir.join("v"))?;
         println!("libvirtd: {}", libvirtd.uri());
-        let one = Daemon::start(Options {
-            state: Some(dir.join("one")),
-            ..Options::default()
-        })?;
+        let one = Daemon::start(Options { state: Some(dir.join("one")), ..Options::default() })?;
         println!("oned:     {}", one.endpoint()?);
-        let steps = vec![(
-            "guest built, libvirtd and oned up".to_owned(),
-            begun.elapsed(),
-        )];
-        Ok(Self {
-            one,
-            libvirtd,
-            guest,
-            dir,
-            begun,
-            steps,
-        })
+        let steps = vec![("guest built, libvirtd and oned up".to_owned(), begun.elapsed())];
+        Ok(Self { one, libvirtd, guest, dir, begun, steps })
     }
 
-    /// Host, datastore, image, template.
-    fn prepare(&mut self) -> Result<()> {
+    /// Host, datastore, image, template; the ids of the template and of the datastore.
+    fn prepare(&mut self) -> Result<(i64, i64)> {
         heading("A host, a backup datastore, an image, a template");
-        let host = id_in(&self.one(
-            "onehost",
-            &["create", "localhost", "--im", "qemu", "--vm", "qemu"],
-        )?)?
-        .to_string();
-        let file = self.file(
-            "host.tmpl",
-            &format!("LIBVIRT_URI = \"{}\"\n", self.libvirtd.uri()),
-        )?;
+        let host = id_in(&self.one("onehost", &["create", "localhost", "--im", "qemu", "--vm", "qemu"])?)?.to_string();
+        let file = self.file("host.tmpl", &format!("LIBVIRT_URI = \"{}\"\n", self.libvirtd.uri()))?;
         self.one("onehost", &["update", &host, &file, "--append"])?;
 
         let file = self.file("backups.tmpl", &datastore_template("backups", PASSWORD))?;
@@ -148,10 +114,8 @@ impl Demo {
 
         let disk = self.dir.join("guest.qcow2");
         guest::make_disk(&disk, DISK_MIB << 20, MARKER)?;
-        let text = format!(
-            "NAME   = \"guest-disk\"\nTYPE   = \"OS\"\nFORMAT = \"qcow2\"\nPATH   = \"{}\"\n",
-            disk.display()
-        );
+        let text =
+            format!("NAME   = \"guest-disk\"\nTYPE   = \"OS\"\nFORMAT = \"qcow2\"\nPATH   = \"{}\"\n", disk.display());
         let file = self.file("guest-disk.tmpl", &text)?;
         let image = id_in(&self.one("oneimage", &["create", &file, "-d", "default"])?)?;
         self.image_ready(image)?;
@@ -160,18 +124,17 @@ impl Demo {
         let preset = fs::read_to_string(&preset).with_context(|| preset.display().to_string())?;
         let text = adjusted(&preset, &self.guest, datastore)?;
         let file = self.file("guest.tmpl", &text)?;
-        self.one("onetemplate", &["create", &file])?;
-        Ok(())
+        let template = id_in(&self.one("onetemplate", &["create", &file])?)?;
+        Ok((template, datastore))
     }
 
-    /// The VM, booted; its id and the datastore's.
-    fn vm(&mut self) -> Result<(i64, String)> {
+    /// The VM, booted and configured for backups; its id.
+    fn vm(&mut self, template: i64) -> Result<i64> {
         heading("The VM");
         let started = Instant::now();
-        let vm = id_in(&self.one(
-            "onetemplate",
-            &["instantiate", "0", "--name", "guest", "--wait"],
-        )?)?;
+        let template = template.to_string();
+        let order = ["instantiate", &template, "--name", "guest", "--wait"];
+        let vm = id_in(&self.one("onetemplate", &order)?)?;
         let console = self.boot(vm)?;
         if console.markers.get("vda").map(String::as_str) != Some(MARKER) {
             bail!("the guest does not see its marker: {console:?}");
@@ -181,32 +144,13 @@ impl Demo {
                     FS_FREEZE       = \"AGENT\",\n  BACKUP_VOLATILE = \"NO\" ]\n";
         let file = self.file("backup.conf", text)?;
         self.one("onevm", &["updateconf", &vm.to_string(), &file])?;
-        let pool = self.one.list("onedatastore")?;
-        let datastore = pool
-            .find_all("DATASTORE")
-            .into_iter()
-            .find(|store| store.text("NAME") == "backups");
-        Ok((
-            vm,
-            datastore
-                .context("the backup datastore has gone")?
-                .text("ID")
-                .to_owned(),
-        ))
+        Ok(vm)
     }
 
     /// A full backup, a write, an increment; the backup image's id.
-    fn backups(&mut self, vm: i64, datastore: &str) -> Result<i64> {
-        let id = vm.to_string();
-        let order = [
-            "backup",
-            &id,
-            "-d",
-            datastore,
-            "--schedule",
-            "now",
-            "--wait",
-        ];
+    fn backups(&mut self, vm: i64, datastore: i64) -> Result<i64> {
+        let (id, datastore) = (vm.to_string(), datastore.to_string());
+        let order = ["backup", &id, "-d", &datastore, "--schedule", "now", "--wait"];
         heading("The first backup: the whole disk");
         let started = Instant::now();
         self.one("onevm", &order)?;
@@ -220,10 +164,7 @@ impl Demo {
         let domain = format!("one-{vm}");
         let digest = guest::exec_ok(&self.libvirtd.uri(), &domain, &script)?;
         print!("{digest}");
-        fs::write(
-            self.dir.join("data.sha256"),
-            digest.split(' ').next().unwrap_or_default(),
-        )?;
+        fs::write(self.dir.join("data.sha256"), digest.split(' ').next().unwrap_or_default())?;
 
         heading("The second backup: what changed");
         let started = Instant::now();
@@ -233,9 +174,7 @@ impl Demo {
         self.one("oneimage", &["show", &image.to_string()])?;
         let document = self.one.show("oneimage", image)?;
         let sizes = document.texts("BACKUP_INCREMENTS/INCREMENT/SIZE");
-        let [full, increment] = sizes[..] else {
-            bail!("expected two restore points, image {image} has {sizes:?}")
-        };
+        let [full, increment] = sizes[..] else { bail!("expected two restore points, image {image} has {sizes:?}") };
         println!(
             "\nThe disk has {DISK_MIB} MiB. The first backup stored {full} MB. The guest then wrote {WRITTEN_MIB} MiB; \
              the increment read and stored {increment} MB."
@@ -248,22 +187,14 @@ impl Demo {
         heading("What stock restic says");
         let found = Repository::find(self.one.state(), PASSWORD)?;
         if found.is_empty() {
-            bail!(
-                "there is no restic repository below {}",
-                self.one.state().display()
-            );
+            bail!("there is no restic repository below {}", self.one.state().display());
         }
         let started = Instant::now();
         for repository in found {
             for arguments in [&["check", "--read-data"][..], &["snapshots"]] {
                 let mut restic = Command::new("restic");
-                restic
-                    .args(["--no-cache", "-r"])
-                    .arg(&repository.path)
-                    .args(arguments);
-                restic
-                    .env("RESTIC_PASSWORD", PASSWORD)
-                    .env_remove("RESTIC_REPOSITORY");
+                restic.args(["--no-cache", "-r"]).arg(&repository.path).args(arguments);
+                restic.env("RESTIC_PASSWORD", PASSWORD).env_remove("RESTIC_REPOSITORY");
                 shown(&mut restic)?;
             }
         }
@@ -275,49 +206,23 @@ impl Demo {
     fn restore(&mut self, image: i64) -> Result<()> {
         heading("Restore");
         let started = Instant::now();
-        let said = self.one(
-            "oneimage",
-            &[
-                "restore",
-                &image.to_string(),
-                "-d",
-                "default",
-                "--name",
-                "restored",
-                "--wait",
-            ],
-        )?;
-        let template = labelled(&said, "Template")?
-            .first()
-            .copied()
-            .context("no template id")?;
+        let said =
+            self.one("oneimage", &["restore", &image.to_string(), "-d", "default", "--name", "restored", "--wait"])?;
+        let template = labelled(&said, "Template")?.first().copied().context("no template id")?;
         for image in labelled(&said, "Images")? {
             self.image_ready(image)?;
         }
         self.step("restored", started);
         let started = Instant::now();
-        let vm = id_in(&self.one(
-            "onetemplate",
-            &[
-                "instantiate",
-                &template.to_string(),
-                "--name",
-                "restored-guest",
-                "--wait",
-            ],
-        )?)?;
+        let vm = id_in(
+            &self.one("onetemplate", &["instantiate", &template.to_string(), "--name", "restored-guest", "--wait"])?,
+        )?;
         let console = self.boot(vm)?;
         self.step("restored VM made and booted", started);
         let expected = fs::read_to_string(self.dir.join("data.sha256"))?;
-        let found = console
-            .digests
-            .get(&("vda".to_owned(), "data".to_owned()))
-            .cloned()
-            .unwrap_or_default();
+        let found = console.digests.get(&("vda".to_owned(), "data".to_owned())).cloned().unwrap_or_default();
         if console.markers.get("vda").map(String::as_str) != Some(MARKER) || found != expected {
-            bail!(
-                "the restored guest's disk differs: data should be {expected}; it said {console:?}"
-            );
+            bail!("the restored guest's disk differs: data should be {expected}; it said {console:?}");
         }
         println!(
             "\nThe restored guest sees the marker {MARKER:?} and the {WRITTEN_MIB} MiB written before the second backup, bit for bit."
@@ -352,18 +257,9 @@ impl Demo {
 
     fn look_around(&self) -> Result<()> {
         println!("\nIn another terminal:\n");
-        println!(
-            "  export ONE_AUTH={}",
-            self.one.state().join(".one/one_auth").display()
-        );
+        println!("  export ONE_AUTH={}", self.one.state().join(".one/one_auth").display());
         println!("  export ONE_XMLRPC={}", self.one.endpoint()?);
-        println!(
-            "  export PATH=$PATH:{}",
-            place::binary("oned")?
-                .parent()
-                .unwrap_or(Path::new("."))
-                .display()
-        );
+        println!("  export PATH=$PATH:{}", place::binary("oned")?.parent().unwrap_or(Path::new(".")).display());
         println!("  onevm list");
         println!("  virsh -c '{}' list", self.libvirtd.uri());
         println!("\nPress Enter to end.");
@@ -381,19 +277,9 @@ impl Demo {
         let path = self.dir.join(name);
         fs::write(&path, text)?;
         println!("\n$ cat {}", path.display());
-        for line in text
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty())
-        {
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let secret = line.starts_with("RESTIC_PASSWORD");
-            println!(
-                "{}",
-                if secret {
-                    "RESTIC_PASSWORD = \"***\""
-                } else {
-                    line
-                }
-            );
+            println!("{}", if secret { "RESTIC_PASSWORD = \"***\"" } else { line });
         }
         Ok(path.to_string_lossy().into_owned())
     }
@@ -420,10 +306,7 @@ impl Demo {
             let document = xml::parse(self.one.call("one.image.info", &[image.into()])?.text()?)?;
             match document.number("STATE")? {
                 1 | 2 => Ok(Some(())),
-                5 => bail!(
-                    "image {image} is in ERROR: {}",
-                    document.text("TEMPLATE/ERROR")
-                ),
+                5 => bail!("image {image} is in ERROR: {}", document.text("TEMPLATE/ERROR")),
                 _ => Ok(None),
             }
         })

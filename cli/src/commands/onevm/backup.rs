@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
+use one_core::lifecycle::LcmState;
 
 use super::datastore_id;
 use super::reach::reason;
@@ -33,11 +34,14 @@ pub struct Options {
 
 pub fn run(client: &Client, options: &Options) -> Result<()> {
     // A list would be read as a name that is not found; say what is wrong instead.
-    if options.id.split([',', '.']).all(|word| !word.is_empty() && word.parse::<u32>().is_ok()) && options.id.contains(',') {
+    if options.id.split([',', '.']).all(|word| !word.is_empty() && word.parse::<u32>().is_ok())
+        && options.id.contains(',')
+    {
         bail!("one VM at a time can be backed up by this command; a backup job takes several");
     }
     let plan = options.schedule.plan(chrono::Local::now())?;
-    let now_or_unplanned = options.schedule.schedule.as_deref().is_none_or(|when| when.trim().eq_ignore_ascii_case("now"));
+    let now_or_unplanned =
+        options.schedule.schedule.as_deref().is_none_or(|when| when.trim().eq_ignore_ascii_case("now"));
     if options.wait.wait && !now_or_unplanned {
         bail!("--wait goes with a backup that starts at once: leave --schedule out, or say --schedule now");
     }
@@ -86,7 +90,10 @@ impl Backups {
         let new_image = self.ids.iter().copied().filter(|id| !before.ids.contains(id)).max();
         match new_image {
             Some(image) => Some(Point { image, increment: (image == self.chain).then_some(self.increment) }),
-            None if self.increment >= 0 && self.chain >= 0 && (self.chain, self.increment) != (before.chain, before.increment) => {
+            None if self.increment >= 0
+                && self.chain >= 0
+                && (self.chain, self.increment) != (before.chain, before.increment) =>
+            {
                 Some(Point { image: self.chain, increment: Some(self.increment) })
             }
             None => None,
@@ -138,8 +145,7 @@ fn wait(client: &Client, id: i64, before: &Backups, schedule: Option<i64>, optio
 }
 
 fn in_backup(vm: &Element) -> bool {
-    let lcm = vm.int_at("LCM_STATE");
-    vm.int_at("STATE") == Some(states::VM_ACTIVE) && (lcm == Some(states::LCM_BACKUP) || lcm == Some(states::LCM_BACKUP_POWEROFF))
+    matches!(states::lcm(vm), Some(LcmState::Backup | LcmState::BackupPoweroff))
 }
 
 /// Has the scheduled action been taken up? One that is gone ran, too.

@@ -1,6 +1,7 @@
 //! Waiting until a VM is in the state that an action leads to.
 
 use anyhow::{Result, bail};
+use one_core::lifecycle::{LcmState, VmState};
 
 use crate::objects::VM;
 use crate::states;
@@ -23,19 +24,18 @@ pub enum Goal {
 
 impl Goal {
     fn reached(self, vm: &Element) -> bool {
-        let state = vm.int_at("STATE");
         match self {
-            Self::Running => state == Some(states::VM_ACTIVE) && vm.int_at("LCM_STATE") == Some(states::LCM_RUNNING),
-            Self::Held => state == Some(states::VM_HOLD),
-            Self::PowerOff => state == Some(states::VM_POWEROFF),
-            Self::Gone => state == Some(states::VM_DONE),
+            Self::Running => states::lcm(vm) == Some(LcmState::Running),
+            Self::Held => states::vm(vm) == Some(VmState::Hold),
+            Self::PowerOff => states::vm(vm) == Some(VmState::Poweroff),
+            Self::Gone => states::vm(vm) == Some(VmState::Done),
         }
     }
 
     /// States from which the goal is out of reach: a VM that is gone, and one that came back to RUNNING when it was told
     /// to go (the guest ignored the request).
     fn lost(self, vm: &Element, left_running: bool) -> bool {
-        let gone = vm.int_at("STATE") == Some(states::VM_DONE);
+        let gone = states::vm(vm) == Some(VmState::Done);
         let back = left_running && Self::Running.reached(vm);
         match self {
             Self::Running | Self::Held => gone,

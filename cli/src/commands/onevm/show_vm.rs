@@ -1,6 +1,7 @@
 //! `onevm show`.
 
 use anyhow::Result;
+use one_core::lifecycle::VmState;
 
 use super::last_record;
 use crate::objects::{CLUSTER, VM};
@@ -16,8 +17,15 @@ const LABEL_WIDTH: usize = 20;
 
 /// Keys of BACKUP_CONFIG that the daemon sets itself.
 const CORE_KEYS: [&str; 9] = [
-    "INCREMENTAL_BACKUP_ID", "LAST_INCREMENT_ID", "BACKUP_JOB_ID", "LAST_DATASTORE_ID", "LAST_BACKUP_ID", "LAST_BACKUP_SIZE",
-    "LAST_BACKUP_FORMAT", "LAST_BRIDGE", "ACTIVE_FLATTEN",
+    "INCREMENTAL_BACKUP_ID",
+    "LAST_INCREMENT_ID",
+    "BACKUP_JOB_ID",
+    "LAST_DATASTORE_ID",
+    "LAST_BACKUP_ID",
+    "LAST_BACKUP_SIZE",
+    "LAST_BACKUP_FORMAT",
+    "LAST_BRIDGE",
+    "ACTIVE_FLATTEN",
 ];
 
 /// Sections of TEMPLATE that `updateconf` replaces.
@@ -54,7 +62,9 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()
 pub fn present_configuration(vm: &Element) -> String {
     let mut shown = Element { name: "T".to_owned(), ..Element::default() };
     if let Some(template) = vm.at("TEMPLATE") {
-        shown.children.extend(template.children.iter().filter(|part| CONFIGURATION.contains(&part.name.as_str())).cloned());
+        shown
+            .children
+            .extend(template.children.iter().filter(|part| CONFIGURATION.contains(&part.name.as_str())).cloned());
     }
     if let Some(mut backup) = vm.at("BACKUPS/BACKUP_CONFIG").cloned() {
         backup.children.retain(|key| !CORE_KEYS.contains(&key.name.as_str()));
@@ -72,7 +82,7 @@ fn information(page: &mut Page, vm: &Element, cluster_id: Option<i64>, cluster: 
         .line("USER", vm.text_at("UNAME"))
         .line("GROUP", vm.text_at("GNAME"))
         .line("STATE", states::vm_state(vm));
-    if vm.int_at("STATE") == Some(states::VM_ACTIVE) {
+    if states::vm(vm) == Some(VmState::Active) {
         page.line("LCM_STATE", states::vm_lcm_state(vm));
     }
     page.line("LOCK", lock(vm)).line("RESCHED", yes_no(vm.text_at("RESCHED")));
@@ -110,14 +120,27 @@ fn disks(page: &mut Page, template: &Element) {
     let row = |disk: &Element| {
         let size = disk.int_at("SIZE").map_or("-".to_owned(), |size| format!("-/{}", units::mib(size)));
         let text = |name| or_dash(disk.text_at(name));
-        vec![text("DISK_ID"), text("DATASTORE"), text("TARGET"), text("IMAGE"), size, disk.text_at("TYPE").to_lowercase(), text("SAVE")]
+        vec![
+            text("DISK_ID"),
+            text("DATASTORE"),
+            text("TARGET"),
+            text("IMAGE"),
+            size,
+            disk.text_at("TYPE").to_lowercase(),
+            text("SAVE"),
+        ]
     };
     let rows: Vec<_> = template.all("DISK").map(row).collect();
     if rows.is_empty() {
         return;
     }
     let titles = [
-        ("ID", 3, false), ("DATASTORE", 10, true), ("TARGET", 6, true), ("IMAGE", 35, true), ("SIZE", 11, true), ("TYPE", 4, true),
+        ("ID", 3, false),
+        ("DATASTORE", 10, true),
+        ("TARGET", 6, true),
+        ("IMAGE", 35, true),
+        ("SIZE", 11, true),
+        ("TYPE", 4, true),
         ("SAVE", 4, false),
     ];
     page.header("VM DISKS").table(&titles, &rows);
@@ -130,7 +153,8 @@ fn nics(page: &mut Page, template: &Element) {
     };
     let rows: Vec<_> = template.all("NIC").chain(template.all("NIC_ALIAS")).map(row).collect();
     if !rows.is_empty() {
-        let titles = [("ID", 3, false), ("NETWORK", 20, true), ("BRIDGE", 12, true), ("IP", 15, true), ("MAC", 17, true)];
+        let titles =
+            [("ID", 3, false), ("NETWORK", 20, true), ("BRIDGE", 12, true), ("IP", 15, true), ("MAC", 17, true)];
         page.header("VM NICS").table(&titles, &rows);
     }
 }
@@ -142,7 +166,8 @@ fn security(page: &mut Page, template: &Element) {
     };
     let rows: Vec<_> = template.all("SECURITY_GROUP_RULE").map(row).collect();
     if !rows.is_empty() {
-        let titles = [("ID", 3, false), ("NAME", 15, true), ("TYPE", 8, true), ("PROTOCOL", 8, true), ("RANGE", 5, true)];
+        let titles =
+            [("ID", 3, false), ("NAME", 15, true), ("TYPE", 8, true), ("PROTOCOL", 8, true), ("RANGE", 5, true)];
         page.header("SECURITY").table(&titles, &rows);
     }
 }
@@ -150,11 +175,17 @@ fn security(page: &mut Page, template: &Element) {
 fn snapshots(page: &mut Page, template: &Element) {
     let row = |snapshot: &Element| {
         let text = |name| or_dash(snapshot.text_at(name));
-        vec![text("SNAPSHOT_ID"), units::time(snapshot.int_at("TIME").unwrap_or(0)), text("NAME"), text("HYPERVISOR_ID")]
+        vec![
+            text("SNAPSHOT_ID"),
+            units::time(snapshot.int_at("TIME").unwrap_or(0)),
+            text("NAME"),
+            text("HYPERVISOR_ID"),
+        ]
     };
     let rows: Vec<_> = template.all("SNAPSHOT").map(row).collect();
     if !rows.is_empty() {
-        page.header("SNAPSHOTS").table(&[("ID", 3, false), ("TIME", 14, true), ("NAME", 15, true), ("HYPERVISOR_ID", 13, true)], &rows);
+        page.header("SNAPSHOTS")
+            .table(&[("ID", 3, false), ("TIME", 14, true), ("NAME", 15, true), ("HYPERVISOR_ID", 13, true)], &rows);
     }
 }
 
@@ -176,11 +207,19 @@ fn history(page: &mut Page, vm: &Element) {
             units::hours(prolog),
         ]
     };
-    let rows: Vec<_> = vm.at("HISTORY_RECORDS").into_iter().flat_map(|records| records.all("HISTORY")).map(row).collect();
+    let rows: Vec<_> =
+        vm.at("HISTORY_RECORDS").into_iter().flat_map(|records| records.all("HISTORY")).map(row).collect();
     if !rows.is_empty() {
         let titles = [
-            ("SEQ", 3, false), ("UID", 4, true), ("REQ", 5, true), ("HOST", 12, true), ("ACTION", 12, true), ("DS", 4, false),
-            ("START", 14, false), ("TIME", 11, false), ("PROLOG", 9, false),
+            ("SEQ", 3, false),
+            ("UID", 4, true),
+            ("REQ", 5, true),
+            ("HOST", 12, true),
+            ("ACTION", 12, true),
+            ("DS", 4, false),
+            ("START", 14, false),
+            ("TIME", 11, false),
+            ("PROLOG", 9, false),
         ];
         page.header("VIRTUAL MACHINE HISTORY").table(&titles, &rows);
     }
@@ -212,6 +251,9 @@ mod tests {
             "<VM><TEMPLATE><CPU>1</CPU><OS><ARCH>x86_64</ARCH></OS></TEMPLATE><BACKUPS><BACKUP_CONFIG><KEEP_LAST>4</KEEP_LAST><LAST_INCREMENT_ID>1</LAST_INCREMENT_ID><MODE>FULL</MODE></BACKUP_CONFIG></BACKUPS></VM>",
         )
         .unwrap();
-        assert_eq!(present_configuration(&vm), "BACKUP_CONFIG=[\n  KEEP_LAST=\"4\",\n  MODE=\"FULL\" ]\nOS=[\n  ARCH=\"x86_64\" ]\n");
+        assert_eq!(
+            present_configuration(&vm),
+            "BACKUP_CONFIG=[\n  KEEP_LAST=\"4\",\n  MODE=\"FULL\" ]\nOS=[\n  ARCH=\"x86_64\" ]\n"
+        );
     }
 }

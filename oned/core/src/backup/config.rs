@@ -159,7 +159,8 @@ impl Default for BackupConfig {
 }
 
 impl BackupConfig {
-    /// Reads what [`Self::to_vector`] wrote, the daemon's keys included. Never use it on what a user sent: [`Self::for_new_vm`].
+    /// Reads what [`Self::to_vector`] wrote, the daemon's keys included. Never use it on what a user sent:
+    /// [`Self::for_new_vm`].
     ///
     /// Bad values fall back: numbers to −1, words to their default, ids in DISK_IDS are dropped.
     pub fn from_vector(stored: &Vector) -> Self {
@@ -197,17 +198,28 @@ impl BackupConfig {
 
     /// What `one.vm.updateconf` does with the BACKUP_CONFIG in its text (call it only when there is one).
     ///
-    /// `replace`: keys not given get their defaults; else only keys given change. Keys of the daemon are ignored. A changed MODE,
-    /// DISK_IDS or BACKUP_VOLATILE resets the chain pointers. Refused (INTERNAL): MODE=INCREMENT for a VM that cannot do
-    /// increments; DISK_IDS with a disk that cannot be backed up; INTERACTIVE with INCREMENT_MODE=SNAPSHOT. A refusal changes
-    /// nothing.
+    /// `replace`: keys not given get their defaults; else only keys given change. Keys of the daemon are ignored. A
+    /// changed MODE, DISK_IDS or BACKUP_VOLATILE resets the chain pointers. Refused (INTERNAL): MODE=INCREMENT for a
+    /// VM that cannot do increments; DISK_IDS with a disk that cannot be backed up; INTERACTIVE with
+    /// INCREMENT_MODE=SNAPSHOT. A refusal changes nothing.
     pub fn update(&mut self, given: &Vector, replace: bool, disks: &Disks) -> Result<(), Refusal> {
         if !replace && !USER_KEYS.iter().any(|key| given.get(key).is_some()) {
             return Ok(());
         }
+        self.change(given, replace, true, disks)
+    }
+
+    /// What a backup job does just before it backs the VM up: [`Self::update`] by append, but a VM that cannot do the
+    /// increments that the job asks for gets MODE=FULL instead of a refusal, as a new VM would: better a full backup
+    /// than none.
+    pub fn update_from_job(&mut self, given: &Vector, disks: &Disks) -> Result<(), Refusal> {
+        self.change(given, false, false, disks)
+    }
+
+    fn change(&mut self, given: &Vector, replace: bool, strict: bool, disks: &Disks) -> Result<(), Refusal> {
         let mut next = self.clone();
         next.apply(given, replace, disks)?;
-        if given.get("MODE").is_some() && next.mode == Mode::Increment {
+        if strict && given.get("MODE").is_some() && next.mode == Mode::Increment {
             disks.can_increment(&next)?;
         }
         next.settle(disks);
@@ -219,8 +231,9 @@ impl BackupConfig {
         Ok(())
     }
 
-    /// Applies what is known of the VM now: one that can no longer do increments gets MODE=FULL, loses its chain pointers and
-    /// INCREMENT_MODE; one that can has an INCREMENT_MODE. To be called after disks or snapshots changed.
+    /// Applies what is known of the VM now: one that can no longer do increments gets MODE=FULL, loses its chain
+    /// pointers and INCREMENT_MODE; one that can has an INCREMENT_MODE. To be called after disks or snapshots
+    /// changed.
     pub fn settle(&mut self, disks: &Disks) {
         if disks.can_increment(self).is_ok() {
             self.increment_mode = Some(self.increment_mode.unwrap_or_default());

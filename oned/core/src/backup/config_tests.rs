@@ -142,6 +142,15 @@ fn a_vm_that_can_no_longer_do_increments_loses_mode_and_chain_at_the_next_change
 }
 
 #[test]
+fn a_job_that_wants_increments_gets_fulls_of_a_vm_that_cannot_do_them() {
+    let mut config = BackupConfig::default();
+    config.update_from_job(&vector("MODE=INCREMENT;KEEP_LAST=2"), &raw()).unwrap();
+    assert_eq!((config.mode, config.keep(), config.increment_mode), (Mode::Full, 2, None));
+    config.update_from_job(&vector("MODE=INCREMENT"), &qcow2()).unwrap();
+    assert_eq!((config.mode, config.keep()), (Mode::Increment, 2));
+}
+
+#[test]
 fn disk_ids_must_name_disks_that_can_be_backed_up() {
     for (given, sentence) in [
         ("DISK_IDS=0,7", "Invalid DISK_IDS, disk 7 cannot be backed up"),

@@ -37,7 +37,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Reads a DISK vector of the system template. `None` without a DISK_ID. `has_snapshots` is false: templates do not say.
+    /// Reads a DISK vector of the system template. `None` without a DISK_ID. `has_snapshots` is false: templates do
+    /// not say.
     pub fn from_vector(disk: &Vector) -> Option<Self> {
         let format = disk.get("FORMAT").or_else(|| disk.get("DRIVER")).unwrap_or("");
         Some(Self {
@@ -101,7 +102,8 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Reads the DISK and SNAPSHOT vectors of the system template; `with_snapshots` names the disks that have disk snapshots.
+    /// Reads the DISK and SNAPSHOT vectors of the system template; `with_snapshots` names the disks that have disk
+    /// snapshots.
     pub fn from_template(template: &Template, with_snapshots: &[i64]) -> Self {
         let mut list: Vec<Disk> = template.vectors("DISK").filter_map(Disk::from_vector).collect();
         for disk in &mut list {
@@ -135,9 +137,10 @@ impl Disks {
 
     /// Can the VM do increments under `config`?
     ///
-    /// All disks of the backup must be qcow2, because only qcow2 keeps a dirty bitmap over a restart; neither they nor the VM
-    /// may have snapshots, because a bitmap does not cover what a revert brings back. Upstream's 7.x takes raw files in SNAPSHOT
-    /// mode as well; this daemon always tracks by bitmap, whatever INCREMENT_MODE says, and so does not.
+    /// All disks of the backup must be qcow2, because only qcow2 keeps a dirty bitmap over a restart; neither they
+    /// nor the VM may have snapshots, because a bitmap does not cover what a revert brings back. Upstream's 7.x takes
+    /// raw files in SNAPSHOT mode as well; this daemon always tracks by bitmap, whatever INCREMENT_MODE says, and so
+    /// does not.
     pub fn can_increment(&self, config: &BackupConfig) -> Result<(), IncrementObstacle> {
         if self.system_snapshots {
             return Err(IncrementObstacle::SystemSnapshots);

@@ -81,7 +81,8 @@ pub enum PlanKind {
         parent_increment: i64,
         /// Its restore point, opaque.
         parent_point: String,
-        /// The checkpoint to read changes since; `None` when it is lost: then all is read and only differences are stored.
+        /// The checkpoint to read changes since; `None` when it is lost: then all is read and only differences are
+        /// stored.
         since_checkpoint: Option<String>,
     },
 }

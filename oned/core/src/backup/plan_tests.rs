@@ -6,7 +6,8 @@ fn disk(id: i64, kind: DiskKind) -> Disk {
 }
 
 fn disks() -> Disks {
-    let list = vec![disk(1, DiskKind::Volatile), disk(0, DiskKind::Image), disk(2, DiskKind::Swap), disk(3, DiskKind::Cdrom)];
+    let list =
+        vec![disk(1, DiskKind::Volatile), disk(0, DiskKind::Image), disk(2, DiskKind::Swap), disk(3, DiskKind::Cdrom)];
     Disks { list, system_snapshots: false }
 }
 

@@ -3,12 +3,12 @@
 //! What it is: the rules by which a stored VM description becomes a template that can be instantiated beside the VM it
 //! came from. What it is not: the creation of images and templates.
 //!
-//! Invariants: a restored template never names the VM, host, address or image it came from, but for what the tables below
-//! keep on purpose; it parses again; the daemon's BACKUP_CONFIG keys are never in it.
+//! Invariants: a restored template never names the VM, host, address or image it came from, but for what the tables
+//! below keep on purpose; it parses again; the daemon's BACKUP_CONFIG keys are never in it.
 //!
-//! Where OpenNebula differs: DEV_PREFIX is kept (guests did not boot without it), OS/UUID is dropped (two VMs with one UUID
-//! collide), NIC_ALIAS goes with NO_NIC and its PARENT follows the renumbered NIC, the user's keys of BACKUP_CONFIG come
-//! back, and a disk that USER_TEMPLATE pretends to add is ignored.
+//! Where OpenNebula differs: DEV_PREFIX is kept (guests did not boot without it), OS/UUID is dropped (two VMs with
+//! one UUID collide), NIC_ALIAS goes with NO_NIC and its PARENT follows the renumbered NIC, the user's keys of
+//! BACKUP_CONFIG come back, and a disk that USER_TEMPLATE pretends to add is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,8 @@ mod path;
 
 pub use path::{BackupPath, BackupPathError, ChainLink};
 
-/// Keys that only make sense for the VM that was: all that an image or the daemon wrote into a DISK. DEV_PREFIX is not here.
+/// Keys that only make sense for the VM that was: all that an image or the daemon wrote into a DISK. DEV_PREFIX is
+/// not here.
 const DISK: [&str; 26] = [
     "ALLOW_ORPHANS",
     "CLONE",
@@ -107,8 +108,8 @@ const TOP: [&str; 16] = [
     "VMID",
 ];
 
-/// Attributes of the daemon's own making, never taken from USER_TEMPLATE: there they had no effect on the VM that was saved,
-/// and must not get one now.
+/// Attributes of the daemon's own making, never taken from USER_TEMPLATE: there they had no effect on the VM that was
+/// saved, and must not get one now.
 const SYSTEM_ONLY: [&str; 5] = ["DISK", "NIC", "NIC_ALIAS", "PCI", "CONTEXT"];
 
 /// Options of `one.image.restore`.
@@ -179,13 +180,13 @@ pub fn disk_image_template(base: &str, disk: i64, path: &BackupPath, dev_prefix:
 
 /// The template of the restored VM.
 ///
-/// `vm_template` and `user_template` are TEMPLATE and USER_TEMPLATE at backup time, `backup_config` the VM's BACKUP_CONFIG
-/// then, `images` the new image of each backed-up disk. NAME is set from the options; without one there the caller sets it to
-/// [`RestoreOptions::base_name`].
+/// `vm_template` and `user_template` are TEMPLATE and USER_TEMPLATE at backup time, `backup_config` the VM's
+/// BACKUP_CONFIG then, `images` the new image of each backed-up disk. NAME is set from the options; without one there
+/// the caller sets it to [`RestoreOptions::base_name`].
 ///
-/// Disks: a backed-up one refers to its new image; volatile and swap disks outside the backup keep TYPE and SIZE and start
-/// empty; a CD keeps its image. A disk from an image that is not in `images` (left out by DISK_IDS) is dropped: keeping
-/// it would attach the image that the first VM may still be writing to.
+/// Disks: a backed-up one refers to its new image; volatile and swap disks outside the backup keep TYPE and SIZE and
+/// start empty; a CD keeps its image. A disk from an image that is not in `images` (left out by DISK_IDS) is dropped:
+/// keeping it would attach the image that the first VM may still be writing to.
 pub fn restore_template(
     vm_template: &Template,
     user_template: &Template,

@@ -56,7 +56,11 @@ fn each_row_of_the_table_loses_its_keys_and_keeps_the_rest() {
         ("CLONING_TEMPLATE_ID=3\nIMPORTED=YES\nDEPLOY_ID=one-0\nERROR=e\nNAME=old\n".into(), "", ""),
         ("LOGO=\"\"\nMEMORY=128\n".into(), "NAME=new\n", "MEMORY=128\nNAME=new\n"),
         ("VMID=0\nTEMPLATE_ID=0\nTM_MAD_SYSTEM=ssh\nAUTOMATIC_REQUIREMENTS=a\n".into(), "", ""),
-        ("FEATURES=[ACPI=yes]\nRAW=[TYPE=kvm,DATA=\"<a b=\\\"c\\\"/>\"]\n".into(), "", "FEATURES=[ACPI=yes]\nRAW=[TYPE=kvm,DATA=\"<a b=\\\"c\\\"/>\"]\n"),
+        (
+            "FEATURES=[ACPI=yes]\nRAW=[TYPE=kvm,DATA=\"<a b=\\\"c\\\"/>\"]\n".into(),
+            "",
+            "FEATURES=[ACPI=yes]\nRAW=[TYPE=kvm,DATA=\"<a b=\\\"c\\\"/>\"]\n",
+        ),
     ];
     for (section, given, expected) in rows {
         assert_eq!(restored(&section, given), canonical(expected), "{section}{given}");
@@ -126,7 +130,8 @@ fn a_restored_template_parses_again_and_holds_none_of_the_stripped_keys() {
          CONTEXT=[DISK_ID=1,ETH0_IP=\"192.168.0.1\",START_SCRIPT=\"echo \\\"it's [odd], = # \\\"\n exit\"]\n\
          OS=[UUID=\"a-b\",ARCH=x86_64]\nRAW=[DATA=\"<q a='\\\"'/> ,]\"]\n",
     );
-    let user = template("DESCRIPTION=\"say \\\"hi\\\" # not a comment = [x]\"\nLABELS=\"a,b\"\nERROR=\"Fri : failed\"\n");
+    let user =
+        template("DESCRIPTION=\"say \\\"hi\\\" # not a comment = [x]\"\nLABELS=\"a,b\"\nERROR=\"Fri : failed\"\n");
     let images = BTreeMap::from([(0, 2)]);
     let restored = restore_template(&system, &user, None, &options("NAME=\"0-6968545c\"\nNO_IP=YES\n"), &images);
     let again = Template::parse(&restored.to_text()).unwrap();
@@ -159,7 +164,8 @@ fn options_are_read_and_bad_numbers_refused() {
 fn names_and_image_templates_are_those_users_know() {
     assert_eq!(RestoreOptions::default().base_name(0, "6968545c"), "0-6968545c");
     assert_eq!(options("NAME=mine\n").base_name(0, "6968545c"), "mine");
-    let path: BackupPath = "restic://100/5/0:25f4b298,1:6968545c//var/lib/one/datastores/0/0/backup/disk.1.1".parse().unwrap();
+    let path: BackupPath =
+        "restic://100/5/0:25f4b298,1:6968545c//var/lib/one/datastores/0/0/backup/disk.1.1".parse().unwrap();
     let image = disk_image_template("0-6968545c", 1, &path, Some("vd"));
     let expected = format!(
         "NAME=\"0-6968545c-disk-1\"\nTYPE=DATABLOCK\nPATH=\"{path}\"\nFROM_BACKUP_DS=100\nDEV_PREFIX=vd\nBACKUP_JOB_ID=5\n"

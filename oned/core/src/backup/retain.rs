@@ -25,7 +25,8 @@ pub struct Flatten {
     pub new_full: i64,
 }
 
-/// How to shorten a chain of these increments so that `keep_last` are left; `None` when it is short enough or all are kept.
+/// How to shorten a chain of these increments so that `keep_last` are left; `None` when it is short enough or all are
+/// kept.
 pub fn flatten(increments: &[i64], keep_last: i64) -> Option<Flatten> {
     let mut ids = increments.to_vec();
     ids.sort_unstable();

@@ -21,6 +21,7 @@ mod cluster;
 mod datastore;
 mod host;
 mod image;
+pub mod read;
 mod template;
 mod user;
 mod vm;

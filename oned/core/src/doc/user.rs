@@ -1,4 +1,5 @@
-//! `USER`, `GROUP`, their pools and quotas (`one.user.info`, `one.userpool.info`, `one.group.info`, `one.grouppool.info`).
+//! `USER`, `GROUP`, their pools and quotas (`one.user.info`, `one.userpool.info`, `one.group.info`,
+//! `one.grouppool.info`).
 
 use super::writer::Writer;
 use crate::template::Template;

@@ -37,13 +37,13 @@ pub struct VmView {
     pub etime: i64,
     /// Name at the hypervisor (`one-7`), empty before the first boot.
     pub deploy_id: String,
-    /// Monitoring values as scalars (`CPU`, `MEMORY` in KiB, `NETRX`, `TIMESTAMP` …) and `DISK_SIZE` vectors {ID, SIZE}. Names
-    /// that the schema does not know and values that are no decimals are left out.
+    /// Monitoring values as scalars (`CPU`, `MEMORY` in KiB, `NETRX`, `TIMESTAMP` …) and `DISK_SIZE` vectors {ID,
+    /// SIZE}. Names that the schema does not know and values that are no decimals are left out.
     pub monitoring: Template,
     /// Scheduled actions: ids go into SCHED_ACTIONS, the full ones to the end of TEMPLATE.
     pub sched_actions: Vec<ScheduledAction>,
-    /// The system part of the template. VMID and TM_MAD_SYSTEM are added when absent (the schema demands both); scheduled
-    /// actions and BACKUP_CONFIG in it are ignored, they have fields of their own.
+    /// The system part of the template. VMID and TM_MAD_SYSTEM are added when absent (the schema demands both);
+    /// scheduled actions and BACKUP_CONFIG in it are ignored, they have fields of their own.
     pub template: Template,
     /// The user's part of the template.
     pub user_template: Template,
@@ -147,7 +147,8 @@ pub struct DiskSnapshotsView {
     pub snapshots: Vec<SnapshotView>,
 }
 
-/// MONITORING elements of the schema, in its order (which is that of ASCII). TIMESTAMP and ID are integers, all others decimals.
+/// MONITORING elements of the schema, in its order (which is that of ASCII). TIMESTAMP and ID are integers, all
+/// others decimals.
 const MONITORED: [&str; 10] =
     ["CPU", "DISKRDBYTES", "DISKRDIOPS", "DISKWRBYTES", "DISKWRIOPS", "ID", "MEMORY", "NETRX", "NETTX", "TIMESTAMP"];
 /// What may follow such a name.
@@ -157,9 +158,8 @@ const MONITORED_SUFFIXES: [&str; 4] = ["", "_BW", "_FORECAST", "_BW_FORECAST"];
 const SHORT_DISK: [&str; 9] =
     ["CLUSTER_ID", "DATASTORE", "DATASTORE_ID", "DISK_ID", "DISK_TYPE", "IMAGE", "IMAGE_ID", "SIZE", "TARGET"];
 /// Keys of NIC in the short form: what address columns and searches need.
-const SHORT_NIC: [&str; 11] = [
-    "EXTERNAL_IP", "IP", "IP6", "IP6_GLOBAL", "IP6_LINK", "IP6_ULA", "MAC", "NAME", "NETWORK", "NETWORK_ID", "NIC_ID",
-];
+const SHORT_NIC: [&str; 11] =
+    ["EXTERNAL_IP", "IP", "IP6", "IP6_GLOBAL", "IP6_LINK", "IP6_ULA", "MAC", "NAME", "NETWORK", "NETWORK_ID", "NIC_ID"];
 /// Keys of GRAPHICS in the short form. PASSWD is only in the full form.
 const SHORT_GRAPHICS: [&str; 4] = ["LISTEN", "PORT", "TYPE", "WAIT"];
 
@@ -206,8 +206,8 @@ pub fn vm(view: &VmView) -> String {
 
 /// The short document (`one.vmpool.info`): no permissions, no backups, the last history record only.
 ///
-/// TEMPLATE has CPU, MEMORY, VCPU and some keys of DISK, NIC and GRAPHICS; USER_TEMPLATE has LABELS, LOGO, ERROR and what
-/// begins with SCHED_.
+/// TEMPLATE has CPU, MEMORY, VCPU and some keys of DISK, NIC and GRAPHICS; USER_TEMPLATE has LABELS, LOGO, ERROR and
+/// what begins with SCHED_.
 pub fn vm_short(view: &VmView) -> String {
     let mut w = Writer::new();
     w.open("VM");
@@ -320,7 +320,7 @@ fn system_template(w: &mut Writer, view: &VmView) {
     if template.scalar("TM_MAD_SYSTEM").is_none() {
         template.set("TM_MAD_SYSTEM", view.history.last().map_or("", |record| record.tm_mad.as_str()));
     }
-    // The schema has no CPU list here; VIDEO is the one vector whose key order it fixes.
+    // Both have a place of their own in the document; a copy here would be read as another one.
     template.remove("SCHED_ACTION");
     template.remove("BACKUP_CONFIG");
     w.open("TEMPLATE");

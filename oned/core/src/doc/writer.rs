@@ -1,7 +1,7 @@
 //! A small XML writer that cannot produce a broken document.
 //!
-//! What it is: a string that grows, with one method per kind of content. What it is not: a general XML library; it knows
-//! no attributes and no namespaces because OpenNebula's documents have none.
+//! What it is: a string that grows, with one method per kind of content. What it is not: a general XML library; it
+//! knows no attributes and no namespaces because OpenNebula's documents have none.
 //!
 //! Invariants: text goes into CDATA sections only; element names given by users go through [`element_name`].
 
@@ -18,10 +18,11 @@ const NAME_MAX: usize = 1024;
 
 /// The element name for a template attribute or vector key, or `None` when nothing can be made of it.
 ///
-/// A name of ASCII letters, digits, `_`, `-`, `.` that starts with a letter or `_` is kept. Otherwise every other character
-/// becomes `_`, and a name that starts with a digit, `-` or `.` gets a `_` in front: `9P` is shown as `_9P`. A colon is
-/// replaced too, because readers that know namespaces would refuse an undeclared prefix. An empty name gives `None`: the
-/// attribute is not shown. The stored template is untouched, so text forms still show the name as given.
+/// A name of ASCII letters, digits, `_`, `-`, `.` that starts with a letter or `_` is kept. Otherwise every other
+/// character becomes `_`, and a name that starts with a digit, `-` or `.` gets a `_` in front: `9P` is shown as
+/// `_9P`. A colon is replaced too, because readers that know namespaces would refuse an undeclared prefix. An empty
+/// name gives `None`: the attribute is not shown. The stored template is untouched, so text forms still show the name
+/// as given.
 pub fn element_name(name: &str) -> Option<Cow<'_, str>> {
     let first = *name.as_bytes().first()?;
     let legal_first = first.is_ascii_alphabetic() || first == b'_';
@@ -68,7 +69,8 @@ impl Writer {
 
     /// Closes the element opened last under this name; one without content becomes `<NAME/>`.
     pub fn close(&mut self, name: &str) {
-        let empty = self.out.strip_suffix('>').and_then(|rest| rest.strip_suffix(name)).is_some_and(|rest| rest.ends_with('<'));
+        let empty =
+            self.out.strip_suffix('>').and_then(|rest| rest.strip_suffix(name)).is_some_and(|rest| rest.ends_with('<'));
         if empty {
             self.out.pop();
             self.out.push_str("/>");
@@ -111,15 +113,16 @@ impl Writer {
 
     /// `<NAME><![CDATA[text]]></NAME>`.
     ///
-    /// `]]>` is split over two sections, forbidden characters are dropped, and a carriage return is written as a character
-    /// reference outside the section, because a reader would turn a bare one into a newline.
+    /// `]]>` is split over two sections, forbidden characters are dropped, and a carriage return is written as a
+    /// character reference outside the section, because a reader would turn a bare one into a newline.
     pub fn text(&mut self, name: &str, value: &str) {
         self.open(name);
         self.out.push_str("<![CDATA[");
         for c in value.chars() {
             match c {
                 '\r' => self.out.push_str("]]>&#13;<![CDATA["),
-                // Forbidden characters are dropped before the split is decided: dropping one may bring `]]` and `>` together.
+                // Forbidden characters are dropped before the split is decided: dropping one may bring `]]` and `>`
+                // together.
                 '>' if self.out.ends_with("]]") => self.out.push_str("]]><![CDATA[>"),
                 c if allowed(c) => self.out.push(c),
                 _ => {}
@@ -182,8 +185,8 @@ impl Writer {
         self.close(name);
     }
 
-    /// The attributes of a template without an element around them, sorted by what `rank` makes of their names (equal ranks
-    /// keep their order); those for which it answers `None` are left out.
+    /// The attributes of a template without an element around them, sorted by what `rank` makes of their names (equal
+    /// ranks keep their order); those for which it answers `None` are left out.
     pub fn attributes(&mut self, template: &Template, rank: impl Fn(&str) -> Option<String>) {
         self.attributes_with(template, rank, |_, _, _| false);
     }
@@ -195,11 +198,8 @@ impl Writer {
         rank: impl Fn(&str) -> Option<String>,
         special: impl Fn(&mut Self, &str, &Vector) -> bool,
     ) {
-        let mut sorted: Vec<(String, &str, &Value)> = template
-            .attributes()
-            .iter()
-            .filter_map(|a| Some((rank(&a.name)?, a.name.as_str(), &a.value)))
-            .collect();
+        let mut sorted: Vec<(String, &str, &Value)> =
+            template.attributes().iter().filter_map(|a| Some((rank(&a.name)?, a.name.as_str(), &a.value))).collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
         for (_, name, value) in sorted {
             match value {

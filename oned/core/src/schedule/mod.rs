@@ -13,6 +13,7 @@
 //! The original differs in all of these (it adds whole days of 86 400 s to the old TIME); wire values are the same.
 
 mod next;
+mod read;
 
 use chrono::TimeZone;
 use chrono_tz::Tz;
@@ -71,7 +72,9 @@ impl Parent {
 
     /// The parent of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Vm, Self::BackupJob].into_iter().find(|parent| parent.name() == name)
+        [Self::Vm, Self::BackupJob]
+            .into_iter()
+            .find(|parent| parent.name() == name)
     }
 
     /// The kind of object it is.
@@ -109,7 +112,9 @@ impl Repeat {
 
     /// The repetition with this value of REPEAT.
     pub fn from_number(number: i64) -> Option<Self> {
-        [Self::Weekly, Self::Monthly, Self::Yearly, Self::Hourly].into_iter().find(|repeat| repeat.number() == number)
+        [Self::Weekly, Self::Monthly, Self::Yearly, Self::Hourly]
+            .into_iter()
+            .find(|repeat| repeat.number() == number)
     }
 
     /// Lowest and highest number in DAYS, and what they are called.
@@ -198,7 +203,13 @@ impl ScheduledAction {
     ///
     /// # Errors
     /// [`Refusal::BadSchedule`] naming the first attribute that is missing or out of its range.
-    pub fn parse(vector: &Vector, id: ScheduleId, parent: Parent, parent_id: i64, start: i64) -> Result<Self, Refusal> {
+    pub fn parse(
+        vector: &Vector,
+        id: ScheduleId,
+        parent: Parent,
+        parent_id: i64,
+        start: i64,
+    ) -> Result<Self, Refusal> {
         let mut action = Self {
             id,
             parent_id,
@@ -233,105 +244,13 @@ impl ScheduledAction {
             return Ok(action);
         }
         let rule = |a: &Self| (a.repeat, a.days.clone(), a.end);
-        if let Some(done) = action.done.filter(|done| *done >= action.time && rule(&action) != rule(self)) {
+        if let Some(done) = action
+            .done
+            .filter(|done| *done >= action.time && rule(&action) != rule(self))
+        {
             action.advance(done, zone);
         }
         Ok(action)
-    }
-
-    fn read(&mut self, vector: &Vector, start: i64) -> Result<(), Refusal> {
-        match self.parent {
-            Parent::BackupJob => {
-                self.action = BACKUP.to_owned();
-                self.args = String::new();
-            }
-            Parent::Vm => {
-                let word = vector.get("ACTION").unwrap_or(&self.action);
-                let Some(known) = ACTIONS.iter().find(|action| **action == word) else {
-                    return bad(format!("{word} is not supported."));
-                };
-                self.action = (*known).to_owned();
-                if let Some(args) = vector.get("ARGS") {
-                    self.args = args.to_owned();
-                }
-            }
-        }
-        let start = match self.parent {
-            Parent::Vm => Some(start),
-            Parent::BackupJob => None,
-        };
-        match vector.get("TIME") {
-            Some(text) => self.time = time(text, start)?,
-            None if self.time < 0 => self.time = time("", start)?,
-            None => {}
-        }
-        if let Some(text) = vector.get("WARNING") {
-            self.warning = if text.is_empty() { 0 } else { time(text, start)? };
-        }
-        self.read_repeat(vector)?;
-        self.read_end(vector)
-    }
-
-    fn read_repeat(&mut self, vector: &Vector) -> Result<(), Refusal> {
-        if let Some(text) = vector.get("REPEAT") {
-            self.repeat = match text.parse::<i64>() {
-                Err(_) if text.is_empty() => None,
-                Ok(-1) => None,
-                Ok(number) => match Repeat::from_number(number) {
-                    Some(repeat) => Some(repeat),
-                    None => return bad(format!("Wrong REPEAT value: {text}")),
-                },
-                Err(_) => return bad(format!("Wrong REPEAT value: {text}")),
-            };
-        }
-        if let Some(text) = vector.get("DAYS") {
-            self.days = days(text)?;
-        }
-        let Some(repeat) = self.repeat else { return Ok(()) };
-        if self.days.is_empty() {
-            return bad("Repeat set, but DAYS are empty".to_owned());
-        }
-        let (lowest, highest, what) = repeat.range();
-        if let Some(day) = self.days.iter().find(|day| !(lowest..=highest).contains(*day)) {
-            return bad(format!("Wrong DAYS value: {day}, {what} must be in the range [{lowest},{highest}]"));
-        }
-        if repeat == Repeat::Hourly && self.days.len() != 1 {
-            return bad("Wrong DAYS value: an hourly repetition takes exactly one number of hours".to_owned());
-        }
-        Ok(())
-    }
-
-    fn read_end(&mut self, vector: &Vector) -> Result<(), Refusal> {
-        if !vector.contains("END_TYPE") && !vector.contains("END_VALUE") {
-            return Ok(());
-        }
-        let (mut end_type, mut end_value) = self.end.numbers();
-        if let Some(text) = vector.get("END_TYPE").filter(|text| !text.is_empty()) {
-            match text.parse() {
-                Ok(number @ -1..=2) => end_type = number,
-                _ => return bad(format!("Wrong END_TYPE value: {text}")),
-            }
-        }
-        if let Some(text) = vector.get("END_VALUE").filter(|text| !text.is_empty()) {
-            match text.parse() {
-                Ok(number) => end_value = number,
-                Err(_) => return bad(format!("Wrong END_VALUE value: {text}")),
-            }
-        }
-        let end = match End::from_numbers(end_type, end_value) {
-            Some(end) => end,
-            None => return bad(format!("Wrong END_TYPE value: {end_type}")),
-        };
-        // An action that has come to its end shows END_VALUE 0; clients send that back unchanged.
-        let unchanged = end == self.end;
-        match end {
-            End::Runs(runs) if runs < 1 && !unchanged => bad(format!("Wrong END_VALUE value: {runs}, runs are counted from 1")),
-            End::Date(date) if !(0..=MAX_TIME).contains(&date) => bad(format!("Wrong END_VALUE value: {date} is no date")),
-            _ => {
-                self.end = end;
-                Ok(())
-            }
-        }
     }
 
     /// Whether it should run now: its planned time has come, has not been served, and its end has not come before it. The
@@ -366,10 +285,25 @@ impl ScheduledAction {
         action
     }
 
+    /// The action with its first run strictly after `now`, for a VM made today from a template whose TIME has long passed:
+    /// what was planned before the VM existed was not missed. Counts no run. An action that does not repeat, or whose
+    /// rule allows nothing after `now`, stays as it is.
+    #[must_use]
+    pub fn starting_after(&self, now: i64, zone: Tz) -> Self {
+        let mut action = self.clone();
+        if action.time <= now {
+            action.advance(now, zone);
+        }
+        action
+    }
+
     /// The action after an attempt that was refused at `now`: the reason is shown, and it stays due.
     #[must_use]
     pub fn after_failure(&self, now: i64, zone: Tz, reason: &str) -> Self {
-        let date = zone.timestamp_opt(now, 0).single().map(|date| date.format("%a %b %e %H:%M:%S %Y").to_string());
+        let date = zone
+            .timestamp_opt(now, 0)
+            .single()
+            .map(|date| date.format("%a %b %e %H:%M:%S %Y").to_string());
         let mut action = self.clone();
         action.message = format!("{} : {reason}", date.unwrap_or_else(|| now.to_string()));
         action
@@ -378,7 +312,11 @@ impl ScheduledAction {
     /// Moves `time` to the first run strictly after both `now` and the present `time`, if the end rule allows one.
     fn advance(&mut self, now: i64, zone: Tz) {
         let Some(repeat) = self.repeat else { return };
-        let Some((time, time_of_day)) = next::after(repeat, &self.days, self.time, self.time_of_day, now, zone) else { return };
+        let Some((time, time_of_day)) =
+            next::after(repeat, &self.days, self.time, self.time_of_day, now, zone)
+        else {
+            return;
+        };
         let allowed = match self.end {
             End::Unset | End::Never => true,
             End::Runs(runs) => runs > 0,
@@ -406,7 +344,10 @@ impl ScheduledAction {
         };
         match (datastore, reset, words.next()) {
             (Some(datastore), Some(reset), None) => Ok((DatastoreId(datastore), reset)),
-            _ => bad(format!("Wrong ARGS value: {}, a backup takes a datastore id and optionally 0 or 1 for reset", self.args)),
+            _ => bad(format!(
+                "Wrong ARGS value: {}, a backup takes a datastore id and optionally 0 or 1 for reset",
+                self.args
+            )),
         }
     }
 
@@ -437,42 +378,14 @@ impl ScheduledAction {
 /// How long to wait after so many failed attempts in a row before the next, in seconds: 15 s doubled each time, at most an
 /// hour. The original tries every 15 s for ever.
 pub fn retry_delay(failures: u32) -> i64 {
-    let doubled = 15_i64.checked_shl(failures.min(16).saturating_sub(1)).unwrap_or(3600);
+    let doubled = 15_i64
+        .checked_shl(failures.min(16).saturating_sub(1))
+        .unwrap_or(3600);
     doubled.min(3600)
 }
 
 fn bad<T>(reason: String) -> Result<T, Refusal> {
     Err(Refusal::BadSchedule(reason))
-}
-
-/// An epoch, or `+N` seconds after `start` where relative times are allowed.
-fn time(text: &str, start: Option<i64>) -> Result<i64, Refusal> {
-    let parsed = match (text.strip_prefix('+'), start) {
-        (Some(_), None) => return bad(format!("Relative time values are not allowed for backup jobs: {text}")),
-        (Some(seconds), Some(start)) if seconds.bytes().all(|byte| byte.is_ascii_digit()) => {
-            seconds.parse::<i64>().ok().and_then(|seconds| start.checked_add(seconds))
-        }
-        (Some(_), Some(_)) => None,
-        (None, _) => text.parse::<i64>().ok(),
-    };
-    match parsed.filter(|time| (0..=MAX_TIME).contains(time)) {
-        Some(time) => Ok(time),
-        None => bad(format!("Unable to parse the time value or value is empty: {text}")),
-    }
-}
-
-/// A list of numbers separated by commas; sorted, each once.
-fn days(text: &str) -> Result<Vec<u32>, Refusal> {
-    let mut days = Vec::new();
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match word.parse() {
-            Ok(day) => days.push(day),
-            Err(_) => return bad(format!("Wrong DAYS value: {word} is no number")),
-        }
-    }
-    days.sort_unstable();
-    days.dedup();
-    Ok(days)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::{Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, is_safe_attribute_name, trimmed};
+use super::{
+    Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, is_safe_attribute_name, trimmed,
+};
 
 /// Reads all attributes of a document.
 pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
@@ -19,12 +21,19 @@ pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
             Ok(event) => event,
             Err(_) => {
                 let at = offset(reader.error_position());
-                return Err(ParseError::over(text, at, at, "syntax error, unexpected or unbalanced XML markup"));
+                return Err(ParseError::over(
+                    text,
+                    at,
+                    at,
+                    "syntax error, unexpected or unbalanced XML markup",
+                ));
             }
         };
         let to = offset(reader.buffer_position());
         let done = matches!(event, Event::Eof);
-        builder.take(event).map_err(|message| ParseError::over(text, from, to, message))?;
+        builder
+            .take(event)
+            .map_err(|message| ParseError::over(text, from, to, message))?;
         if done {
             return Ok(builder.attributes);
         }
@@ -67,16 +76,24 @@ impl Builder {
                 };
                 self.append(character.encode_utf8(&mut [0; 4]))
             }
-            Event::DocType(_) => Err("syntax error, unexpected DOCTYPE, templates have none".into()),
-            Event::Eof if self.depth > 0 => Err("syntax error, unexpected end of file, expecting a closing tag".into()),
-            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Eof => Ok(()),
+            Event::DocType(_) => {
+                Err("syntax error, unexpected DOCTYPE, templates have none".into())
+            }
+            Event::Eof if self.depth > 0 => {
+                Err("syntax error, unexpected end of file, expecting a closing tag".into())
+            }
+            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Eof => {
+                Ok(())
+            }
         }
     }
 
     fn open(&mut self, name: &str) -> Result<(), String> {
         if self.depth == 0 {
             if self.root_seen {
-                return Err("syntax error, unexpected second root element, expecting end of file".into());
+                return Err(
+                    "syntax error, unexpected second root element, expecting end of file".into(),
+                );
             }
             self.root_seen = true;
         } else {
@@ -112,7 +129,10 @@ impl Builder {
                     Some(pairs) => Value::Vector(pairs.into_iter().collect::<Vector>()),
                     None => Value::Scalar(self.value()?),
                 };
-                self.attributes.push(Attribute { name: std::mem::take(&mut self.name), value });
+                self.attributes.push(Attribute {
+                    name: std::mem::take(&mut self.name),
+                    value,
+                });
             }
             3 => {
                 let pair = (std::mem::take(&mut self.key), self.value()?);
@@ -129,7 +149,7 @@ impl Builder {
         let between = self.depth < 2 || (self.depth == 2 && self.pairs.is_some());
         if between {
             // Only the blanks that indent elements may stand here.
-            return if trimmed(text.trim_start_matches('\u{feff}')).is_empty() {
+            return if trimmed(text).is_empty() {
                 Ok(())
             } else {
                 Err("syntax error, unexpected text between elements".into())

@@ -1,12 +1,12 @@
 //! PATH of an image that is made from a backup.
 //!
 //! `<scheme>://<backup datastore>/<backup job or empty>/<chain>/<path of the disk in the backup>`, for example
-//! `restic://100//0:25f4b298,1:6968545c//var/lib/one/datastores/0/0/backup/disk.0`. Older lines wrote it without the job's
-//! slot; both are read, the new one is written.
+//! `restic://100//0:25f4b298,1:6968545c//var/lib/one/datastores/0/0/backup/disk.0`. Older lines wrote it without the
+//! job's slot; both are read, the new one is written.
 //!
-//! Invariants of a parsed value: the chain is not empty and its increments ascend; no SOURCE holds `/` or `,`; the path is
-//! absolute, without `..` and control characters. It says where data is, not that the reader may have it: whoever uses it must
-//! look the backup up and check rights on it.
+//! Invariants of a parsed value: the chain is not empty and its increments ascend; no SOURCE holds `/` or `,`; the
+//! path is absolute, without `..` and control characters. It says where data is, not that the reader may have it:
+//! whoever uses it must look the backup up and check rights on it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,151 @@
+//! `onedatastore`: where images and backups lie.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use super::{Rename, Several, Update, text_cell};
+use crate::objects::{self, CLUSTER, DATASTORE};
+use crate::show::{Page, ShowOptions, join, or_dash};
+use crate::states;
+use crate::table::{self, Column, Fit, ListOptions};
+use crate::units;
+use crate::wire::Client;
+use crate::xml::Element;
+use crate::{Connection, Tool, input, template_text};
+
+/// Datastores for images, systems and backups
+#[derive(Parser, Debug)]
+#[command(name = "onedatastore", version)]
+pub struct Command {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// A table of the datastores
+    List(ListOptions),
+    /// Everything about one datastore
+    Show(Show),
+    /// A new datastore
+    Create(Create),
+    /// Remove datastores; they must be empty
+    Delete(Several),
+    /// Change the attributes
+    Update(Update),
+    /// Give a new name
+    Rename(Rename),
+}
+
+#[derive(Args, Debug)]
+struct Show {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    options: ShowOptions,
+}
+
+#[derive(Args, Debug)]
+struct Create {
+    /// File with the template (- or nothing for standard input)
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Name, instead of the one in the template
+    #[arg(long)]
+    name: Option<String>,
+    /// Cluster, id or name; default is the default cluster
+    #[arg(short, long, value_name = "CLUSTER")]
+    cluster: Option<String>,
+}
+
+impl Tool for Command {
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn run(self, client: &Client) -> Result<()> {
+        match self.verb {
+            Verb::List(options) => table::list(
+                &DATASTORE.pool_for(client, &options, "info")?,
+                DATASTORE.member,
+                &COLUMNS,
+                &DEFAULT,
+                &options,
+            ),
+            Verb::Show(show) => super::show(client, &DATASTORE, &show.id, &show.options, 15, fill),
+            Verb::Create(create) => {
+                let mut text = input::read_required(create.file.as_deref())?;
+                if let Some(name) = &create.name {
+                    text = format!("{}{text}", template_text::attribute("NAME", name)?);
+                }
+                let cluster = create.cluster.as_deref().map_or(Ok(-1), |word| CLUSTER.id(client, word))?;
+                objects::put_id(&client.call("one.datastore.allocate", [text.into(), cluster.into()])?).map(|_| ())
+            }
+            Verb::Delete(target) => super::delete(client, &DATASTORE, &target.ids),
+            Verb::Update(options) => super::update(client, &DATASTORE, "update", &options, super::template_of),
+            Verb::Rename(options) => super::rename(client, &DATASTORE, &options),
+        }
+    }
+}
+
+fn fill(page: &mut Page, datastore: &Element) {
+    let text = |name| datastore.text_at(name);
+    page.header(&format!("DATASTORE {} INFORMATION", text("ID")))
+        .line("ID", text("ID"))
+        .line("NAME", text("NAME"))
+        .line("USER", text("UNAME"))
+        .line("GROUP", text("GNAME"))
+        .line("CLUSTERS", or_dash(&join(&datastore.ids_at("CLUSTERS"))))
+        .line("TYPE", states::datastore_type(datastore))
+        .line("DS_MAD", text("DS_MAD"))
+        .line("TM_MAD", text("TM_MAD"))
+        .line("BASE PATH", text("BASE_PATH"))
+        .line("DISK_TYPE", states::disk_type(datastore))
+        .line("STATE", states::datastore_state(datastore));
+    let size = |name| datastore.int_at(name).filter(|mb| *mb > 0).map_or("-".to_owned(), units::mib);
+    page.header("DATASTORE CAPACITY")
+        .line("TOTAL:", size("TOTAL_MB"))
+        .line("FREE:", size("FREE_MB"))
+        .line("USED:", size("USED_MB"))
+        .line("LIMIT:", datastore.int_at("TEMPLATE/LIMIT_MB").map_or("-".to_owned(), units::mib))
+        .permissions(datastore)
+        .template("DATASTORE TEMPLATE", datastore.at("TEMPLATE"), &[])
+        .header("IMAGES");
+    for id in datastore.ids_at("IMAGES") {
+        page.raw(&id.to_string());
+    }
+}
+
+const DEFAULT: [&str; 10] = ["ID", "NAME", "SIZE", "AVA", "CLUSTERS", "IMAGES", "TYPE", "DS", "TM", "STAT"];
+
+const COLUMNS: [Column; 12] = [
+    Column::right("ID", 4, text_cell!("ID")),
+    Column::left("NAME", 20, text_cell!("NAME")).fit(Fit::Share),
+    Column::right("SIZE", 7, |datastore, _| size(datastore)),
+    Column::left("AVA", 5, |datastore, _| free_share(datastore)),
+    Column::left("CLUSTERS", 12, |datastore, _| join(&datastore.ids_at("CLUSTERS"))),
+    Column::right("IMAGES", 6, |datastore, _| datastore.ids_at("IMAGES").len().to_string()),
+    Column::left("TYPE", 4, |datastore, _| states::datastore_type_short(datastore).to_owned()),
+    Column::left("DS", 7, text_cell!("DS_MAD")),
+    Column::left("TM", 7, text_cell!("TM_MAD")),
+    Column::left("STAT", 4, |datastore, _| states::datastore_short(datastore).to_owned()),
+    Column::left("USER", 8, super::user_cell),
+    Column::left("GROUP", 8, super::group_cell),
+];
+
+fn size(datastore: &Element) -> String {
+    datastore.int_at("TOTAL_MB").filter(|mb| *mb > 0).map_or("-".to_owned(), units::mib)
+}
+
+/// Free space in per cent; `-` when the datastore reports no capacity.
+fn free_share(datastore: &Element) -> String {
+    match (datastore.int_at("TOTAL_MB"), datastore.int_at("FREE_MB")) {
+        (Some(total), Some(free)) if total > 0 => format!("{:.0}%", free as f64 * 100.0 / total as f64),
+        _ => "-".to_owned(),
+    }
+}

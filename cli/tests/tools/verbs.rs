@@ -1,0 +1,175 @@
+//! What each verb calls and prints.
+
+use crate::door::{Door, assert_golden, document, restrict};
+
+fn named() -> Door {
+    Door::open()
+        .says("one.vmpool.info", document("one.vmpool.info"))
+        .says("one.datastorepool.info", document("one.datastorepool.info"))
+        .says("one.imagepool.info", document("one.imagepool.info"))
+        .says("one.templatepool.info", document("one.templatepool.info"))
+        .says("one.clusterpool.info", document("one.clusterpool.info"))
+}
+
+#[test]
+fn silent_verbs_call_what_the_protocol_says() {
+    let methods = [
+        "one.vm.backup",
+        "one.vm.backupcancel",
+        "one.vm.updateconf",
+        "one.vm.update",
+        "one.vm.action",
+        "one.vm.recover",
+        "one.vm.scheddelete",
+        "one.vm.schedupdate",
+        "one.vm.rename",
+        "one.template.delete",
+        "one.template.rename",
+        "one.template.update",
+        "one.image.delete",
+        "one.image.rename",
+        "one.image.persistent",
+        "one.image.update",
+        "one.datastore.delete",
+        "one.datastore.update",
+        "one.host.delete",
+        "one.host.update",
+    ];
+    let door = methods.into_iter().fold(named(), |door, method| door.says(method, 0));
+    let verbs: [(&str, &[&str]); 27] = [
+        ("onevm", &["backup", "0"]),
+        ("onevm", &["backup", "alpine-0", "-d", "RBackups", "--reset"]),
+        ("onevm", &["backup-cancel", "0"]),
+        ("onevm", &["backupmode", "0", "increment"]),
+        ("onevm", &["updateconf", "0", "config", "-a"]),
+        ("onevm", &["updateconf", "0", "config"]),
+        ("onevm", &["update", "0", "config"]),
+        ("onevm", &["poweroff", "0,2..3"]),
+        ("onevm", &["poweroff", "--hard", "0"]),
+        ("onevm", &["resume", "0"]),
+        ("onevm", &["reboot", "0", "--hard"]),
+        ("onevm", &["terminate", "0", "--hard"]),
+        ("onevm", &["recover", "0", "--failure"]),
+        ("onevm", &["recover", "0", "--success"]),
+        ("onevm", &["recover", "0", "--delete-db"]),
+        ("onevm", &["sched-update", "0", "4", "config"]),
+        ("onevm", &["sched-delete", "0", "4"]),
+        ("onevm", &["rename", "0", "new"]),
+        ("onetemplate", &["delete", "tmpl", "--recursive"]),
+        ("oneimage", &["delete", "1,2", "--force"]),
+        ("oneimage", &["rename", "alpine", "new"]),
+        ("oneimage", &["nonpersistent", "0"]),
+        ("onedatastore", &["delete", "RBackups"]),
+        ("onedatastore", &["update", "100", "config", "-a"]),
+        ("onehost", &["delete", "0"]),
+        ("onehost", &["update", "0", "config"]),
+        ("oneimage", &["update", "0", "config"]),
+    ];
+    std::fs::write(door.home().join("config"), "BACKUP_CONFIG = [ KEEP_LAST = \"4\" ]\n").unwrap();
+    for (tool, arguments) in verbs {
+        assert_eq!(door.run(tool, arguments).good(), "", "{tool} {arguments:?}");
+    }
+    assert_golden("calls-verbs", &door.calls());
+}
+
+#[test]
+fn a_scheduled_backup_is_told() {
+    let door = named().says("one.vm.schedadd", 7);
+    let arguments =
+        ["backup", "0", "-d", "100", "--schedule", "2026-12-01 10:00", "--weekly", "1,3", "--end", "2026-12-31"];
+    assert_eq!(door.run("onevm", &arguments).good(), "VM 0: backup scheduled at 2026-12-01 10:00:00 +0000\n");
+    let arguments = ["backup", "0", "--schedule", "+3600", "--hourly", "5", "--reset"];
+    assert_eq!(door.run("onevm", &arguments).good(), "VM 0: backup scheduled after +3600s from start\n");
+    assert_golden("calls-schedule", &door.calls());
+}
+
+#[test]
+fn create_verbs_print_the_id() {
+    let door = [
+        "one.vm.allocate",
+        "one.template.allocate",
+        "one.image.allocate",
+        "one.datastore.allocate",
+        "one.host.allocate",
+    ]
+    .into_iter()
+    .fold(named(), |door, method| door.says(method, 7));
+    std::fs::write(door.home().join("template"), "NAME = x\n").unwrap();
+    let creates: [(&str, &[&str]); 7] = [
+        ("onevm", &["create", "template", "--hold", "--name", "a \"b\""]),
+        ("onetemplate", &["create", "template"]),
+        (
+            "oneimage",
+            &[
+                "create",
+                "-d",
+                "RBackups",
+                "--name",
+                "a",
+                "--path",
+                "/tmp/x",
+                "--type",
+                "os",
+                "--format",
+                "qcow2",
+                "--persistent",
+                "--prefix",
+                "vd",
+            ],
+        ),
+        ("oneimage", &["create", "-d", "1", "template"]),
+        ("onedatastore", &["create", "template"]),
+        ("onehost", &["create", "localhost", "-i", "kvm", "-v", "kvm"]),
+        ("onehost", &["create", "localhost", "--im", "kvm", "--vm", "kvm", "--cluster", "default"]),
+    ];
+    for (tool, arguments) in creates {
+        assert_eq!(door.run(tool, arguments).good(), "ID: 7\n", "{tool} {arguments:?}");
+    }
+    assert_eq!(door.run_with_input("onetemplate", &["create"], "NAME = piped").good(), "ID: 7\n");
+    assert_golden("calls-create", &door.calls());
+}
+
+#[test]
+fn instantiate_and_restore_print_what_was_made() {
+    let door = named()
+        .says("one.template.instantiate", 0)
+        .says("one.image.restore", "1 2 3")
+        .says("one.image.restore", "-1 2");
+    assert_eq!(door.run("onetemplate", &["instantiate", "tmpl", "--name", "a", "--hold"]).good(), "VM ID: 0\n");
+    let arguments = ["restore", "1", "-d", "RBackups", "--no_ip", "--no_nic", "--name", "back", "--increment", "1"];
+    assert_eq!(door.run("oneimage", &arguments).good(), "VM Template: 1\nImages: 2 3\n");
+    assert_eq!(door.run("oneimage", &["restore", "1", "-d", "1", "--disk-id", "0"]).good(), "Images: 2\n");
+    assert_golden("calls-restore", &door.calls());
+}
+
+#[test]
+fn an_editor_fills_in_what_is_there_and_its_text_is_kept_when_refused() {
+    // Under a pseudo terminal standard input is a terminal, so that the editor opens. script(1) is in bsdutils, which
+    // every Debian has.
+    let door = Door::open().says("one.vm.info", document("one.vm.info")).refuses(
+        "one.vm.updateconf",
+        8192,
+        "[one.vm.updateconf] Parse error",
+    );
+    let editor = door.home().join("editor");
+    std::fs::write(&editor, "#!/bin/sh\ncp \"$1\" \"$HOME/seen\"\necho 'KEEP = \"me\"' >> \"$1\"\n").unwrap();
+    restrict(&editor, 0o700);
+    let tool = door.tool("onevm", &["updateconf", "0"]);
+    let mut command = std::process::Command::new("script");
+    command.env_clear().envs(tool.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command.env("EDITOR", &editor).env("TMPDIR", door.home()).env("SHELL", "/bin/sh");
+    let line = format!("{} updateconf 0", tool.get_program().to_str().unwrap());
+    let output = command
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("script(1): apt install bsdutils");
+    let seen = std::fs::read_to_string(door.home().join("seen")).unwrap();
+    assert_golden("onevm-updateconf-editor", &seen);
+    assert_eq!(output.status.code(), Some(255));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let kept =
+        text.split("kept in ").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or_else(|| panic!("{text}"));
+    assert!(text.contains("Parse error"), "{text}");
+    assert!(std::fs::read_to_string(kept).unwrap().ends_with("KEEP = \"me\"\n"));
+}

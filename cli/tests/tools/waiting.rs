@@ -1,0 +1,133 @@
+//! `--wait`, against a daemon whose documents change from look to look.
+
+use crate::door::Door;
+
+const RUNNING: &str = "<STATE>3</STATE><LCM_STATE>3</LCM_STATE>";
+const BACKUP: &str = "<STATE>3</STATE><LCM_STATE>69</LCM_STATE>";
+
+fn vm(state: &str, last_increment: i64, rest: &str) -> String {
+    format!(
+        "<VM><ID>0</ID>{state}{rest}<BACKUPS><BACKUP_CONFIG><INCREMENTAL_BACKUP_ID>3</INCREMENTAL_BACKUP_ID><LAST_INCREMENT_ID>{last_increment}</LAST_INCREMENT_ID></BACKUP_CONFIG><BACKUP_IDS><ID>3</ID></BACKUP_IDS></BACKUPS></VM>"
+    )
+}
+
+fn progress() -> String {
+    let progress = "<USER_TEMPLATE><PROGRESS><ACTION>backup</ACTION><DONE_BYTES>1048576</DONE_BYTES><TOTAL_BYTES>4194304</TOTAL_BYTES></PROGRESS></USER_TEMPLATE>";
+    vm(BACKUP, 0, progress)
+}
+
+const IMAGE: &str = "<IMAGE><ID>3</ID><SIZE>172</SIZE><TEMPLATE><INCREMENT_INFO><ID>1</ID><READ_BYTES>4404019</READ_BYTES><STORED_BYTES>1153434</STORED_BYTES><DURATION>2</DURATION></INCREMENT_INFO></TEMPLATE></IMAGE>";
+
+#[test]
+fn a_waited_backup_ends_with_its_figures() {
+    let door = Door::open()
+        .says("one.vm.info", vm(RUNNING, 0, ""))
+        .says("one.vm.info", progress())
+        .says("one.vm.info", vm(RUNNING, 1, ""))
+        .says("one.vm.backup", 0)
+        .says("one.image.info", IMAGE);
+    let ran = door.run("onevm", &["backup", "0", "--wait"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "Backup 3, increment 1: read 4.2M, stored 1.1M in 2s\n"));
+    assert_eq!(ran.err, "VM 0: backup 1024K of 4M (25%)\n");
+}
+
+#[test]
+fn a_waited_backup_that_fails_tells_the_error_of_the_vm() {
+    let failed = "<USER_TEMPLATE><ERROR>Fri Nov 20 18:11:42 2026 : BACKUP: no space</ERROR></USER_TEMPLATE>";
+    let door = Door::open()
+        .says("one.vm.info", vm(RUNNING, 0, ""))
+        .says("one.vm.info", vm(BACKUP, 0, ""))
+        .says("one.vm.info", vm(RUNNING, 0, failed))
+        .says("one.vm.backup", 0);
+    let ran = door.run("onevm", &["backup", "0", "--wait"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(255), ""));
+    assert_eq!(ran.err, "VM 0: backup\nVM 0: Fri Nov 20 18:11:42 2026 : BACKUP: no space\n");
+}
+
+#[test]
+fn a_scheduled_backup_is_waited_for_from_its_start() {
+    let action = |message: &str, done: i64| {
+        format!(
+            "<TEMPLATE><SCHED_ACTION><ID>9</ID><DONE>{done}</DONE><MESSAGE>{message}</MESSAGE></SCHED_ACTION></TEMPLATE>"
+        )
+    };
+    let waiting = vm(RUNNING, 0, &action("", -1));
+    let door = Door::open()
+        .says("one.vm.info", waiting.clone())
+        .says("one.vm.info", waiting.clone())
+        .says("one.vm.info", vm(BACKUP, 0, &action("", 5)))
+        .says("one.vm.info", vm(RUNNING, 1, &action("", 5)))
+        .says("one.vm.schedadd", 9)
+        .says("one.image.info", IMAGE);
+    let ran = door.run("onevm", &["backup", "0", "-d", "100", "--schedule", "now", "--wait"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.out.starts_with("VM 0: backup scheduled at ") && ran.out.ends_with("in 2s\n"), "{}", ran.out);
+    let door = Door::open()
+        .says("one.vm.info", waiting)
+        .says("one.vm.info", vm(RUNNING, 0, &action("[backup] Not enough free space", -1)))
+        .says("one.vm.schedadd", 9);
+    let ran = door.run("onevm", &["backup", "0", "-d", "100", "--schedule", "now", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.err.as_str()),
+        (Some(255), "VM 0: scheduled action 9 failed: [backup] Not enough free space\n")
+    );
+}
+
+#[test]
+fn waiting_ends_with_the_time_and_says_that_the_work_goes_on() {
+    let door = Door::open().says("one.vm.info", vm(BACKUP, 0, "")).says("one.vm.backup", 0);
+    let ran = door.run("onevm", &["backup", "0", "--wait", "--timeout", "0"]);
+    assert_eq!(ran.err, "VM 0: backup\nVM 0: not done within 0 s (backup); it goes on without being watched\n");
+    assert_eq!(ran.code, Some(255));
+}
+
+#[test]
+fn a_restore_is_waited_for_until_each_image_is_ready_or_in_error() {
+    let image = |state: i64, template: &str| {
+        format!("<IMAGE><ID>2</ID><STATE>{state}</STATE><TEMPLATE>{template}</TEMPLATE></IMAGE>")
+    };
+    let copying = "<PROGRESS><ACTION>restore</ACTION><DONE_BYTES>1048576</DONE_BYTES><TOTAL_BYTES>2097152</TOTAL_BYTES></PROGRESS>";
+    let door = Door::open()
+        .says("one.image.restore", "1 2")
+        .says("one.image.info", image(4, copying))
+        .says("one.image.info", image(1, ""));
+    let ran = door.run("oneimage", &["restore", "1", "-d", "1", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.out.as_str(), ran.err.as_str()),
+        (Some(0), "VM Template: 1\nImages: 2\n", "Image 2: restore 1024K of 2M (50%)\n")
+    );
+    let door =
+        Door::open().says("one.image.restore", "1 2").says("one.image.info", image(5, "<ERROR>copy failed</ERROR>"));
+    let ran = door.run("oneimage", &["restore", "1", "-d", "1", "--wait"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(255), "image 2 is in ERROR: copy failed\n"));
+}
+
+#[test]
+fn actions_wait_for_the_state_that_they_lead_to() {
+    let state = |state: i64, lcm: i64| {
+        format!(
+            "<VM><ID>0</ID><STATE>{state}</STATE><LCM_STATE>{lcm}</LCM_STATE><USER_TEMPLATE><ERROR>no guest agent</ERROR></USER_TEMPLATE></VM>"
+        )
+    };
+    let cases = [
+        (vec!["poweroff", "0", "--wait"], vec![state(3, 18), state(8, 0)], ""),
+        (vec!["terminate", "0", "--wait"], vec![state(3, 12), state(6, 0)], ""),
+        (vec!["resume", "0", "--wait"], vec![state(3, 20), state(3, 3)], ""),
+        (vec!["resume", "0", "--wait"], vec![state(3, 20), state(3, 36)], "VM 0 is in BOOT_FAILURE: no guest agent"),
+        (vec!["poweroff", "0", "--wait"], vec![state(3, 18), state(3, 3)], "VM 0 is in RUNNING: no guest agent"),
+    ];
+    for (arguments, documents, failure) in cases {
+        let door = documents
+            .into_iter()
+            .fold(Door::open().says("one.vm.action", 0), |door, document| door.says("one.vm.info", document));
+        let ran = door.run("onevm", &arguments);
+        let expected = if failure.is_empty() { Some(0) } else { Some(255) };
+        assert_eq!(ran.code, expected, "{ran:?}");
+        assert!(ran.err.trim_end().ends_with(failure), "{ran:?}");
+    }
+    let door = Door::open()
+        .says("one.template.instantiate", 0)
+        .says("one.vm.info", state(1, 0))
+        .says("one.vm.info", state(3, 3));
+    assert_eq!(door.run("onetemplate", &["instantiate", "0", "--wait"]).out, "VM ID: 0\n");
+}

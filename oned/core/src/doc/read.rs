@@ -1,0 +1,124 @@
+//! The other direction: a VM document as it was stored with a backup, read back.
+
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+use crate::template::{Template, Vector};
+
+/// Longest document that is read, bytes.
+const DOCUMENT_MAX_BYTES: usize = 16 << 20;
+
+/// What a restore needs of a VM document.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VmDocument {
+    /// TEMPLATE, without its scheduled actions.
+    pub template: Template,
+    /// USER_TEMPLATE.
+    pub user_template: Template,
+    /// BACKUPS/BACKUP_CONFIG.
+    pub backup_config: Vector,
+}
+
+/// Why a document cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ReadError(String);
+
+/// Reads a document that [`super::vm`] wrote. Scheduled actions belong to the VM that was and are left out.
+///
+/// # Errors
+/// Text that is no VM document.
+pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
+    if document.len() > DOCUMENT_MAX_BYTES {
+        return Err(ReadError(format!("it is longer than {DOCUMENT_MAX_BYTES} bytes")));
+    }
+    let section = |path: &[&str]| element(document, path);
+    let parse = |text: Option<&str>| match text {
+        None => Ok(Template::new()),
+        Some(text) => Template::parse(text).map_err(|e| ReadError(e.to_string())),
+    };
+    if section(&["VM"])?.is_none() {
+        return Err(ReadError("it holds no VM".into()));
+    }
+    let mut template = parse(section(&["VM", "TEMPLATE"])?)?;
+    template.remove("SCHED_ACTION");
+    let user_template = parse(section(&["VM", "USER_TEMPLATE"])?)?;
+    let backups = parse(section(&["VM", "BACKUPS"])?)?;
+    let backup_config = backups.vector("BACKUP_CONFIG").cloned().unwrap_or_default();
+    Ok(VmDocument { template, user_template, backup_config })
+}
+
+/// The text of the first element at `path` (names from the root), its tags included.
+fn element<'a>(document: &'a str, path: &[&str]) -> Result<Option<&'a str>, ReadError> {
+    let broken = |reason: String| ReadError(format!("it is not well-formed: {reason}"));
+    let mut reader = Reader::from_str(document);
+    // How many names of the path are open, and how many elements in all.
+    let (mut matched, mut depth) = (0, 0);
+    let mut start = None;
+    loop {
+        let before = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+        match reader.read_event().map_err(|e| broken(e.to_string()))? {
+            Event::Start(tag) => {
+                if matched == depth && path.get(depth).is_some_and(|name| *name == tag.name().as_ref()) {
+                    matched += 1;
+                    if matched == path.len() {
+                        start = Some(before);
+                    }
+                }
+                depth += 1;
+            }
+            Event::End(_) => {
+                if depth == path.len() && matched == depth && let Some(start) = start {
+                    let end = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+                    return Ok(document.get(start..end));
+                }
+                depth = depth.saturating_sub(1);
+                matched = matched.min(depth);
+            }
+            Event::Empty(tag) => {
+                let is_it = matched == depth
+                    && depth + 1 == path.len()
+                    && path.get(depth).is_some_and(|name| *name == tag.name().as_ref());
+                if is_it {
+                    let end = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+                    return Ok(document.get(before..end));
+                }
+            }
+            Event::Eof => return Ok(None),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doc::{self, VmView};
+
+    #[test]
+    fn a_document_that_was_written_is_read_back() {
+        let mut view = VmView { id: 7, name: "VM]]><TEMPLATE>".into(), ..VmView::default() };
+        let mut disk = Vector::new();
+        disk.set("DISK_ID", "0");
+        disk.set("IMAGE", "quotes \" and <tags> & ]] >");
+        view.template.push_vector("DISK", disk);
+        view.template.set("CPU", "1");
+        view.user_template.set("LABELS", "a,b");
+        view.user_template.set("TEMPLATE", "not the one");
+        view.backup_config.set("MODE", "INCREMENT");
+        let read = vm(&doc::vm(&view)).unwrap();
+        assert_eq!(read.template.scalar("CPU"), Some("1"));
+        assert_eq!(read.template.vector("DISK"), view.template.vector("DISK"));
+        assert_eq!(read.user_template.scalar("LABELS"), Some("a,b"));
+        assert_eq!(read.user_template.scalar("TEMPLATE"), Some("not the one"));
+        assert_eq!(read.backup_config.get("MODE"), Some("INCREMENT"));
+    }
+
+    #[test]
+    fn what_is_no_vm_document_is_refused() {
+        for text in ["", "<IMAGE/>", "<VM><TEMPLATE>", "nonsense", "<A><VM></VM></A>"] {
+            assert!(vm(text).is_err(), "{text}");
+        }
+        assert_eq!(vm("<VM></VM>"), Ok(VmDocument::default()));
+    }
+}

@@ -1,0 +1,198 @@
+//! Images: files copied in, disks made from restore points, data removed, points that KEEP_LAST no longer wants forgotten.
+
+use drivers::{Cancel, DriverError, Kind, Progress, disk};
+use one_core::lifecycle::ImageState;
+
+use super::vm_jobs::format_of;
+use super::{Engine, Trouble};
+use crate::job::{self, DeletePlan, ImportPlan, JobKind, RestorePlan, RetainPlan};
+use crate::ledger::{self, stored};
+use crate::progress::Subject;
+use crate::store::StoreError;
+use crate::store::rows::{ImageRow, JobRow};
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes as whole MB, rounded up.
+pub(super) fn mb(bytes: u64) -> i64 {
+    i64::try_from(bytes.div_ceil(MIB)).unwrap_or(i64::MAX)
+}
+
+impl Engine {
+    fn image_of(&self, job: &JobRow) -> Result<ImageRow, Trouble> {
+        let id = job.image_id.ok_or(StoreError::NotFound { what: "image of job", id: job.id })?;
+        Ok(self.cloud.store.read(|tx| tx.image(id))?)
+    }
+
+    /// The image's file is there: READY, with what it turned out to be.
+    fn ready(&self, job: &JobRow, image_id: i64, format: &str, size_bytes: u64) -> Result<(), Trouble> {
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            let mut row = tx.image(image_id)?;
+            if row.state == ImageState::Locked.number() {
+                row.prev_state = row.state;
+                row.state = ImageState::Ready.number();
+                row.format = format.into();
+                row.size_mb = mb(size_bytes);
+                tx.image_update(&row)?;
+            }
+            let current = tx.job(job.id)?;
+            tx.job_advance(job.id, &current.phase, "done", now, "")
+        })?;
+        self.cloud.wake.ring();
+        Ok(())
+    }
+
+    fn make_parent(path: &std::path::Path) -> Result<(), DriverError> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        std::fs::create_dir_all(parent).map_err(|e| DriverError::io(format!("making {}", parent.display()), e))?;
+        disk::sweep_part(path)
+    }
+
+    /// Copies a file in.
+    pub(super) fn import(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
+        let plan: ImportPlan = job::plan(job)?;
+        let row = self.image_of(job)?;
+        let progress = Progress::default();
+        let _shown = self.cloud.board.show(Subject::Image(row.id), "import", &progress);
+        let expected = plan.format.as_deref().map(format_of).transpose()?;
+        Self::make_parent(&plan.target)?;
+        let source = self.allowed(&plan.source)?;
+        let facts = disk::import(&source, expected, &plan.target, &progress, cancel)?;
+        crate::crash::point("import.copied");
+        self.ready(job, row.id, facts.format.as_str(), facts.virtual_size_bytes)
+    }
+
+    /// Makes a disk from a restore point.
+    pub(super) fn restore(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
+        let plan: RestorePlan = job::plan(job)?;
+        let row = self.image_of(job)?;
+        let datastore = self.backup_datastore(plan.datastore_id)?;
+        let progress = Progress::default();
+        let _shown = self.cloud.board.show(Subject::Image(row.id), "restore", &progress);
+        let point = datastore.inspect(&plan.series, &plan.point)?;
+        let size_bytes = point.disks.iter().find(|disk| disk.id == plan.disk).map(|disk| disk.size_bytes);
+        let Some(size_bytes) = size_bytes else {
+            let reason = format!("disk {} is not in restore point {}", plan.disk, plan.point);
+            return Err(DriverError::new(Kind::Missing, "restoring a disk", reason).into());
+        };
+        Self::make_parent(&plan.target)?;
+        let mut writer = disk::Qcow2Writer::create(&plan.target, size_bytes)?;
+        datastore.restore(&plan.series, &plan.point, plan.disk, &mut writer, &progress, cancel)?;
+        crate::crash::point("restore.copied");
+        drivers::DiskWriter::finish(Box::new(writer))?;
+        crate::crash::point("restore.finished");
+        self.ready(job, row.id, "qcow2", size_bytes)
+    }
+
+    pub(super) fn backup_datastore(&self, id: i64) -> Result<std::sync::Arc<dyn drivers::BackupDatastore>, Trouble> {
+        let row = self.cloud.store.read(|tx| tx.datastore(id))?;
+        let own = std::path::Path::new(&row.base_path).starts_with(&self.cloud.config.datastore_location);
+        if own {
+            // Only below our own directory: a foreign BASE_PATH that is missing is a mount that is missing.
+            std::fs::create_dir_all(&row.base_path)
+                .map_err(|e| DriverError::io(format!("making {}", row.base_path), e))?;
+        }
+        Ok(self.outside.datastore(&row)?)
+    }
+
+    /// Removes an image's data, then its record.
+    pub(super) fn delete(&self, job: &JobRow) -> Result<(), Trouble> {
+        let plan: DeletePlan = job::plan(job)?;
+        match &plan {
+            DeletePlan::Record => {}
+            DeletePlan::File(path) => {
+                disk::sweep_part(path)?;
+                disk::remove(path)?;
+            }
+            DeletePlan::Points { datastore_id, series, points, force } => {
+                let gone = self.backup_datastore(*datastore_id).and_then(|d| Ok(d.forget(series, points)?));
+                match gone {
+                    Err(trouble) if *force => {
+                        tracing::warn!(target: "ONE", "Forced deletion leaves data in datastore {datastore_id}: {trouble}");
+                    }
+                    Err(trouble) => return Err(trouble),
+                    Ok(freed) => tracing::info!(target: "ONE", "Datastore {datastore_id}: {freed} bytes freed."),
+                }
+            }
+        }
+        crate::crash::point("delete.data");
+        let now = self.cloud.clock.now();
+        let datastore_id = job.datastore_id;
+        self.cloud.store.write(|tx| {
+            if let Some(id) = job.image_id {
+                tx.image_delete(id)?;
+            }
+            if let Some(mut datastore) = datastore_id.map(|id| tx.datastore_find(id)).transpose()?.flatten() {
+                datastore.monitored_at = 0;
+                tx.datastore_update(&datastore)?;
+            }
+            let current = tx.job(job.id)?;
+            tx.job_advance(job.id, &current.phase, "done", now, "")
+        })?;
+        self.cloud.wake.ring();
+        Ok(())
+    }
+
+    /// Forgets the oldest restore points of a chain; the first that is kept becomes its FULL one. Every restore point of the
+    /// store is complete in itself, so nothing is merged or copied.
+    pub(super) fn retain(&self, job: &JobRow) -> Result<(), Trouble> {
+        let plan: RetainPlan = job::plan(job)?;
+        let datastore = self.backup_datastore(plan.datastore_id)?;
+        datastore.forget(&plan.series, &plan.points)?;
+        crate::crash::point("retain.forgotten");
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            if let Some(mut image) = job.image_id.map(|id| tx.image_find(id)).transpose()?.flatten() {
+                for increment in &plan.drop {
+                    tx.increment_delete(image.id, *increment)?;
+                }
+                let mut size_mb = 0;
+                for mut point in tx.increments(image.id)? {
+                    size_mb += point.size_mb;
+                    if point.increment_id == plan.new_full {
+                        point.kind = "FULL".into();
+                        point.parent_id = -1;
+                        tx.increment_update(&point)?;
+                        image.source = point.point.get(..8).unwrap_or(&point.point).to_string();
+                    }
+                }
+                image.size_mb = size_mb;
+                tx.image_update(&image)?;
+            }
+            let current = tx.job(job.id)?;
+            tx.job_advance(job.id, &current.phase, "done", now, "")
+        })?;
+        Ok(())
+    }
+
+    /// An image that could not be filled or removed shows ERROR and why; a chain that could not be shortened stays long.
+    pub(super) fn image_failed(&self, job: &JobRow, trouble: &Trouble, cancelled: bool) -> Result<(), Trouble> {
+        let now = self.cloud.clock.now();
+        let zone = self.cloud.config.timezone;
+        let retaining = job.kind == JobKind::Retain.as_str();
+        self.cloud.store.write(|tx| {
+            if let Some(mut row) = job.image_id.map(|id| tx.image_find(id)).transpose()?.flatten() {
+                let busy = [ImageState::Locked, ImageState::Delete].map(|state| state.number());
+                // An image in DELETE whose import was cancelled is being removed: its deletion goes on.
+                let leaving = cancelled && row.state == ImageState::Delete.number();
+                if busy.contains(&row.state) && !retaining && !leaving {
+                    row.prev_state = row.state;
+                    row.state = ImageState::Error.number();
+                }
+                if !leaving {
+                    let mut template = stored(&row.template);
+                    template.set("ERROR", format!("{} : {}", ledger::error_date(now, zone), ledger::flat(&trouble.to_string())));
+                    row.template = template.to_text();
+                }
+                tx.image_update(&row)?;
+            }
+            let current = tx.job(job.id)?;
+            let phase = if cancelled { "cancelled" } else { "failed" };
+            tx.job_advance(job.id, &current.phase, phase, now, &trouble.to_string())?;
+            Ok::<_, StoreError>(())
+        })?;
+        self.cloud.wake.ring();
+        Ok(())
+    }
+}

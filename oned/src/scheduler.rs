@@ -1,0 +1,101 @@
+//! Runs scheduled actions when they are due: a client within the daemon. It asks the api for what a user asked for, with
+//! the rights that the VM's owner has at that moment.
+
+use one_core::access::{Caller, may};
+use one_core::refusal::{Refusal, Right};
+use one_core::schedule::{BACKUP, ScheduledAction, retry_delay};
+
+use crate::api::{Cloud, Owned, backup, schedule, vm};
+use crate::job::JobKind;
+use crate::ledger;
+use crate::store::rows::{ScheduleRow, UserRow, VmRow};
+use crate::store::{JobFilter, StoreError, Tx};
+
+/// Starts everything that is due, at most one action of each VM.
+pub fn tick(cloud: &Cloud) {
+    let now = cloud.clock.now();
+    let due = match cloud.store.read(|tx| tx.schedules_due(now)) {
+        Ok(due) => due,
+        Err(error) => {
+            tracing::error!(target: "SCHED", "{error}");
+            return;
+        }
+    };
+    let mut seen = std::collections::HashSet::new();
+    for row in due {
+        if seen.insert(row.vm_id) && let Err(error) = run(cloud, &row, now) {
+            tracing::error!(target: "SCHED", "Scheduled action {} of VM {}: {error}", row.id, row.vm_id);
+        }
+    }
+}
+
+enum Outcome {
+    Started,
+    /// No slot is free; nothing is recorded and it stays due.
+    Waits,
+}
+
+fn run(cloud: &Cloud, row: &ScheduleRow, now: i64) -> Result<(), StoreError> {
+    let Some(action) = ledger::read_schedule(row) else { return Ok(()) };
+    let zone = cloud.config.timezone;
+    match cloud.store.write(|tx| start(cloud, tx, row, &action)) {
+        Ok(Outcome::Waits) => Ok(()),
+        Ok(Outcome::Started) => {
+            cloud.wake.ring();
+            let next = action.after_run(now, zone);
+            save(cloud, row, &next, 0, 0)
+        }
+        Err(refusal) => {
+            let refusals = row.refusals + 1;
+            let next = action.after_failure(now, zone, &ledger::flat(&format!("[{}] {refusal}", action.action)));
+            let delay = retry_delay(u32::try_from(refusals).unwrap_or(u32::MAX));
+            tracing::warn!(target: "SCHED", "VM {}: scheduled {} refused: {refusal}", row.vm_id, action.action);
+            save(cloud, row, &next, refusals, now + delay)
+        }
+    }
+}
+
+/// Keeps the outcome, unless the action was changed or deleted meanwhile.
+fn save(cloud: &Cloud, old: &ScheduleRow, next: &ScheduledAction, refusals: i64, not_before: i64) -> Result<(), StoreError> {
+    cloud.store.write(|tx| {
+        if tx.schedule_find(old.id)?.as_ref() != Some(old) {
+            return Ok(());
+        }
+        let mut row = schedule::row_of(next, old.vm_id, old.uid)?;
+        row.refusals = refusals;
+        row.not_before = not_before;
+        tx.schedule_update(&row)
+    })
+}
+
+fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAction) -> Result<Outcome, Refusal> {
+    let vm_row = tx.vm(row.vm_id)?;
+    let owner = owner(tx, &vm_row)?;
+    may(&owner, Right::Manage, &vm_row.object())?;
+    if action.action != BACKUP {
+        vm::act(cloud, tx, &owner, vm_row, &action.action)?;
+        return Ok(Outcome::Started);
+    }
+    if !has_slot(cloud, tx, vm_row.host_id)? {
+        return Ok(Outcome::Waits);
+    }
+    let (datastore, reset) = action.backup_args()?;
+    backup::start(cloud, tx, &owner, vm_row, datastore.0, reset)?;
+    Ok(Outcome::Started)
+}
+
+/// The VM's owner as a caller, as he is now.
+fn owner(tx: &mut Tx<'_>, vm: &VmRow) -> Result<Caller, Refusal> {
+    let user: UserRow = tx.user_find(vm.uid)?.filter(|user| user.enabled == 1).ok_or_else(|| {
+        Refusal::Internal(format!("The owner of VM {}, user {}, is gone or disabled.", vm.id, vm.uid))
+    })?;
+    Ok(Caller { uid: user.id, gid: user.gid, groups: tx.user_groups(user.id)?, name: user.name })
+}
+
+fn has_slot(cloud: &Cloud, tx: &mut Tx<'_>, host_id: Option<i64>) -> Result<bool, Refusal> {
+    let backups: Vec<_> =
+        tx.jobs_open(JobFilter::All)?.into_iter().filter(|job| job.kind == JobKind::Backup.as_str()).collect();
+    let on_host = backups.iter().filter(|job| job.host_id == host_id).count();
+    let below = |count: usize, limit: Option<u32>| limit.is_none_or(|limit| count < limit as usize);
+    Ok(below(backups.len(), cloud.config.max_backups) && below(on_host, cloud.config.max_backups_host))
+}

@@ -1,0 +1,101 @@
+//! Puts the daemon together: database, api, engine, doors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use anyhow::Context as _;
+use drivers::hypervisor::DomainEvent;
+use one_core::access::Caller;
+use one_core::refusal::Refusal;
+
+use crate::api::{Cloud, bootstrap};
+use crate::daemon::{Service, Setting};
+use crate::engine::{Engine, Outside};
+use crate::methods::METHODS;
+use crate::progress::Board;
+use crate::rpc::Door;
+use crate::scheduler;
+use crate::store::Store;
+use crate::wake::Wake;
+
+/// The longest name in the run directory, `/b9223372036854775807.sock` and what a driver may add for each disk.
+const SOCKET_NAME_MAX: usize = 40;
+/// Longest path of a Unix socket (sun_path less its end mark).
+const SOCKET_PATH_MAX: usize = 107;
+
+impl Door for Cloud {
+    fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
+        Self::authenticate(self, session)
+    }
+}
+
+/// Opens everything behind the door.
+///
+/// # Errors
+/// A database that cannot be opened, a thread that cannot be started.
+pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
+    let directory = setting.instance.directory();
+    let store = Store::open(&directory.join("one.db")).context("Cannot open the database one.db")?;
+    let cloud = Arc::new(Cloud {
+        store,
+        clock: Arc::clone(&setting.clock),
+        config: setting.config.clone(),
+        board: Board::default(),
+        wake: Wake::default(),
+        run_dir: run_directory(directory),
+        endpoint: setting.endpoint.clone(),
+    });
+    let first = &setting.first_session;
+    bootstrap::bootstrap(&cloud, &first.user, first.password.reveal()).context("Cannot fill the database")?;
+
+    let (sender, events) = mpsc::channel::<DomainEvent>();
+    let engine = Engine::new(Arc::clone(&cloud), Arc::new(Outside::new(sender)));
+    engine.start();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let listener = Arc::clone(&engine);
+    std::thread::Builder::new()
+        .name("events".into())
+        .spawn(move || {
+            // Many events make one look.
+            while events.recv().is_ok() {
+                while events.try_recv().is_ok() {}
+                listener.look_at_all_soon();
+            }
+        })
+        .context("Cannot start the thread for events")?;
+    let (looping, loop_cloud, loop_engine) = (Arc::clone(&stopping), Arc::clone(&cloud), Arc::clone(&engine));
+    let thread = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || {
+            while !looping.load(Ordering::Acquire) {
+                scheduler::tick(&loop_cloud);
+                loop_engine.tick();
+                loop_engine.rest();
+            }
+        })
+        .context("Cannot start the engine's thread")?;
+    let (timeout, wake) = (setting.config.shutdown_timeout, cloud.wake.clone());
+    let stop = Box::new(move || {
+        stopping.store(true, Ordering::Release);
+        wake.ring();
+        if thread.join().is_err() {
+            tracing::error!(target: "ONE", "The engine had panicked.");
+        }
+        engine.stop(timeout);
+    });
+    Ok(Service { door: cloud, methods: METHODS, stop })
+}
+
+/// `run` in the state directory, or, where that is too long for sockets, a directory named after it in the system's place
+/// for short paths.
+fn run_directory(state: &Path) -> PathBuf {
+    let own = state.join("run");
+    if own.as_os_str().len() + SOCKET_NAME_MAX <= SOCKET_PATH_MAX {
+        return own;
+    }
+    let digest = crate::api::password_digest(&state.to_string_lossy());
+    let base = if rustix::process::geteuid().is_root() { PathBuf::from("/run") } else { std::env::temp_dir() };
+    base.join(format!("oned-{}", digest.get(..12).unwrap_or("state")))
+}
