@@ -192,7 +192,7 @@ pub const TITLES: [(&str, usize, bool); 7] = [
 fn row(action: &Element, start: i64, now: i64) -> Vec<String> {
     let number = |name: &str| action.int_at(name).unwrap_or(-1);
     let time = match action.text_at("TIME").strip_prefix('+') {
-        Some(after) => start + after.parse::<i64>().unwrap_or(0),
+        Some(after) => start.saturating_add(after.parse::<i64>().unwrap_or(0)),
         None => number("TIME"),
     };
     let repeat = number("REPEAT");

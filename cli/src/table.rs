@@ -9,6 +9,10 @@ use clap::Args;
 use crate::terminal;
 use crate::xml::Element;
 
+/// Columns grow no further than this; a longer cell sticks out of its own line only. One huge cell must not make every
+/// line of a table huge.
+const GROWN_MAX: usize = 512;
+
 /// One column of a table.
 pub struct Column {
     /// Title, in capitals; the word that `--list` and `--filter` use.
@@ -166,11 +170,12 @@ fn csv(columns: &[&Column], rows: &[Vec<String>], options: &ListOptions) -> Stri
 
 fn fixed(columns: &[&Column], rows: &[Vec<String>], header: bool, width: Option<usize>) -> String {
     let widths = widths(columns, rows, width);
+    let cut = width.is_some();
     let mut out = String::new();
     let mut push = |cells: &mut dyn Iterator<Item = &str>| {
         let line: Vec<String> = cells
             .zip(columns.iter().zip(&widths))
-            .map(|(cell, (column, width))| pad(cell, *width, column.left))
+            .map(|(cell, (column, width))| pad(cell, *width, column.left, cut || column.fit == Fit::Cut))
             .collect();
         out.push_str(line.join(" ").trim_end());
         out.push('\n');
@@ -200,7 +205,7 @@ fn widths(columns: &[&Column], rows: &[Vec<String>], terminal: Option<usize>) ->
             Fit::Content => terminal.is_none(),
         };
         if may_grow {
-            let growth = needed(index, column).saturating_sub(column.width).min(spare);
+            let growth = needed(index, column).min(GROWN_MAX).saturating_sub(column.width).min(spare);
             widths[index] += growth;
             spare -= growth;
         }
@@ -208,9 +213,14 @@ fn widths(columns: &[&Column], rows: &[Vec<String>], terminal: Option<usize>) ->
     widths
 }
 
-fn pad(cell: &str, width: usize, left: bool) -> String {
-    let cut: String = cell.chars().take(width).collect();
-    if left { format!("{cut:<width$}") } else { format!("{cut:>width$}") }
+/// The cell in its width. Not by `format!`, whose widths end at 65 535 with a panic.
+fn pad(cell: &str, width: usize, left: bool, cut: bool) -> String {
+    let length = cell.chars().count();
+    if length > width {
+        return if cut { cell.chars().take(width).collect() } else { cell.to_owned() };
+    }
+    let blanks = " ".repeat(width - length);
+    if left { format!("{cell}{blanks}") } else { format!("{blanks}{cell}") }
 }
 
 /// One condition of `--filter`.
@@ -262,7 +272,7 @@ pub fn plain(titles: &[(&str, usize, bool)], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     let width = |index: usize, least: usize, title: &str| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| clean(cell).chars().count());
-        cells.max().unwrap_or(0).max(least).max(title.len())
+        cells.max().unwrap_or(0).min(GROWN_MAX).max(least).max(title.len())
     };
     let widths: Vec<usize> =
         titles.iter().enumerate().map(|(index, (title, least, _))| width(index, *least, title)).collect();
@@ -270,7 +280,7 @@ pub fn plain(titles: &[(&str, usize, bool)], rows: &[Vec<String>]) -> String {
         let line: Vec<String> = cells
             .iter()
             .zip(titles.iter().zip(&widths))
-            .map(|(cell, ((_, _, left), width))| pad(cell, *width, *left))
+            .map(|(cell, ((_, _, left), width))| pad(cell, *width, *left, false))
             .collect();
         out.push_str(line.join(" ").trim_end());
         out.push('\n');
@@ -329,6 +339,18 @@ mod tests {
             "  ID NAME       MEM\n   0 a,\"long\"    10\n  12 b c          9\n"
         );
         assert_eq!(text(&options, Some(1)).unwrap(), "  ID NAME     MEM\n   0 a,\"lon    10\n  12 b c        9\n");
+    }
+
+    #[test]
+    fn a_huge_cell_sticks_out_and_harms_no_other_line() {
+        let huge = "x".repeat(100_000);
+        let pool =
+            Element::parse(&format!("<P><VM><ID>0</ID><NAME>{huge}</NAME></VM><VM><ID>1</ID></VM></P>")).unwrap();
+        let text = render(&pool, "VM", &COLUMNS, &["NAME", "ID"], &ListOptions::default(), None).unwrap();
+        let lengths: Vec<_> = text.lines().map(str::len).collect();
+        assert_eq!(lengths, [GROWN_MAX + 5, 100_005, GROWN_MAX + 5]);
+        let shown = plain(&[("A", 1, true), ("B", 1, false)], &[vec![huge, "1".into()], vec!["y".into(), "2".into()]]);
+        assert_eq!(shown.lines().last().map(str::len), Some(GROWN_MAX + 2));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::terminal::complain;
 use crate::units;
+use crate::wire::Unreachable;
 use crate::xml::Element;
 
 /// Time between two looks: short enough to feel immediate, long enough to cost the daemon nothing.
@@ -20,6 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Time between two plain lines.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the daemon may be away while we watch: a restart, with recovery, is no reason to give up.
+const RESTART_MAX: Duration = Duration::from_secs(60);
 
 /// Options of every verb that can wait.
 #[derive(Args, Clone, Debug, Default)]
@@ -69,10 +73,18 @@ pub fn until<T>(subject: &str, options: &WaitOptions, mut look: impl FnMut() -> 
     let begin = Instant::now();
     let deadline = Duration::from_secs(options.timeout);
     let mut teller = Teller::new(subject);
+    let mut last_reached = begin;
     loop {
-        let (phrase, progress) = match look()? {
-            Look::Done(value) => return Ok(value),
-            Look::Busy(phrase, progress) => (phrase, progress),
+        let (phrase, progress) = match look() {
+            Ok(Look::Done(value)) => return Ok(value),
+            Ok(Look::Busy(phrase, progress)) => {
+                last_reached = Instant::now();
+                (phrase, progress)
+            }
+            Err(error) if error.is::<Unreachable>() && last_reached.elapsed() < RESTART_MAX => {
+                ("waiting for the daemon to come back".to_owned(), None)
+            }
+            Err(error) => return Err(error),
         };
         teller.tell(&phrase, progress);
         if begin.elapsed() >= deadline {
@@ -106,6 +118,7 @@ impl Teller {
             self.tell_line(phrase, progress);
             return;
         };
+        bar.set_message(format!("{}: {phrase}", self.subject));
         if let Some(progress) = progress {
             if !self.bytes_shown {
                 bar.set_style(bar_style());
@@ -115,7 +128,6 @@ impl Teller {
             bar.set_length(progress.total.max(progress.done));
             bar.set_position(progress.done);
         }
-        bar.set_message(format!("{}: {phrase}", self.subject));
     }
 
     fn tell_line(&mut self, phrase: &str, progress: Option<Progress>) {

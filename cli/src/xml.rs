@@ -155,8 +155,22 @@ fn last(stack: &mut [Element]) -> Result<&mut Element> {
     stack.last_mut().context("text outside of an element")
 }
 
+/// Markup is escaped, and so are control characters, which a terminal would obey; those that XML 1.0 forbids are dropped.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\r', "&#13;")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\t' | '\n' => out.push(c),
+            '\r' => out.push_str("&#13;"),
+            c if c < ' ' => {}
+            c if c.is_control() => out.push_str(&format!("&#{};", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -172,6 +186,12 @@ mod tests {
         assert_eq!(vm.ids_at("BACKUP_IDS"), [1, 4]);
         assert_eq!(vm.text_at("NO/WHERE"), "");
         assert_eq!(Element::parse(&vm.to_xml()).unwrap().text_at("NAME"), "a <b>");
+    }
+
+    #[test]
+    fn control_characters_do_not_come_out_again() {
+        let element = Element { name: "A".into(), text: "a\u{1b}[2J\u{9b}\r\n<".into(), children: Vec::new() };
+        assert_eq!(element.to_xml(), "<A>a[2J&#155;&#13;\n&lt;</A>\n");
     }
 
     #[test]

@@ -162,25 +162,3 @@ fn an_agent_that_hangs_costs_a_warning_and_the_guest_is_not_left_frozen() {
         std::thread::sleep(Duration::from_secs(1));
     }
 }
-
-#[test]
-fn tmp_trap() {
-    let lab = Lab::booted();
-    let mut spec = lab.spec("c-0");
-    spec.freeze = Freeze::None;
-    let session = lab.hypervisor.begin_backup(&spec).unwrap();
-    lab.exec("(sleep 1; kill $(pidof qemu-ga); sleep 1; qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run -d) >/dev/null 2>&1 & true");
-    std::thread::sleep(Duration::from_secs(6));
-    let t = Instant::now();
-    println!("alive {} {:?}", session.is_alive(), t.elapsed());
-    let t = Instant::now();
-    println!("end {:?} {:?}", session.end(), t.elapsed());
-    let t = Instant::now();
-    spec = lab.spec("c-1");
-    let session = lab.hypervisor.begin_backup(&spec).unwrap();
-    println!("begin {:?} {:?}", session.warnings(), t.elapsed());
-    session.end().unwrap();
-    println!("state {:?}", lab.hypervisor.state(NAME));
-    let t = Instant::now();
-    println!("shutdown {:?} {:?}", lab.hypervisor.shutdown(NAME, Duration::from_secs(30)), t.elapsed());
-}

@@ -2,7 +2,7 @@
 //!
 //! It runs in *session* mode: every directory of it lies below one of ours, it needs no mount namespace (so it sees
 //! mounts made later) and no root. Root itself it would serve in system mode only, so for root it is put into a
-//! user namespace that shows root as user 1000; files stay root's. Not possible there: `type='kvm'` domains, bridges.
+//! user namespace that shows root as user 1 (`daemon`; libvirt wants one that has a name); files stay root's. Not possible there: `type='kvm'` domains, bridges.
 //! Where the kernel refuses user namespaces (in a chroot, in many containers) root gets *system* mode in a mount
 //! namespace instead, with our directories in the places of libvirt's own.
 //!
@@ -30,7 +30,7 @@ const DIRECTORY_BYTES_MAX: usize = 24;
 /// The two ways to have a libvirtd of one's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As an ordinary user has it; root is shown to it as user 1000.
+    /// As an ordinary user has it; root is shown to it as user 1.
     Session,
     /// As the machine has it, in a mount namespace. Root only.
     System,
@@ -43,7 +43,7 @@ impl Mode {
             return Self::Session;
         }
         let mut probe = Command::new("unshare");
-        probe.args(["--user", "--map-user=1000", "--map-group=1000", "true"]);
+        probe.args(["--user", "--map-user=1", "--map-group=1", "true"]);
         let allowed = command::run(&mut probe, ORDINARY).is_ok_and(|output| output.success());
         if allowed { Self::Session } else { Self::System }
     }
@@ -326,7 +326,7 @@ impl Libvirtd {
         }
         let mut argv: Vec<String> = Vec::new();
         if rustix::process::geteuid().is_root() {
-            argv.extend(["unshare", "--user", "--map-user=1000", "--map-group=1000"].map(String::from));
+            argv.extend(["unshare", "--user", "--map-user=1", "--map-group=1"].map(String::from));
         }
         let (conf, pid) = (dir.join("libvirtd.conf"), dir.join("libvirtd.pid"));
         argv.extend([program.into(), "-f".into(), text(&conf), "-p".into(), text(&pid)]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use system_tests::daemon::{Daemon, Options};
 use system_tests::rpc::{self, Answer};
+use system_tests::xml;
 
 const SHORT: Duration = Duration::from_secs(20);
 
@@ -19,27 +20,31 @@ fn first_start_creates_everything() {
     let mode = fs::metadata(one.state().join(".one/one_auth")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "nobody else may read the password");
 
-    let names = |tool: &str, element: &str| -> Vec<(String, String)> {
-        let pool = one.list(tool).unwrap();
-        pool.find_all(element).into_iter().map(|e| (e.text("ID").into(), e.text("NAME").into())).collect()
+    let names = |method: &str, element: &str, parameters: &[rpc::Value]| -> Vec<(String, String)> {
+        let answer = one.call(method, parameters).unwrap();
+        let pool = xml::parse(answer.text().unwrap()).unwrap();
+        let named = |e: &xml::Element| (e.text("ID").to_owned(), e.text("NAME").to_owned());
+        let mut found: Vec<_> = pool.find_all(element).into_iter().map(named).collect();
+        found.sort();
+        found
     };
     let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
         list.iter().map(|(id, name)| ((*id).to_owned(), (*name).to_owned())).collect()
     };
-    let sorted = |mut list: Vec<(String, String)>| {
-        list.sort();
-        list
-    };
-    assert_eq!(sorted(names("onedatastore", "DATASTORE")), pairs(&[("0", "system"), ("1", "default"), ("2", "files")]));
-    assert_eq!(sorted(names("oneuser", "USER")), pairs(&[("0", "oneadmin"), ("1", "serveradmin")]));
-    assert_eq!(sorted(names("onegroup", "GROUP")), pairs(&[("0", "oneadmin"), ("1", "users")]));
-    assert_eq!(names("onecluster", "CLUSTER"), pairs(&[("0", "default")]));
+    let stores = || names("one.datastorepool.info", "DATASTORE", &[]);
+    assert_eq!(stores(), pairs(&[("0", "system"), ("1", "default"), ("2", "files")]));
+    let users = names("one.userpool.info", "USER", &[]);
+    assert_eq!(users, pairs(&[("0", "oneadmin"), ("1", "serveradmin")]));
+    let groups = names("one.grouppool.info", "GROUP", &[]);
+    assert_eq!(groups, pairs(&[("0", "oneadmin"), ("1", "users")]));
+    let clusters = names("one.clusterpool.info", "CLUSTER", &[]);
+    assert_eq!(clusters, pairs(&[("0", "default")]));
 
     // All of it is still there, and the password is the same.
     one.stop().unwrap();
     one.restart().unwrap();
     assert_eq!(one.session().unwrap(), session);
-    assert_eq!(names("onedatastore", "DATASTORE").len(), 3);
+    assert_eq!(stores().len(), 3);
     one.stop().unwrap();
 }
 

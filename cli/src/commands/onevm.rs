@@ -340,7 +340,7 @@ fn last_record(vm: &Element) -> Option<&Element> {
 
 fn lifetime(vm: &Element) -> i64 {
     let end = vm.int_at("ETIME").filter(|end| *end > 0).unwrap_or_else(units::now);
-    end - vm.int_at("STIME").unwrap_or(end)
+    end.saturating_sub(vm.int_at("STIME").unwrap_or(end))
 }
 
 fn addresses(vm: &Element) -> String {

@@ -120,6 +120,18 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// There is no connection to the daemon, or it broke off: the daemon is not running, or is just being restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable(String);
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
 /// A way to the daemon: an address and a session.
 #[derive(Debug)]
 pub struct Client {
@@ -180,12 +192,18 @@ fn unwrap_refused(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn unreachable_daemon(endpoint: &Endpoint, error: &std::io::Error) -> anyhow::Error {
-    if error.kind() == std::io::ErrorKind::ConnectionRefused {
-        return anyhow!(
+    let text = if error.kind() == std::io::ErrorKind::ConnectionRefused {
+        format!(
             "cannot reach oned at {endpoint}: connection refused; start the daemon (oned), or name another address with --endpoint or ONE_XMLRPC"
-        );
-    }
-    anyhow!("cannot reach oned at {endpoint}: {error}; another address can be named with --endpoint or ONE_XMLRPC")
+        )
+    } else {
+        format!("cannot reach oned at {endpoint}: {error}; another address can be named with --endpoint or ONE_XMLRPC")
+    };
+    Unreachable(text).into()
+}
+
+fn broken(error: &hyper::Error) -> Unreachable {
+    Unreachable(format!("the connection broke off before the answer was complete: {error}"))
 }
 
 async fn exchange(stream: tokio::net::TcpStream, endpoint: &Endpoint, body: String) -> Result<String> {
@@ -200,15 +218,16 @@ async fn exchange(stream: tokio::net::TcpStream, endpoint: &Endpoint, body: Stri
             .header(hyper::header::CONNECTION, "close")
             .body(Full::new(Bytes::from(body)))
             .context("writing the HTTP request")?;
-        let response = sender.send_request(request).await.context("sending the request")?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let status = response.status();
         if !status.is_success() {
             bail!("HTTP status {status}; is this the XML-RPC address of the daemon?");
         }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| anyhow!("the answer broke off or is larger than {ANSWER_BYTES_MAX} bytes: {error}"))?;
+        let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = collected.map_err(|error| match error.downcast_ref::<hyper::Error>() {
+            Some(error) => broken(error).into(),
+            None => anyhow!("the answer is larger than {ANSWER_BYTES_MAX} bytes"),
+        })?;
         String::from_utf8(body.to_bytes().into()).context("the answer is not UTF-8")
     };
     let (answer, _connection) = tokio::join!(exchange, connection);

@@ -62,10 +62,19 @@ impl Door {
         self.answer(method, &format!("<value><boolean>0</boolean></value><value><string>{text}</string></value><value><i4>{code}</i4></value><value><i4>-1</i4></value>"))
     }
 
+    /// Closes the connection instead of answering, as a daemon that is being restarted.
+    pub fn goes_away_at(self, method: &'static str) -> Self {
+        self.queue(method, String::new())
+    }
+
     fn answer(self, method: &'static str, values: &str) -> Self {
         let body = format!(
             "<?xml version=\"1.0\"?><methodResponse><params><param><value><array><data>{values}</data></array></value></param></params></methodResponse>"
         );
+        self.queue(method, body)
+    }
+
+    fn queue(self, method: &'static str, body: String) -> Self {
         {
             let mut script = self.script.lock().unwrap();
             match script.iter_mut().find(|(name, _)| *name == method) {
@@ -218,7 +227,7 @@ pub fn restrict(file: &Path, mode: u32) {
 
 /// `{NOW-90}` in a document becomes the time 90 seconds ago, so that running times can be golden.
 fn fill_in_now(document: &str) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let now = cli::units::now();
     let mut parts = document.split("{NOW");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -254,6 +263,9 @@ fn serve(stream: TcpStream, script: &Mutex<Script>, calls: &Calls) -> std::io::R
         call.split("<methodName>").nth(1).and_then(|rest| rest.split("</methodName>").next()).unwrap_or_default();
     calls.lock().unwrap().push(readable(method, &call));
     let answer = next_answer(&mut script.lock().unwrap(), method);
+    if answer.is_empty() {
+        return Ok(());
+    }
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()

@@ -131,3 +131,13 @@ fn actions_wait_for_the_state_that_they_lead_to() {
         .says("one.vm.info", state(3, 3));
     assert_eq!(door.run("onetemplate", &["instantiate", "0", "--wait"]).out, "VM ID: 0\n");
 }
+
+#[test]
+fn a_restart_of_the_daemon_is_waited_out() {
+    let door = Door::open()
+        .says("one.vm.action", 0)
+        .goes_away_at("one.vm.info")
+        .says("one.vm.info", "<VM><ID>0</ID><STATE>8</STATE><LCM_STATE>0</LCM_STATE></VM>");
+    let ran = door.run("onevm", &["poweroff", "0", "--wait"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), "VM 0: waiting for the daemon to come back\n"));
+}

@@ -11,11 +11,11 @@ use std::time::Duration;
 use virt::domain::Domain;
 use virt::sys;
 
+use super::connection::Connection;
 use super::deadline::{poll, within};
 use super::domain::path_text;
 use super::quiesce::{self, Quiet};
 use super::xml::{self, Document, ListedDisk};
-use super::connection::Connection;
 use super::{checkpoint, code, domain_state, failed, ffi, remove_file, sibling_len_check};
 use crate::hypervisor::{BackupDisk, BackupSpec, DiskFormat, DomainState};
 use crate::{BackupSession, DiskReader, DriverError, Kind, Result, nbd};
@@ -62,12 +62,8 @@ fn document(spec: &BackupSpec, listed: &[ListedDisk]) -> Result<String> {
 fn one_disk(disks: &mut Document, disk: &BackupDisk) -> Result<()> {
     let scratch = path_text(&disk.scratch)?;
     let bitmap = bitmap_export(&disk.target);
-    let mut attributes = vec![
-        ("name", disk.target.as_str()),
-        ("backup", "yes"),
-        ("type", "file"),
-        ("exportname", disk.target.as_str()),
-    ];
+    let mut attributes =
+        vec![("name", disk.target.as_str()), ("backup", "yes"), ("type", "file"), ("exportname", disk.target.as_str())];
     match &disk.since {
         None => attributes.push(("backupmode", "full")),
         Some(since) => {
@@ -107,8 +103,7 @@ pub(super) fn begin(
     }
     know_bases(domain, listed, spec)?;
     let backup = document(spec, listed)?;
-    let checkpoint_text =
-        new_checkpoint.map(|name| checkpoint::document(name, listed, &tracked, None)).transpose()?;
+    let checkpoint_text = new_checkpoint.map(|name| checkpoint::document(name, listed, &tracked, None)).transpose()?;
 
     let quiet = Quiet::begin(domain, spec, state, &mut warnings);
     let begun = ffi::backup_begin(domain, &backup, checkpoint_text.as_deref());

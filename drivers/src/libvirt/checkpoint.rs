@@ -19,12 +19,7 @@ const MEMORY_ONLY: u32 = sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY;
 /// The document of checkpoint `name` with bitmaps on `tracked` and none on the other disks.
 ///
 /// `created` (epoch seconds) is demanded by libvirt for one that it is told of again; none for a new one.
-pub(super) fn document(
-    name: &str,
-    listed: &[ListedDisk],
-    tracked: &[&str],
-    created: Option<u64>,
-) -> Result<String> {
+pub(super) fn document(name: &str, listed: &[ListedDisk], tracked: &[&str], created: Option<u64>) -> Result<String> {
     let mut out = Document::new();
     out.node("domaincheckpoint", &[], |root| {
         root.text("name", &[], name);
@@ -67,9 +62,7 @@ pub(super) fn ensure(domain: &Domain, listed: &[ListedDisk], name: &str, needed:
     let known = match lookup(domain, name)? {
         None => Vec::new(),
         Some(checkpoint) => {
-            let text = checkpoint
-                .document()
-                .map_err(|error| failed(&format!("reading checkpoint {name}"), &error))?;
+            let text = checkpoint.document().map_err(|error| failed(&format!("reading checkpoint {name}"), &error))?;
             xml::checkpoint_disks(&text)?
         }
     };
@@ -99,8 +92,8 @@ pub(super) fn discard(domain: &Domain, listed: &[ListedDisk], name: &str) -> Res
         let checkpoint = redefine(domain, name, listed, &[&disk.target], 0)?;
         if let Err(error) = checkpoint.delete(0) {
             checkpoint.delete(MEMORY_ONLY).map_err(|error| failed(&doing, &error))?;
-            // libvirt has no error number for this; the words are the same from 6.6 to 11.
-            if !error.message().contains("not found in backing chain") {
+            // libvirt has no error number for "there is no such bitmap"; but it knows whether there is one.
+            if is_whole(domain, name, listed, &disk.target)? {
                 first_failure.get_or_insert(failed(&doing, &error));
             }
         }
@@ -108,13 +101,22 @@ pub(super) fn discard(domain: &Domain, listed: &[ListedDisk], name: &str) -> Res
     first_failure.map_or(Ok(()), Err)
 }
 
+/// Whether the disk has a usable bitmap of this name. libvirt remembers nothing of the question.
+fn is_whole(domain: &Domain, name: &str, listed: &[ListedDisk], target: &str) -> Result<bool> {
+    match redefine(domain, name, listed, &[target], VALIDATE) {
+        Ok(_) => forget(domain, name).map(|()| true),
+        Err(error) if error.kind == Kind::Missing => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes libvirt forget checkpoint `name`; the images are not touched.
 pub(super) fn forget(domain: &Domain, name: &str) -> Result<()> {
     match lookup(domain, name)? {
         None => Ok(()),
-        Some(checkpoint) => checkpoint
-            .delete(MEMORY_ONLY)
-            .map_err(|error| failed(&format!("deleting checkpoint {name}"), &error)),
+        Some(checkpoint) => {
+            checkpoint.delete(MEMORY_ONLY).map_err(|error| failed(&format!("deleting checkpoint {name}"), &error))
+        }
     }
 }
 

@@ -128,8 +128,7 @@ fn devices(list: &mut Document, spec: &DomainSpec, machine: Option<&str>) -> Res
     }
     if let Some((listen, port)) = &spec.vnc {
         let port = port.to_string();
-        let attributes: Attributes<'_> =
-            &[("type", "vnc"), ("port", &port), ("autoport", "no"), ("listen", listen)];
+        let attributes: Attributes<'_> = &[("type", "vnc"), ("port", &port), ("autoport", "no"), ("listen", listen)];
         list.leaf("graphics", attributes);
         list.node("video", &[], |video| video.leaf("model", &[("type", "vga")]));
     }

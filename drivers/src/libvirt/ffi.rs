@@ -83,9 +83,7 @@ pub(super) fn job_type(domain: &Domain) -> VirResult<u32> {
     let mut values: sys::virTypedParameterPtr = ptr::null_mut();
     let mut count: c_int = 0;
     // SAFETY: the domain is alive; the three out-pointers are valid for the call.
-    checked(unsafe {
-        sys::virDomainGetJobStats(raw(domain), &raw mut kind, &raw mut values, &raw mut count, 0)
-    })?;
+    checked(unsafe { sys::virDomainGetJobStats(raw(domain), &raw mut kind, &raw mut values, &raw mut count, 0) })?;
     if !values.is_null() {
         // SAFETY: libvirt allocated the array and its strings; nothing refers to them any more.
         unsafe { sys::virTypedParamsFree(values, count) };
@@ -208,9 +206,8 @@ impl Registration {
         // SAFETY: libvirt's documentation of virConnectDomainEventRegisterAny pairs each event id with a callback
         // type and asks for a cast to the generic one; the pairs below are the documented ones
         // (virConnectDomainEventCallback, ...GenericCallback, ...JobCompletedCallback).
-        let lifecycle: sys::virConnectDomainEventGenericCallback = Some(unsafe {
-            std::mem::transmute::<LifecycleCallback, GenericCallback>(lifecycle_happened::<L>)
-        });
+        let lifecycle: sys::virConnectDomainEventGenericCallback =
+            Some(unsafe { std::mem::transmute::<LifecycleCallback, GenericCallback>(lifecycle_happened::<L>) });
         // SAFETY: as above.
         let job: sys::virConnectDomainEventGenericCallback =
             Some(unsafe { std::mem::transmute::<JobCallback, GenericCallback>(job_completed::<L>) });
@@ -265,9 +262,8 @@ impl Registration {
         let opaque = opaque(listener);
         let callback: sys::virConnectCloseFunc = Some(connection_closed::<L>);
         // SAFETY: as in `on_event`.
-        let code = unsafe {
-            sys::virConnectRegisterCloseCallback(self.pointer(), callback, opaque, Some(release::<L>))
-        };
+        let code =
+            unsafe { sys::virConnectRegisterCloseCallback(self.pointer(), callback, opaque, Some(release::<L>)) };
         if code < 0 {
             // SAFETY: a refused registration does not take the reference over.
             unsafe { release::<L>(opaque) };
@@ -349,11 +345,7 @@ unsafe extern "C" fn job_completed<L: Listener>(
     tell::<L>(domain, opaque);
 }
 
-unsafe extern "C" fn connection_closed<L: Listener>(
-    _connect: sys::virConnectPtr,
-    _reason: c_int,
-    opaque: *mut c_void,
-) {
+unsafe extern "C" fn connection_closed<L: Listener>(_connect: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
     // SAFETY: libvirt holds the strong reference while it calls us.
     let listener = unsafe { &*opaque.cast::<L>() };
     drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| listener.closed())));

@@ -60,9 +60,9 @@ fn code(error: &Error) -> u32 {
 fn failed(doing: &str, error: &Error) -> DriverError {
     let from_transport = matches!(error.domain().to_raw(), sys::VIR_FROM_RPC | sys::VIR_FROM_REMOTE);
     let kind = match code(error) {
-        sys::VIR_ERR_NO_DOMAIN
-        | sys::VIR_ERR_NO_DOMAIN_CHECKPOINT
-        | sys::VIR_ERR_CHECKPOINT_INCONSISTENT => Kind::Missing,
+        sys::VIR_ERR_NO_DOMAIN | sys::VIR_ERR_NO_DOMAIN_CHECKPOINT | sys::VIR_ERR_CHECKPOINT_INCONSISTENT => {
+            Kind::Missing
+        }
         sys::VIR_ERR_OPERATION_TIMEOUT
         | sys::VIR_ERR_NO_CONNECT
         | sys::VIR_ERR_INVALID_CONN
@@ -207,7 +207,9 @@ fn elsewhere(listed: &[xml::ListedDisk], spec: &BackupSpec) -> Vec<String> {
     let moved = spec.disks.iter().filter_map(|disk| {
         let used = listed.iter().find(|one| one.target == disk.target && !one.source.is_empty())?;
         let other = real(Path::new(&used.source)) != real(&disk.path);
-        other.then(|| format!("domain {} has {} at {}, not {}", spec.domain, disk.target, used.source, disk.path.display()))
+        other.then(|| {
+            format!("domain {} has {} at {}, not {}", spec.domain, disk.target, used.source, disk.path.display())
+        })
     });
     moved.collect()
 }

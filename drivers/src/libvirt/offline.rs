@@ -104,8 +104,8 @@ fn qemu_img(doing: &str, arguments: &[&str], image: &Path, rest: &[&str]) -> Res
 pub(super) fn bitmaps(image: &Path) -> Result<Vec<Bitmap>> {
     let doing = format!("reading the bitmaps of {}", image.display());
     let text = qemu_img(&doing, &["info", "--force-share", "--output=json"], image, &[])?;
-    let value: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|error| DriverError::other(Kind::Permanent, doing.as_str(), error))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| DriverError::other(Kind::Permanent, doing.as_str(), error))?;
     let list = value.pointer("/format-specific/data/bitmaps").and_then(serde_json::Value::as_array);
     Ok(list.into_iter().flatten().filter_map(bitmap).collect())
 }
@@ -205,7 +205,9 @@ fn check_base(disk: &BackupDisk, since: &str) -> Result<()> {
     }
     match bitmaps(&disk.path)?.iter().find(|bitmap| bitmap.name == since) {
         None => Err(missing("the image has no such bitmap")),
-        Some(bitmap) if !bitmap.whole => Err(missing("the bitmap is inconsistent: QEMU was killed while it was in use")),
+        Some(bitmap) if !bitmap.whole => {
+            Err(missing("the bitmap is inconsistent: QEMU was killed while it was in use"))
+        }
         Some(_) => Ok(()),
     }
 }

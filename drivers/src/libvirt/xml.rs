@@ -137,8 +137,7 @@ pub(super) fn backup_socket(document: &str) -> Result<Option<String>> {
 pub(super) fn checkpoint_disks(document: &str) -> Result<Vec<String>> {
     let mut targets = Vec::new();
     each_element(document, |path, tag| {
-        if is(path, &["domaincheckpoint", "disks", "disk"])
-            && attribute(tag, "checkpoint").as_deref() == Some("bitmap")
+        if is(path, &["domaincheckpoint", "disks", "disk"]) && attribute(tag, "checkpoint").as_deref() == Some("bitmap")
         {
             targets.extend(attribute(tag, "name"));
         }

@@ -2,7 +2,7 @@
 //!
 //! A chunk is a fixed-size aligned piece of a disk; only the last may be shorter.
 
-use super::super::datastore::Change;
+use crate::datastore::Change;
 use crate::{Content, DriverError, Extent, Kind, MAX_READ_BYTES, Result};
 
 /// Several chunks are asked for at once up to this length: requests cost more than bytes.

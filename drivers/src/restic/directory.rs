@@ -218,21 +218,18 @@ impl Directory {
         Ok(length)
     }
 
-    /// Removes a file; one that is gone already counts as removed.
+    /// Removes a file; one that is gone already counts as removed. Removals of snapshots and index files are durable at
+    /// once: packs are removed after them, and must not be gone while a name that leads to them comes back.
     pub(super) fn remove(&self, kind: FileKind, id: &Id) -> Result<()> {
         let path = self.path(kind, id);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(DriverError::io(format!("removing {}", path.display()), error))
+        let removed = match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(()) if matches!(kind, FileKind::Snapshot | FileKind::Index) => {
+                sync_directory(&self.root.join(kind.folder()))
             }
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes removals of `kind` durable.
-    pub(super) fn sync(&self, kind: FileKind) -> Result<()> {
-        let folder = self.root.join(kind.folder());
-        sync_directory(&folder).map_err(|error| DriverError::io(format!("syncing {}", folder.display()), error))
+            other => other,
+        };
+        removed.map_err(|error| DriverError::io(format!("removing {}", path.display()), error))
     }
 
     /// Bytes of all files of the repository that have ids.

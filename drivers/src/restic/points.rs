@@ -112,7 +112,6 @@ pub(super) fn forget(directory: &Directory, points: &[String]) -> Result<()> {
     for id in before.iter().filter(|id| unwanted.contains(*id)) {
         directory.remove(FileKind::Snapshot, id)?;
     }
-    directory.sync(FileKind::Snapshot)?;
     let after: IdSet = directory.ids(FileKind::Snapshot)?.into_iter().collect();
     match before.iter().find(|id| !unwanted.contains(*id) && !after.contains(*id)) {
         None => Ok(()),

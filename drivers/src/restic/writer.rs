@@ -204,7 +204,7 @@ impl<'a> Pipeline<'a> {
             self.shared.check()?;
             let at = runs.binary_search_by_key(&offset, |run| run.1).ok();
             let Some(at) = at.filter(|at| !seen[*at] && runs[*at].2 as usize == bytes.len()) else {
-                return Err(nonsense(format!("{} bytes at byte {offset}, which were not asked for", bytes.len())));
+                return Err(nonsense(&format!("{} bytes at byte {offset}, which were not asked for", bytes.len())));
             };
             seen[at] = true;
             let bytes = Bytes::from(bytes);
@@ -221,7 +221,7 @@ impl<'a> Pipeline<'a> {
         }
         self.shared.check()?;
         match seen.iter().position(|seen| !seen) {
-            Some(at) => Err(nonsense(format!("success without the {} bytes at byte {}", runs[at].2, runs[at].1))),
+            Some(at) => Err(nonsense(&format!("success without the {} bytes at byte {}", runs[at].2, runs[at].1))),
             None => Ok(runs.iter().map(|run| u64::from(run.2)).sum()),
         }
     }
@@ -441,6 +441,6 @@ impl Drop for MarkPanic<'_> {
     }
 }
 
-fn nonsense(what: String) -> DriverError {
+fn nonsense(what: &str) -> DriverError {
     DriverError::new(Kind::Permanent, "reading a disk", format!("the source gave {what}"))
 }

@@ -57,7 +57,8 @@ impl Engine {
         let _shown = self.cloud.board.show(Subject::Image(row.id), "import", &progress);
         let expected = plan.format.as_deref().map(format_of).transpose()?;
         Self::make_parent(&plan.target)?;
-        let source = self.allowed(&plan.source)?;
+        let datastore = self.cloud.store.read(|tx| tx.datastore(row.datastore_id))?;
+        let source = self.allowed(&plan.source, Some(&datastore))?;
         let facts = disk::import(&source, expected, &plan.target, &progress, cancel)?;
         crate::crash::point("import.copied");
         self.ready(job, row.id, facts.format.as_str(), facts.virtual_size_bytes)

@@ -14,7 +14,7 @@ use crate::disks::{self, Origin, VmDisk};
 use crate::job::{self, StopPlan};
 use crate::ledger::{self, stored};
 use crate::store::StoreError;
-use crate::store::rows::{HostRow, JobRow, VmRow};
+use crate::store::rows::{DatastoreRow, HostRow, JobRow, VmRow};
 
 /// One wait for the guest to go down; between two of them a cancel is seen.
 const SHUTDOWN_STEP: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ impl Engine {
         let template = stored(&row.template);
         let os = template.vector("OS").cloned().unwrap_or_default();
         let text = |key: &str| os.get(key).filter(|value| !value.is_empty()).map(String::from);
-        let file = |key: &str| text(key).map(|path| self.allowed(&PathBuf::from(path))).transpose();
+        let file = |key: &str| text(key).map(|path| self.allowed(&PathBuf::from(path), None)).transpose();
         let mut domain_disks = Vec::new();
         for vm_disk in self.cloud.store.read(|tx| disks::of_vm(tx, row, &self.cloud.config))? {
             domain_disks.push(domain_disk(vm_disk)?);
@@ -141,9 +141,12 @@ impl Engine {
         })
     }
 
-    /// A file of the host that a template may name.
-    pub(super) fn allowed(&self, path: &Path) -> Result<PathBuf, Trouble> {
-        Ok(disk::allowed_source(path, &self.cloud.config.safe_dirs, &self.cloud.config.restricted_dirs)?)
+    /// A file of the host that a template may name: below SAFE_DIRS of oned.conf, or of the datastore that it goes into.
+    pub(super) fn allowed(&self, path: &Path, datastore: Option<&DatastoreRow>) -> Result<PathBuf, Trouble> {
+        let mut safe = self.cloud.config.safe_dirs.clone();
+        let own = datastore.map(|row| stored(&row.template)).unwrap_or_default();
+        safe.extend(own.scalar("SAFE_DIRS").unwrap_or_default().split_whitespace().map(PathBuf::from));
+        Ok(disk::allowed_source(path, &safe, &self.cloud.config.restricted_dirs)?)
     }
 
     /// Poweroff.

@@ -194,7 +194,7 @@ fn history(page: &mut Page, vm: &Element) {
         let number = |name| record.int_at(name).unwrap_or(-1);
         let or_dash_id = |name| if number(name) < 0 { "-".to_owned() } else { number(name).to_string() };
         let end = if number("ETIME") > 0 { number("ETIME") } else { units::now() };
-        let prolog = if number("PETIME") > 0 { number("PETIME") - number("PSTIME") } else { 0 };
+        let prolog = if number("PETIME") > 0 { number("PETIME").saturating_sub(number("PSTIME")) } else { 0 };
         vec![
             number("SEQ").to_string(),
             or_dash_id("UID"),
@@ -203,7 +203,7 @@ fn history(page: &mut Page, vm: &Element) {
             states::history_action(number("ACTION").max(0)),
             or_dash_id("DS_ID"),
             units::time(number("STIME")),
-            units::days(end - number("STIME")),
+            units::days(end.saturating_sub(number("STIME"))),
             units::hours(prolog),
         ]
     };
