@@ -35,9 +35,11 @@ impl Cloud {
     ///
     /// # Errors
     /// When any step fails.
-    pub fn start(options: Options) -> Result<Self> {
+    pub fn start(mut options: Options) -> Result<Self> {
         let work = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp")?;
         let libvirtd = Libvirtd::start(work.path().join("v"))?;
+        // Images may be made of files in these directories only.
+        options.conf.push_str(&format!("\nSAFE_DIRS = \"{}\"\n", work.path().display()));
         let one = Daemon::start(options)?;
         let host = id_in(&one.ok("onehost", &["create", "localhost", "--im", "qemu", "--vm", "qemu"])?)?;
         let uri = work.path().join("host.tmpl");

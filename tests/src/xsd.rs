@@ -16,6 +16,16 @@ pub fn validate(name: &str, document: &str) -> Result<()> {
     if !schema.is_file() {
         bail!("there is no schema {}", schema.display());
     }
+    // Documents on the wire have no namespace; the schemas want one.
+    let tag = document.find('<').and_then(|at| {
+        let name = document[at + 1..].find(|c: char| !c.is_ascii_uppercase() && c != '_')?;
+        (name > 0).then_some(at + 1 + name)
+    });
+    let Some(tag) = tag else {
+        bail!("the document does not begin with an element");
+    };
+    let (start, rest) = document.split_at(tag);
+    let document = format!("{start} xmlns=\"http://opennebula.org/XMLSchema\"{rest}");
     let mut xmllint = Command::new("xmllint");
     xmllint.args(["--noout", "--nonet", "--schema"]).arg(&schema).arg("-");
     run_with_input(&mut xmllint, Some(document.as_bytes()), ORDINARY)?

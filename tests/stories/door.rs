@@ -57,7 +57,7 @@ fn second_start_is_refused() {
         Daemon::start_unheeded(Options { state: Some(first.state().to_owned()), ..Options::default() }).unwrap();
     assert_ne!(second.wait_end(SHORT).unwrap(), 0);
     let said = fs::read_to_string(second.log()).unwrap();
-    assert!(said.contains("already"), "it says why: {said}");
+    assert!(said.contains("Another oned"), "it says why: {said}");
     // The first is unharmed.
     let version = rpc::call(&endpoint, "one.system.version", &[first.session().unwrap().as_str().into()]).unwrap();
     assert!(version.text().unwrap().starts_with("7.0."), "{version:?}");

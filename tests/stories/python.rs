@@ -27,7 +27,7 @@ import os, pyone
 one = pyone.OneServer(os.environ["ENDPOINT"], session=os.environ["SESSION"])
 vm = one.vm.info(VM)
 assert vm.ID == VM and vm.NAME == "read" and vm.STATE == 3, (vm.ID, vm.NAME, vm.STATE)
-assert vm.BACKUPS.BACKUP_CONFIG["MODE"] == "INCREMENT", vm.BACKUPS.BACKUP_CONFIG
+assert vm.BACKUPS.BACKUP_CONFIG.MODE == "INCREMENT", vm.BACKUPS.BACKUP_CONFIG
 backup = one.image.info(vm.BACKUPS.BACKUP_IDS.ID[0])
 assert backup.TYPE == 6 and backup.STATE == 1, (backup.TYPE, backup.STATE)
 points = backup.BACKUP_INCREMENTS.INCREMENT
@@ -45,7 +45,6 @@ assert one.user.info(0).NAME == "oneadmin"
 assert {user.NAME for user in one.userpool.info().USER} >= {"oneadmin", "serveradmin"}
 assert {group.NAME for group in one.grouppool.info().GROUP} >= {"oneadmin", "users"}
 assert one.cluster.info(0).NAME == "default"
-one.backupjobpool.info(-2, -1, -1)
 try:
     one.vm.info(4711)
     raise SystemExit("VM 4711 was found")

@@ -36,7 +36,11 @@ pub(super) fn length(size: u64, chunk: u32, number: u64) -> u32 {
 /// When the extents overlap, leave the disk, are out of order, or (for a whole disk) do not cover it.
 pub(super) fn origins(size: u64, chunk: u32, extents: &[Extent], change: Change) -> Result<Vec<Origin>> {
     let wrong = |what: &str, at: u64| {
-        DriverError::new(Kind::Permanent, "reading extents", format!("the source lists an extent that {what} at byte {at}"))
+        DriverError::new(
+            Kind::Permanent,
+            "reading extents",
+            format!("the source lists an extent that {what} at byte {at}"),
+        )
     };
     let total = usize::try_from(count(size, chunk))
         .map_err(|_| DriverError::new(Kind::Permanent, "reading extents", "the disk is too large for this host"))?;
@@ -78,7 +82,9 @@ pub(super) fn runs(origins: &[Origin], chunk: u32, base: u64, end: u64) -> Vec<(
         let offset = base + number as u64 * u64::from(chunk);
         let piece = length(end - base, chunk, number as u64);
         match runs.last_mut() {
-            Some((_, start, bytes)) if *start + u64::from(*bytes) == offset && *bytes + piece <= longest => *bytes += piece,
+            Some((_, start, bytes)) if *start + u64::from(*bytes) == offset && *bytes + piece <= longest => {
+                *bytes += piece;
+            }
             _ => runs.push((number, offset, piece)),
         }
     }

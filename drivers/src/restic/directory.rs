@@ -244,7 +244,9 @@ impl Directory {
     /// Removes what interrupted writes of ours left behind; only when none is running.
     pub(super) fn remove_temporaries(&self) -> Result<()> {
         let failed = |error| DriverError::io(format!("cleaning {}", self.root.display()), error);
-        for kind in [FileKind::Config, FileKind::Key, FileKind::Snapshot, FileKind::Index, FileKind::Pack, FileKind::Lock] {
+        for kind in
+            [FileKind::Config, FileKind::Key, FileKind::Snapshot, FileKind::Index, FileKind::Pack, FileKind::Lock]
+        {
             let mut left = Vec::new();
             self.walk(kind, &mut |name, entry| {
                 if name.ends_with(TEMPORARY_SUFFIX) {

@@ -156,9 +156,7 @@ impl Cipher {
     pub(super) fn open<'a>(&self, sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
         let (nonce, rest) = sealed.split_at_mut_checked(NONCE_BYTES)?;
         let (plain, tag) = rest.split_at_mut_checked(rest.len().checked_sub(TAG_BYTES)?)?;
-        self.0
-            .decrypt_in_place_detached(Nonce::from_slice(nonce), b"", plain, Tag::from_slice(tag))
-            .ok()?;
+        self.0.decrypt_in_place_detached(Nonce::from_slice(nonce), b"", plain, Tag::from_slice(tag)).ok()?;
         Some(plain)
     }
 
@@ -194,6 +192,9 @@ impl Cipher {
 pub(super) struct BlobSealer {
     cipher: Cipher,
     compressor: zstd::bulk::Compressor<'static>,
+    /// Where a blob is compressed before its sealed length is known: sealed blobs wait in a pack by the thousand, so
+    /// each must own no more memory than it fills.
+    scratch: Vec<u8>,
     opener: Option<BlobOpener>,
 }
 
@@ -213,7 +214,7 @@ impl BlobSealer {
         let compressor =
             zstd::bulk::Compressor::new(level).map_err(|error| DriverError::io("preparing compression", error))?;
         let opener = if verify { Some(BlobOpener::new(cipher.clone())?) } else { None };
-        Ok(Self { cipher, compressor, opener })
+        Ok(Self { cipher, compressor, scratch: Vec::new(), opener })
     }
 
     /// Compresses where that helps, and seals.
@@ -223,21 +224,16 @@ impl BlobSealer {
             .ok()
             .filter(|length| *length <= MAX_BLOB_BYTES)
             .ok_or_else(|| DriverError::new(Kind::Permanent, doing, "it is too long for the repository format"))?;
-        let bound = zstd::zstd_safe::compress_bound(plain.len());
-        let mut bytes = vec![0; NONCE_BYTES + bound.max(plain.len()) + TAG_BYTES];
-        let room = bytes.len() - TAG_BYTES;
+        self.scratch.resize(zstd::zstd_safe::compress_bound(plain.len()), 0);
         let compressed = self
             .compressor
-            .compress_to_buffer(plain, &mut bytes[NONCE_BYTES..room])
+            .compress_to_buffer(plain, self.scratch.as_mut_slice())
             .map_err(|error| DriverError::io(doing, error))?;
-        let uncompressed_length = if compressed < plain.len() {
-            bytes.truncate(NONCE_BYTES + compressed);
-            plain_length
-        } else {
-            bytes.truncate(NONCE_BYTES);
-            bytes.extend_from_slice(plain);
-            0
-        };
+        let (stored, uncompressed_length) =
+            if compressed < plain.len() { (&self.scratch[..compressed], plain_length) } else { (plain, 0) };
+        let mut bytes = Vec::with_capacity(stored.len() + SEAL_BYTES);
+        bytes.resize(NONCE_BYTES, 0);
+        bytes.extend_from_slice(stored);
         self.cipher.seal(&mut bytes)?;
         if let Some(opener) = &mut self.opener {
             let again = opener.open(bytes.clone(), uncompressed_length).ok();

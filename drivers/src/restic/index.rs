@@ -77,8 +77,7 @@ impl Index {
             let doing = || format!("reading index {id} of {}", directory.root().display());
             let corrupt = |reason| DriverError::new(Kind::Corrupt, doing(), reason);
             let json = cipher.open_document(directory.read(FileKind::Index, &id)?).map_err(corrupt)?;
-            let document: IndexDocument =
-                serde_json::from_slice(&json).map_err(|error| corrupt(error.to_string()))?;
+            let document: IndexDocument = serde_json::from_slice(&json).map_err(|error| corrupt(error.to_string()))?;
             for pack in document.packs.into_iter().filter(|pack| present.contains(&pack.id)) {
                 let number = u32::try_from(index.packs.len()).map_err(|_| corrupt("too many packs".to_owned()))?;
                 index.packs.push(pack.id);

@@ -5,7 +5,7 @@
 //! increment keeps the parent's chunk ids where nothing changed, so only dirty chunks are read; what is stored is still
 //! the whole disk. Stock restic lists, checks, dumps and restores all of it.
 //!
-//! It is not a restic client: rustic opens keys and prunes ([`mod@repository`]), everything else is our own reading and
+//! It is not a restic client: rustic makes repositories, opens their keys, prunes and checks; everything else is our own reading and
 //! writing of the format.
 //!
 //! Invariants: packs → index → snapshot, each durable before the next, the snapshot last; packs are removed only while
@@ -117,7 +117,8 @@ impl ResticDatastore {
     /// [`Kind::Permanent`] when a value is out of its bounds.
     pub fn new(mut config: ResticConfig) -> Result<Self> {
         let wrong = |reason: &str| Err(DriverError::new(Kind::Permanent, "configuring a restic datastore", reason));
-        if config.chunk_bytes < 4096 || config.chunk_bytes > MAX_READ_BYTES || !config.chunk_bytes.is_multiple_of(4096) {
+        if config.chunk_bytes < 4096 || config.chunk_bytes > MAX_READ_BYTES || !config.chunk_bytes.is_multiple_of(4096)
+        {
             return wrong("the chunk length must be a multiple of 4096 bytes up to 8 MiB");
         }
         if config.part_bytes < config.chunk_bytes.into() {
@@ -149,7 +150,11 @@ impl ResticDatastore {
     /// The directory of a series. The name becomes part of paths, so it is bounded and plain.
     fn series_path(&self, series: &str) -> Result<PathBuf> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-        if series.is_empty() || series.len() > MAX_SERIES_LENGTH || series.starts_with('.') || !series.bytes().all(plain) {
+        if series.is_empty()
+            || series.len() > MAX_SERIES_LENGTH
+            || series.starts_with('.')
+            || !series.bytes().all(plain)
+        {
             return Err(DriverError::new(
                 Kind::Permanent,
                 "naming a series",
@@ -218,10 +223,11 @@ impl ResticDatastore {
             compression_level: self.config.compression_level,
             pack_bytes: self.config.pack_bytes,
         };
-        let made = repository::initialise(&self.directory(aside.clone()), &self.config.password, &new).and_then(|key| {
-            std::fs::rename(&aside, &path).and_then(|()| sync_directory(&self.config.base_path)).map_err(failed)?;
-            Ok(key)
-        });
+        let made =
+            repository::initialise(&self.directory(aside.clone()), &self.config.password, &new).and_then(|key| {
+                std::fs::rename(&aside, &path).and_then(|()| sync_directory(&self.config.base_path)).map_err(failed)?;
+                Ok(key)
+            });
         let key = made.inspect_err(|_| drop(remove_folder(&aside)))?;
         let cipher = key.cipher()?;
         self.keys().insert(series.to_owned(), key.clone());
@@ -361,7 +367,7 @@ impl BackupDatastore for ResticDatastore {
         let freed = self.alone(series, |opened| {
             let before = opened.directory.size_bytes()?;
             points::forget(&opened.directory, points)?;
-            repository::prune(&opened.directory, &opened.key, Prune::Reclaim)?;
+            repository::prune(&opened.directory, &opened.key, Prune::Reclaim { repository_bytes: before })?;
             Ok(before.saturating_sub(opened.directory.size_bytes()?))
         })?;
         Ok(freed.unwrap_or(0))

@@ -66,21 +66,20 @@ pub(super) fn store(
         verify_writes: config.verify_writes,
         pack_bytes: config.pack_bytes,
     };
-    let ((tree, read_bytes, stored), counts) =
-        Pipeline::run(directory, cipher, &index, options, cancel, |pipeline| {
-            let mut writer = DiskStore { config, pipeline, reader: &reader, time: request.time, progress, read_bytes: 0 };
-            let mut entries = Tree::default();
-            let mut stored = Vec::new();
-            for (disk, base) in disks.into_iter().zip(bases) {
-                cancel.check()?;
-                stored.push(StoredDisk { id: disk.id, size_bytes: disk.reader.size_bytes() });
-                entries.nodes.push(writer.disk(disk, base)?);
-            }
-            entries.nodes.push(writer.document(request.document)?);
-            let inner = pipeline.tree(entries)?;
-            let root = Tree { nodes: vec![Node::directory(POINT_DIRECTORY, request.time, inner)] };
-            Ok((pipeline.tree(root)?, writer.read_bytes, stored))
-        })?;
+    let ((tree, read_bytes, stored), counts) = Pipeline::run(directory, cipher, &index, options, cancel, |pipeline| {
+        let mut writer = DiskStore { config, pipeline, reader: &reader, time: request.time, progress, read_bytes: 0 };
+        let mut entries = Tree::default();
+        let mut stored = Vec::new();
+        for (disk, base) in disks.into_iter().zip(bases) {
+            cancel.check()?;
+            stored.push(StoredDisk { id: disk.id, size_bytes: disk.reader.size_bytes() });
+            entries.nodes.push(writer.disk(disk, base)?);
+        }
+        entries.nodes.push(writer.document(request.document)?);
+        let inner = pipeline.tree(entries)?;
+        let root = Tree { nodes: vec![Node::directory(POINT_DIRECTORY, request.time, inner)] };
+        Ok((pipeline.tree(root)?, writer.read_bytes, stored))
+    })?;
     let transfer = Transfer { read_bytes, stored_bytes: directory.written_bytes() };
     let document = SnapshotDocument {
         time: timestamp(request.time),
@@ -180,10 +179,8 @@ fn bases(
         return Ok((parent, disks.iter().map(|_| Base::None).collect()));
     }
     let refused = |reason: String| DriverError::new(Kind::Missing, "looking up the parent of an increment", reason);
-    let id = request
-        .parent
-        .and_then(Id::parse)
-        .ok_or_else(|| refused("no parent restore point is named".to_owned()))?;
+    let id =
+        request.parent.and_then(Id::parse).ok_or_else(|| refused("no parent restore point is named".to_owned()))?;
     let parent = snapshot(directory, cipher, &id)?;
     let tree = reader.directory_of(&parent)?;
     let mut bases = Vec::new();

@@ -64,7 +64,11 @@ impl<'a> PointReader<'a> {
     pub(super) fn directory_of(&self, snapshot: &SnapshotDocument) -> Result<Tree> {
         let root = self.tree(&snapshot.tree)?;
         let entry = root.find(POINT_DIRECTORY).and_then(|node| node.subtree).ok_or_else(|| {
-            DriverError::new(Kind::Missing, "reading a restore point", format!("it has no directory /{POINT_DIRECTORY}"))
+            DriverError::new(
+                Kind::Missing,
+                "reading a restore point",
+                format!("it has no directory /{POINT_DIRECTORY}"),
+            )
         })?;
         self.tree(&entry)
     }
@@ -142,9 +146,8 @@ impl<'a> PointReader<'a> {
     fn tree(&self, id: &Id) -> Result<Tree> {
         let mut opener = BlobOpener::new(self.cipher.clone())?;
         let json = self.blob(&mut opener, &mut PackFiles::default(), BlobKind::Tree, id)?;
-        serde_json::from_slice(&json).map_err(|error| {
-            DriverError::new(Kind::Corrupt, format!("reading directory {id}"), error.to_string())
-        })
+        serde_json::from_slice(&json)
+            .map_err(|error| DriverError::new(Kind::Corrupt, format!("reading directory {id}"), error.to_string()))
     }
 
     /// Where a blob lies; [`Kind::Corrupt`] when it is nowhere.
@@ -161,7 +164,8 @@ impl<'a> PointReader<'a> {
     fn blob(&self, opener: &mut BlobOpener, files: &mut PackFiles, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
         let location = self.locate(kind, id)?;
         let pack = self.index.pack(location);
-        let corrupt = |reason: &str| DriverError::new(Kind::Corrupt, format!("reading blob {id} of pack {pack}"), reason);
+        let corrupt =
+            |reason: &str| DriverError::new(Kind::Corrupt, format!("reading blob {id} of pack {pack}"), reason);
         let sealed = files.read(self.directory, pack, location)?;
         let plain = opener.open(sealed, location.uncompressed_length).map_err(corrupt)?;
         if Id::of(&plain) == *id { Ok(plain) } else { Err(corrupt("its bytes do not have its digest")) }
@@ -247,7 +251,11 @@ impl<'a> PointReader<'a> {
             // Threads that wait to send must see that nobody listens.
             drop(receiver);
             if result.is_ok() && received != chunks.len() {
-                return Err(DriverError::new(Kind::Permanent, "restoring a disk", "a thread that reads chunks ended early"));
+                return Err(DriverError::new(
+                    Kind::Permanent,
+                    "restoring a disk",
+                    "a thread that reads chunks ended early",
+                ));
             }
             result
         })
@@ -317,7 +325,11 @@ fn write_without_holes(target: &mut dyn DiskWriter, offset: u64, plain: &[u8]) -
 }
 
 fn unknown_form(name: &str) -> DriverError {
-    DriverError::new(Kind::Corrupt, format!("reading {name} of a restore point"), "it is not stored in a form known here")
+    DriverError::new(
+        Kind::Corrupt,
+        format!("reading {name} of a restore point"),
+        "it is not stored in a form known here",
+    )
 }
 
 fn wrong_size(name: &str) -> DriverError {

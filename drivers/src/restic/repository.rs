@@ -11,8 +11,8 @@ use bytes::Bytes;
 use rustic_core::repofile::{Chunker, MasterKey};
 use rustic_core::{
     BytesList, CheckOptions, ConfigOptions, Credentials, ErrorKind, FileType, Id as RusticId, KeyOptions, LimitOption,
-    OpenStatus, PruneOptions, ReadBackend, Repository, RepositoryBackends, RepositoryOptions, RusticError, RusticResult,
-    WriteBackend,
+    OpenStatus, PruneOptions, ReadBackend, Repository, RepositoryBackends, RepositoryOptions, RusticError,
+    RusticResult, WriteBackend,
 };
 use zeroize::Zeroize as _;
 
@@ -52,12 +52,18 @@ impl Drop for RepositoryKey {
 /// How much work pruning may make itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prune {
-    /// After a forget: also rewrites packs with much garbage, at most a tenth of the repository, and leaves up to a
-    /// twentieth of garbage where it is.
-    Reclaim,
+    /// After a forget: also rewrites packs with garbage, up to a tenth of the repository or 1 GiB, whichever is more, and
+    /// leaves up to a twentieth of garbage where it is.
+    Reclaim {
+        /// Size of the repository, bytes.
+        repository_bytes: u64,
+    },
     /// After a crash: only removes packs that nothing refers to.
     Unreferenced,
 }
+
+/// A forget may always rewrite this much: in a repository of few packs a tenth is less than one pack.
+const MIN_REWRITE_BYTES: u64 = 1 << 30;
 
 /// What a new repository remembers for other programs that write to it.
 pub(super) struct NewRepository {
@@ -105,11 +111,15 @@ pub(super) fn prune(directory: &Arc<Directory>, key: &RepositoryKey, how: Prune)
     guarded(&doing, || {
         let repository = open(directory, key)?;
         let mut options = PruneOptions::default().instant_delete(true).fast_repack(true);
-        if how == Prune::Unreferenced {
-            options = options
-                .max_repack(LimitOption::Percentage(0))
-                .max_unused(LimitOption::Unlimited)
-                .no_resize(true);
+        match how {
+            Prune::Reclaim { repository_bytes } => {
+                let most = (repository_bytes / 10).max(MIN_REWRITE_BYTES);
+                options = options.max_repack(format!("{most}B").parse::<LimitOption>()?);
+            }
+            Prune::Unreferenced => {
+                options =
+                    options.max_repack(LimitOption::Percentage(0)).max_unused(LimitOption::Unlimited).no_resize(true);
+            }
         }
         let plan = repository.prune_plan(&options)?;
         repository.prune(&options, plan)
@@ -184,7 +194,11 @@ impl ReadBackend for Backend {
 
     fn list_with_size(&self, file: FileType) -> RusticResult<Vec<(RusticId, u32)>> {
         if file == FileType::Config {
-            return Ok(if self.0.is_repository().map_err(theirs)? { vec![(RusticId::default(), 0)] } else { Vec::new() });
+            return Ok(if self.0.is_repository().map_err(theirs)? {
+                vec![(RusticId::default(), 0)]
+            } else {
+                Vec::new()
+            });
         }
         let listed = self.0.list(kind(file)).map_err(theirs)?;
         listed

@@ -175,9 +175,9 @@ impl<'a> Pipeline<'a> {
         let mut ids = Vec::with_capacity(origins.len());
         for (number, origin) in origins.iter().enumerate() {
             ids.push(match origin {
-                Origin::Parent => *parent.get(number).ok_or_else(|| {
-                    DriverError::new(Kind::Missing, "storing a disk", "the parent has no such chunk")
-                })?,
+                Origin::Parent => *parent
+                    .get(number)
+                    .ok_or_else(|| DriverError::new(Kind::Missing, "storing a disk", "the parent has no such chunk"))?,
                 Origin::Zero => self.zero(chunks::length(span.end - span.base, span.chunk, number as u64))?,
                 Origin::Read => Id([0; 32]),
             });

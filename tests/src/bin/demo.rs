@@ -92,11 +92,18 @@ impl Demo {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("demo"), "Made by `make demo`; `make clean-demo` removes it.\n")?;
         let dir = fs::canonicalize(dir)?;
-        let guest = Guest::built()?;
+        let built = Guest::built()?;
+        // Beside the disks, so that what the demonstration leaves is whole.
+        let guest = Guest { kernel: dir.join("vmlinuz"), initrd: dir.join("initrd") };
+        fs::copy(&built.kernel, &guest.kernel)?;
+        fs::copy(&built.initrd, &guest.initrd)?;
         println!("guest:    {} + {}", guest.kernel.display(), guest.initrd.display());
         let libvirtd = Libvirtd::start(dir.join("v"))?;
         println!("libvirtd: {}", libvirtd.uri());
-        let one = Daemon::start(Options { state: Some(dir.join("one")), ..Options::default() })?;
+        // Kernels and images may come from these directories only.
+        let conf = format!("SAFE_DIRS = \"{}\"\n", dir.display());
+        let state = Some(dir.join("one"));
+        let one = Daemon::start(Options { state, conf, ..Options::default() })?;
         println!("oned:     {}", one.endpoint()?);
         let steps = vec![("guest built, libvirtd and oned up".to_owned(), begun.elapsed())];
         Ok(Self { one, libvirtd, guest, dir, begun, steps })
