@@ -16,6 +16,15 @@ use crate::job::{self, DeletePlan, JobKind, JobSubject};
 use crate::store::rows::{HistoryRow, HostRow, ImageRow, ScheduleRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
 
+/// TYPE on the wire of an image datastore.
+pub const IMAGE_DS: i64 = 0;
+/// TYPE on the wire of a system datastore.
+pub const SYSTEM_DS: i64 = 1;
+/// TYPE on the wire of a files datastore.
+pub const FILE_DS: i64 = 2;
+/// TYPE on the wire of a backup datastore.
+pub const BACKUP_DS: i64 = 3;
+
 /// ACTION numbers of history records (OpenNebula's list).
 pub mod action {
     /// Resumed.
@@ -275,4 +284,13 @@ pub fn release_images(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Processor (hundredths) and memory (KiB) that a VM's template asks for.
+#[must_use]
+pub fn vm_size(template: &Template) -> (i64, i64) {
+    let cpu = template.scalar("CPU").and_then(|cpu| cpu.parse::<f64>().ok()).unwrap_or(1.0);
+    let memory_mb = template.int("MEMORY").unwrap_or(128);
+    // Bounded when the VM was made, so the conversions cannot overflow.
+    ((cpu.clamp(0.0, 1e6) * 100.0).round() as i64, memory_mb.saturating_mul(1024))
 }

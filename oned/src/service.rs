@@ -10,7 +10,8 @@ use drivers::hypervisor::DomainEvent;
 use one_core::access::Caller;
 use one_core::refusal::Refusal;
 
-use crate::api::{Cloud, bootstrap};
+use crate::api::bootstrap;
+use crate::cloud::{Cloud, password_digest};
 use crate::daemon::{Service, Setting};
 use crate::engine::{Engine, Outside};
 use crate::methods::METHODS;
@@ -95,7 +96,7 @@ fn run_directory(state: &Path) -> PathBuf {
     if own.as_os_str().len() + SOCKET_NAME_MAX <= SOCKET_PATH_MAX {
         return own;
     }
-    let digest = crate::api::password_digest(&state.to_string_lossy());
+    let digest = password_digest(&state.to_string_lossy());
     let base = if rustix::process::geteuid().is_root() { PathBuf::from("/run") } else { std::env::temp_dir() };
     base.join(format!("oned-{}", digest.get(..12).unwrap_or("state")))
 }

@@ -3,7 +3,8 @@
 use one_core::refusal::Refusal;
 
 use super::datastore::{FILE_DS, IMAGE_DS, SYSTEM_DS, default_base_path, installed_permissions};
-use super::{Cloud, hex, password_digest};
+use super::Cloud;
+use crate::cloud::{hex, password_digest};
 use crate::store::rows::{AclRow, ClusterRow, DatastoreRow, GroupRow, UserRow, ZoneRow};
 use crate::store::{StoreError, Tx};
 

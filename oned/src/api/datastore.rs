@@ -11,14 +11,7 @@ use super::pool::PoolFilter;
 use super::{Cloud, datastore_for, parse, updated, view};
 use crate::store::rows::DatastoreRow;
 
-/// TYPE on the wire of an image datastore.
-pub const IMAGE_DS: i64 = 0;
-/// TYPE on the wire of a system datastore.
-pub const SYSTEM_DS: i64 = 1;
-/// TYPE on the wire of a files datastore.
-pub const FILE_DS: i64 = 2;
-/// TYPE on the wire of a backup datastore.
-pub const BACKUP_DS: i64 = 3;
+pub use crate::ledger::{BACKUP_DS, FILE_DS, IMAGE_DS, SYSTEM_DS};
 
 const TYPES: [(&str, i64); 4] =
     [("IMAGE_DS", IMAGE_DS), ("SYSTEM_DS", SYSTEM_DS), ("FILE_DS", FILE_DS), ("BACKUP_DS", BACKUP_DS)];

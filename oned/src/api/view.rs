@@ -53,7 +53,7 @@ impl Names {
     }
 }
 
-pub use crate::ledger::stored;
+pub use crate::ledger::{stored, vm_size};
 
 /// The first vector of stored text, e.g. a BACKUP_CONFIG or SCHED_ACTION column.
 #[must_use]
@@ -253,15 +253,6 @@ pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow, clear: bool
         images: tx.image_ids_in_datastore(row.id)?,
         template: if clear { template } else { without_secrets(template) },
     })
-}
-
-/// Processor (hundredths) and memory (KiB) that a VM's template asks for.
-#[must_use]
-pub fn vm_size(template: &Template) -> (i64, i64) {
-    let cpu = template.scalar("CPU").and_then(|cpu| cpu.parse::<f64>().ok()).unwrap_or(1.0);
-    let memory_mb = template.int("MEMORY").unwrap_or(128);
-    // Bounded when the VM was made, so the conversions cannot overflow.
-    ((cpu.clamp(0.0, 1e6) * 100.0).round() as i64, memory_mb.saturating_mul(1024))
 }
 
 /// The host view.

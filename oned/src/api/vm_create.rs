@@ -6,7 +6,8 @@ use one_core::lifecycle::{ImageState, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Value, Vector};
 
-use super::{Cloud, Owned, hex, view};
+use super::{Cloud, Owned, view};
+use crate::cloud::hex;
 use crate::ledger;
 use crate::store::Tx;
 use crate::store::rows::{ImageRow, VmRow};

@@ -12,53 +12,34 @@
 //! The guest is let go (session ended) as soon as the restore point is sealed. After *recorded* there is only forward. A
 //! job found in an earlier phase is decided by `lifecycle::recover` from what is seen outside.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use drivers::datastore::{Change, SourceDisk, StoreRequest, Stored, StoredDisk};
+use drivers::datastore::{Change, SourceDisk, StoreRequest, Stored};
 use drivers::hypervisor::{BackupDisk, BackupSpec, DiskFormat, Freeze};
 use drivers::{BackupDatastore, BackupSession, Cancel, DriverError, Hypervisor, Kind, Progress};
-use one_core::access::Permissions;
-use one_core::backup::{FsFreeze, Mode, PlanKind, expired_images, flatten, image_name};
-use one_core::lifecycle::{ImageState, JobEvent, JobPhase, Recovery, Seen, VmEvent, VmState, job_next, recover};
-use serde::{Deserialize, Serialize};
+use one_core::backup::{FsFreeze, Mode, PlanKind};
+use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
 
-use super::image_jobs::mb;
+use super::backup_record::{Sealed, retain, write_point};
 use super::vm_jobs::format_of;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
-use crate::job::{self, BackupPlan, JobKind, JobSubject, RetainPlan};
+use super::scratch::ScratchWatch;
+use crate::job::{self, BackupPlan};
 use crate::ledger;
 use crate::progress::Subject;
-use crate::store::rows::{ImageRow, IncrementRow, JobRow, VmRow};
-use crate::store::{JobFilter, StoreError, Tx};
+use crate::store::{StoreError, Tx};
+use crate::store::rows::JobRow;
 
 /// How long quiescing the guest may take in all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the scratch files' disk is looked at.
-const SCRATCH_PERIOD: Duration = Duration::from_millis(500);
+/// Rest between two attempts to clean up behind a recorded backup, seconds.
+const RECORDED_PAUSE_S: i64 = 60;
 
-/// What a sealed backup has to be recorded with; in the job's row from *sealed* on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Sealed {
-    point: String,
-    read_bytes: u64,
-    stored_bytes: u64,
-    disks: Vec<(u32, u64)>,
-    /// Why everything was read although an increment was planned, or why it is a full one.
-    reason: String,
-    warning: String,
-    duration_s: i64,
-}
-
-impl Sealed {
-    fn new(stored: Stored, reason: String, warning: String, duration_s: i64) -> Self {
-        let disks = stored.disks.iter().map(|disk: &StoredDisk| (disk.id, disk.size_bytes)).collect();
-        let Stored { point, read_bytes, stored_bytes, .. } = stored;
-        Self { point, read_bytes, stored_bytes, disks, reason, warning, duration_s }
-    }
-}
+/// Rest between two attempts to take a failed backup back, seconds.
+const UNDO_PAUSE_S: i64 = 15;
 
 /// A running backup's tools.
 struct Work<'a> {
@@ -74,8 +55,18 @@ impl Work<'_> {
         self.job.vm_id.unwrap_or(-1)
     }
 
-    fn disk_paths(&self) -> Vec<std::path::PathBuf> {
+    fn disk_paths(&self) -> Vec<PathBuf> {
         self.plan.disks.iter().filter(|disk| disk.format == "qcow2").map(|disk| disk.path.clone()).collect()
+    }
+
+    /// Directories of the scratch files; none for a VM that is off.
+    fn scratch_places(&self) -> Vec<PathBuf> {
+        let mut places: Vec<PathBuf> = Vec::new();
+        if self.plan.live {
+            places.extend(self.spec.disks.iter().filter_map(|disk| disk.scratch.parent().map(Into::into)));
+            places.dedup();
+        }
+        places
     }
 
     fn drop_checkpoint(&self) -> Result<(), DriverError> {
@@ -256,7 +247,7 @@ impl Engine {
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
         let warnings = session.get()?.warnings();
 
-        let watch = ScratchWatch::start(work, self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20), cancel);
+        let watch = ScratchWatch::start(work.scratch_places(), self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20), cancel);
         let stored = store(work, session.get()?.as_mut(), whole.is_some(), progress, cancel);
         let full = watch.stop();
         let (stored, whole) = match stored {
@@ -298,7 +289,7 @@ impl Engine {
         self.cloud.store.write(|tx| {
             let mut vm = tx.vm(work.vm_id())?;
             let mut config = ledger::config_of(&vm);
-            let (image_id, increment_id) = write_point(tx, work, &vm, &sealed, zone)?;
+            let (image_id, increment_id) = write_point(tx, &work.plan, &vm, &sealed, zone)?;
             config.end_backup();
             let chained = match &work.plan.decision.kind {
                 PlanKind::Increment { .. } => true,
@@ -319,7 +310,7 @@ impl Engine {
                 datastore.monitored_at = 0;
                 tx.datastore_update(&datastore)?;
             }
-            retain(tx, work, &vm, image_id, config.keep(), now)
+            retain(tx, &work.plan, &vm, image_id, config.keep(), now)
         })?;
         tracing::info!(
             target: "VM", vm = work.vm_id(),
@@ -358,34 +349,39 @@ impl Engine {
         let phase = phase_of(&row)?;
         if phase.is_recorded() {
             // Forward only: the rest is tried again later.
+            return self.later(job.id, RECORDED_PAUSE_S);
+        }
+        if phase != JobPhase::Undoing {
+            let to = job_next(phase, JobEvent::Undo)?;
             self.cloud.store.write(|tx| {
                 let mut row = tx.job(job.id)?;
-                row.not_before = now + 60;
-                row.attempts = 0;
-                tx.job_update(&row)
-            })?;
-            return Ok(());
-        }
-        self.cloud.store.write(|tx| {
-            let mut row = tx.job(job.id)?;
-            row.error = ledger::flat(&trouble.to_string());
-            row.not_before = 0;
-            tx.job_update(&row)?;
-            if phase == JobPhase::Undoing {
-                row.not_before = now + 15;
+                row.error = ledger::flat(&trouble.to_string());
                 tx.job_update(&row)?;
-                return Ok(());
+                tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)
+            })?;
+            crate::crash::point("backup.undoing");
+            match self.work(job).and_then(|work| self.finish_undo(&work)) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(target: "ONE", job = job.id, "Job {} cannot be taken back yet: {error}", job.id),
             }
-            let to = job_next(phase, JobEvent::Undo)?;
-            tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &trouble.to_string())?;
-            Ok::<_, Trouble>(())
-        })?;
-        crate::crash::point("backup.undoing");
-        if phase == JobPhase::Undoing {
-            return Ok(());
         }
-        let work = self.work(job)?;
-        self.finish_undo(&work)
+        // What is left outside cannot be reached now. The VM need not wait for it: its next jobs run after this one, which
+        // goes on cleaning until all is gone.
+        self.cloud.store.write(|tx| {
+            let row = tx.job(job.id)?;
+            self.release_vm(tx, &row, now)
+        })?;
+        self.later(job.id, UNDO_PAUSE_S)
+    }
+
+    fn later(&self, job_id: i64, pause_s: i64) -> Result<(), Trouble> {
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            let mut row = tx.job(job_id)?;
+            row.not_before = now + pause_s;
+            tx.job_update(&row)
+        })?;
+        Ok(())
     }
 
     fn finish_undo(&self, work: &Work<'_>) -> Result<(), Trouble> {
@@ -398,30 +394,32 @@ impl Engine {
         work.datastore.sweep(&work.plan.series)?;
         crate::crash::point("backup.undone");
         let now = self.cloud.clock.now();
-        let zone = self.cloud.config.timezone;
         self.cloud.store.write(|tx| {
             let row = tx.job(work.job.id)?;
             let event = if row.cancel == 1 { JobEvent::Cancel } else { JobEvent::Fail };
             let to = job_next(JobPhase::Undoing, event)?;
             tx.job_advance(row.id, JobPhase::Undoing.as_str(), to.as_str(), now, &row.error)?;
-            if let Some(mut vm) = tx.vm_find(work.vm_id())? {
-                let mut config = ledger::config_of(&vm);
-                config.end_backup();
-                vm.backup_config = ledger::config_text(&config);
-                tx.vm_update(&vm)?;
-                if ledger::phase(&vm).is_backing_up() {
-                    ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
-                    ledger::history_action(tx, vm.id, 0, -1, -1, now)?;
-                }
-                if ledger::phase(&vm).state != VmState::Done {
-                    let text = if row.cancel == 1 { "cancelled on request".into() } else { row.error.clone() };
-                    ledger::vm_error(tx, &mut vm, Some((&format!("BACKUP: {text}"), now, zone)))?;
-                }
-            }
-            Ok::<_, Trouble>(())
+            self.release_vm(tx, &row, now)
         })?;
         self.look_at_soon(work.plan.host_id);
         self.cloud.wake.ring();
+        Ok(())
+    }
+
+    /// Returns the VM of a backup that failed, with the reason where its owner looks. Does nothing the second time.
+    fn release_vm(&self, tx: &mut Tx<'_>, job: &JobRow, now: i64) -> Result<(), Trouble> {
+        let Some(mut vm) = job.vm_id.map(|id| tx.vm_find(id)).transpose()?.flatten() else { return Ok(()) };
+        if !ledger::phase(&vm).is_backing_up() {
+            return Ok(());
+        }
+        let mut config = ledger::config_of(&vm);
+        config.end_backup();
+        vm.backup_config = ledger::config_text(&config);
+        tx.vm_update(&vm)?;
+        ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
+        ledger::history_action(tx, vm.id, 0, -1, -1, now)?;
+        let text = if job.cancel == 1 { "cancelled on request" } else { job.error.as_str() };
+        ledger::vm_error(tx, &mut vm, Some((&format!("BACKUP: {text}"), now, self.cloud.config.timezone)))?;
         Ok(())
     }
 }
@@ -508,170 +506,4 @@ impl Drop for Guarded<'_> {
             tracing::warn!(target: "ONE", job = self.work.job.id, "Ending the session of job {}: {error}", self.work.job.id);
         }
     }
-}
-
-/// Gives a backup up before the guest's own writes fill the disk of the scratch files: QEMU would pause the guest.
-struct ScratchWatch {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<bool>>,
-}
-
-impl ScratchWatch {
-    fn start(work: &Work<'_>, reserve_bytes: u64, cancel: &Cancel) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut places: Vec<std::path::PathBuf> = Vec::new();
-        if work.plan.live {
-            places.extend(work.spec.disks.iter().filter_map(|disk| disk.scratch.parent().map(Into::into)));
-            places.dedup();
-        }
-        let (stopped, cancel) = (Arc::clone(&stop), cancel.clone());
-        let thread = std::thread::Builder::new().name("scratch".into()).spawn(move || {
-            while !stopped.load(Ordering::Acquire) {
-                if places.iter().any(|place| free_bytes(place).is_some_and(|free| free < reserve_bytes)) {
-                    cancel.cancel();
-                    return true;
-                }
-                std::thread::park_timeout(SCRATCH_PERIOD);
-            }
-            false
-        });
-        Self { stop, thread: thread.ok() }
-    }
-
-    /// Ends the watch; whether it gave the backup up.
-    fn stop(mut self) -> bool {
-        self.stop.store(true, Ordering::Release);
-        let Some(thread) = self.thread.take() else { return false };
-        thread.thread().unpark();
-        thread.join().unwrap_or(false)
-    }
-}
-
-fn free_bytes(place: &std::path::Path) -> Option<u64> {
-    let facts = rustix::fs::statvfs(place).ok()?;
-    facts.f_bavail.checked_mul(facts.f_frsize)
-}
-
-/// Writes the image (for a full one) and the increment; returns their ids.
-fn write_point(
-    tx: &mut Tx<'_>,
-    work: &Work<'_>,
-    vm: &VmRow,
-    sealed: &Sealed,
-    zone: chrono_tz::Tz,
-) -> Result<(i64, i64), Trouble> {
-    let size_mb = mb(sealed.stored_bytes);
-    let (image_id, increment_id, parent_id, kind) = match &work.plan.decision.kind {
-        PlanKind::Increment { image_id, parent_increment, .. } => {
-            let mut image = tx.image(*image_id)?;
-            image.size_mb += size_mb;
-            image.modtime = work.plan.time;
-            tx.image_update(&image)?;
-            (*image_id, parent_increment + 1, *parent_increment, "INCREMENT")
-        }
-        PlanKind::Full { new_chain, .. } => (new_image(tx, work, vm, sealed, *new_chain, zone)?, 0, -1, "FULL"),
-    };
-    let disks: Vec<String> = sealed.disks.iter().map(|(id, _)| id.to_string()).collect();
-    tx.increment_append(&IncrementRow {
-        image_id,
-        increment_id,
-        parent_id,
-        kind: kind.into(),
-        date: work.plan.time,
-        size_mb,
-        series: work.plan.series.clone(),
-        point: sealed.point.clone(),
-        checkpoint: work.plan.checkpoint.clone().unwrap_or_default(),
-        read_bytes: i64::try_from(sealed.read_bytes).unwrap_or(i64::MAX),
-        stored_bytes: i64::try_from(sealed.stored_bytes).unwrap_or(i64::MAX),
-        duration_s: sealed.duration_s,
-        reason: ledger::flat(&sealed.reason),
-        warning: ledger::flat(&sealed.warning),
-        disks: disks.join(","),
-        document: work.plan.document.clone(),
-    })?;
-    Ok((image_id, increment_id))
-}
-
-fn new_image(
-    tx: &mut Tx<'_>,
-    work: &Work<'_>,
-    vm: &VmRow,
-    sealed: &Sealed,
-    new_chain: bool,
-    zone: chrono_tz::Tz,
-) -> Result<i64, Trouble> {
-    let base = image_name(vm.id, work.plan.time, zone);
-    let mut name = base.clone();
-    let mut suffix = 1;
-    while tx.image_by_name(vm.uid, &name)?.is_some() {
-        suffix += 1;
-        name = format!("{base} {suffix}");
-    }
-    let id = tx.next_id("image")?;
-    tx.image_insert(&ImageRow {
-        id,
-        uid: vm.uid,
-        gid: vm.gid,
-        name,
-        permissions: Permissions::BACKUP.to_i64(),
-        kind: 6,
-        disk_type: 0,
-        persistent: 1,
-        regtime: work.plan.time,
-        modtime: work.plan.time,
-        source: sealed.point.get(..8).unwrap_or(&sealed.point).to_string(),
-        path: String::new(),
-        format: "raw".into(),
-        fs: String::new(),
-        size_mb: mb(sealed.stored_bytes),
-        state: ImageState::Ready.number(),
-        prev_state: ImageState::Init.number(),
-        datastore_id: work.plan.decision.datastore_id,
-        backup_vm_id: Some(vm.id),
-        backup_mode: Some(if new_chain { "INCREMENT" } else { "FULL" }.into()),
-        template: String::new(),
-    })?;
-    Ok(id)
-}
-
-/// Writes the follow-up jobs that KEEP_LAST asks for.
-fn retain(tx: &mut Tx<'_>, work: &Work<'_>, vm: &VmRow, image_id: i64, keep_last: i64, now: i64) -> Result<(), Trouble> {
-    if let PlanKind::Full { .. } = work.plan.decision.kind {
-        let gone = ImageState::Delete.number();
-        let images: Vec<ImageRow> = tx.backups_of_vm(vm.id)?.into_iter().filter(|image| image.state != gone).collect();
-        let ids: Vec<i64> = images.iter().map(|image| image.id).collect();
-        let expired = expired_images(&ids, keep_last);
-        for image in images.iter().filter(|image| expired.contains(&image.id)) {
-            ledger::image_deletion(tx, image, false, -1, now)?;
-        }
-        return Ok(());
-    }
-    let points = tx.increments(image_id)?;
-    let ids: Vec<i64> = points.iter().map(|point| point.increment_id).collect();
-    let Some(decision) = flatten(&ids, keep_last) else { return Ok(()) };
-    let waiting = tx.jobs_open(JobFilter::Image(image_id))?;
-    if waiting.iter().any(|job| job.kind == JobKind::Retain.as_str()) {
-        // It runs with an older list; the next backup takes the rest.
-        return Ok(());
-    }
-    let plan = RetainPlan {
-        datastore_id: work.plan.decision.datastore_id,
-        series: work.plan.series.clone(),
-        points: points
-            .iter()
-            .filter(|point| decision.drop.contains(&point.increment_id))
-            .map(|point| point.point.clone())
-            .collect(),
-        drop: decision.drop,
-        new_full: decision.new_full,
-    };
-    let subject = JobSubject {
-        image_id: Some(image_id),
-        datastore_id: Some(plan.datastore_id),
-        uid: -1,
-        ..JobSubject::default()
-    };
-    job::add(tx, JobKind::Retain, subject, &plan, now)?;
-    Ok(())
 }

@@ -7,10 +7,12 @@
 //! The engine never checks rights (the api did, and the scheduler does again) and never answers a client.
 
 mod backup;
+mod backup_record;
 mod image_jobs;
 mod monitor;
 mod outside;
 mod place;
+mod scratch;
 mod vm_jobs;
 
 use std::collections::HashMap;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use drivers::{Cancel, DriverError, Kind};
 use one_core::refusal::Refusal;
 
-use crate::api::Cloud;
+use crate::cloud::Cloud;
 use crate::job::JobKind;
 use crate::store::rows::JobRow;
 use crate::store::{JobFilter, StoreError};

@@ -12,8 +12,7 @@ use one_core::lifecycle::{HostState, LcmState, VmEvent, VmPhase, VmState};
 
 use super::image_jobs::mb;
 use super::{Engine, Trouble};
-use crate::api::datastore::BACKUP_DS;
-use crate::ledger;
+use crate::ledger::{self, BACKUP_DS};
 use crate::store::rows::{DatastoreRow, HostRow, VmRow};
 use crate::store::{JobFilter, StoreError, VmFilter};
 

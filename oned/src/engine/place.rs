@@ -3,9 +3,8 @@
 use one_core::lifecycle::{HostState, VmEvent, VmState};
 
 use super::{Engine, Trouble};
-use crate::api::view::vm_size;
 use crate::job::{self, JobKind, JobSubject, StopPlan};
-use crate::ledger::{self, stored};
+use crate::ledger::{self, stored, vm_size};
 use crate::store::rows::HostRow;
 use crate::store::{StoreError, Tx, VmFilter};
 
