@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Time between two plain lines.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
+/// Time between two plain lines that say the same.
+const REPEAT_EVERY: Duration = Duration::from_secs(30);
+
 /// How long the daemon may be away while we watch: a restart, with recovery, is no reason to give up.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
@@ -99,7 +102,7 @@ struct Teller {
     subject: String,
     bar: Option<ProgressBar>,
     bytes_shown: bool,
-    last_told: Option<Instant>,
+    last_told: Option<(Instant, String)>,
     first: Option<(Instant, u64)>,
 }
 
@@ -132,15 +135,17 @@ impl Teller {
 
     fn tell_line(&mut self, phrase: &str, progress: Option<Progress>) {
         let now = Instant::now();
-        if self.last_told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
-            return;
-        }
-        self.last_told = Some(now);
         let figures = progress.map(|progress| {
             let (since, from) = *self.first.get_or_insert((now, progress.done));
             figures(progress, progress.done.saturating_sub(from), now.duration_since(since))
         });
-        complain(&format!("{}: {phrase}{}", self.subject, figures.unwrap_or_default()));
+        let line = format!("{}: {phrase}{}", self.subject, figures.unwrap_or_default());
+        let pause = |told: &str| if told == line { REPEAT_EVERY } else { TELL_EVERY };
+        if self.last_told.as_ref().is_some_and(|(at, told)| now.duration_since(*at) < pause(told)) {
+            return;
+        }
+        complain(&line);
+        self.last_told = Some((now, line));
     }
 }
 

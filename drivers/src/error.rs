@@ -53,8 +53,14 @@ impl DriverError {
         use std::io::ErrorKind as E;
         let kind = match source.kind() {
             E::NotFound => Kind::Missing,
-            E::TimedOut | E::WouldBlock | E::Interrupted | E::ConnectionRefused | E::ConnectionReset
-            | E::ConnectionAborted | E::BrokenPipe | E::NotConnected => Kind::Retry,
+            E::TimedOut
+            | E::WouldBlock
+            | E::Interrupted
+            | E::ConnectionRefused
+            | E::ConnectionReset
+            | E::ConnectionAborted
+            | E::BrokenPipe
+            | E::NotConnected => Kind::Retry,
             _ => Kind::Permanent,
         };
         Self { kind, doing: doing.into(), reason: source.to_string(), source: Some(Box::new(source)) }

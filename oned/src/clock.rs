@@ -18,9 +18,7 @@ impl Clock for SystemClock {
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             // A machine that believes to be in the sixties still gets an answer.
-            Err(before) => {
-                i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds)
-            }
+            Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
         }
     }
 }

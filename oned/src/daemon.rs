@@ -67,28 +67,17 @@ pub fn run<D: Door>(
     open: impl FnOnce(&Setting) -> anyhow::Result<Service<D>>,
 ) -> anyhow::Result<()> {
     let directory = state_directory(options.state_dir.as_deref())?;
-    let overrides = Overrides {
-        listen: options.listen,
-        state_dir: directory.clone(),
-    };
+    let overrides = Overrides { listen: options.listen, state_dir: directory.clone() };
     let file = options.config.clone().or_else(|| usual_config(&directory));
     let config = Config::load(file.as_deref(), &overrides)?;
     let instance = Instance::take(&directory)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    log::start(
-        &directory.join("oned.log"),
-        config.debug_level,
-        config.timezone,
-        Arc::clone(&clock),
-    )?;
+    log::start(&directory.join("oned.log"), config.debug_level, config.timezone, Arc::clone(&clock))?;
     tracing::info!(
         target: "ONE",
         version = env!("CARGO_PKG_VERSION"), state = %directory.display(), zone = config.timezone.name(), "starting"
     );
-    config
-        .warnings
-        .iter()
-        .for_each(|warning| tracing::warn!(target: "ONE", "{warning}"));
+    config.warnings.iter().for_each(|warning| tracing::warn!(target: "ONE", "{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("oned-door")
@@ -115,18 +104,8 @@ async fn live<D: Door>(
     let one_auth = std::env::var_os("ONE_AUTH").map(PathBuf::from);
     let first_session = instance.first_session(one_auth.as_deref())?;
     let listener = bind(&config).with_context(|| format!("Cannot listen on {}", config.listen))?;
-    let endpoint = endpoint_of(
-        listener
-            .local_addr()
-            .context("Cannot tell the address of the socket")?,
-    );
-    let setting = Setting {
-        instance,
-        config,
-        first_session,
-        clock,
-        endpoint,
-    };
+    let endpoint = endpoint_of(listener.local_addr().context("Cannot tell the address of the socket")?);
+    let setting = Setting { instance, config, first_session, clock, endpoint };
     let service = tokio::task::block_in_place(|| open(&setting))?;
     setting.instance.publish_endpoint(&setting.endpoint)?;
     tracing::info!(target: "ONE", "listening on {}", setting.endpoint);
@@ -135,14 +114,7 @@ async fn live<D: Door>(
         signals.wait().await;
         tell_systemd(NotifyState::Stopping);
     };
-    serve(
-        listener,
-        service.door,
-        service.methods,
-        limits(&setting.config),
-        shutdown,
-    )
-    .await?;
+    serve(listener, service.door, service.methods, limits(&setting.config), shutdown).await?;
     let stop = tokio::task::spawn_blocking(service.stop);
     match tokio::time::timeout(setting.config.shutdown_timeout, stop).await {
         Ok(Ok(())) => {}
@@ -156,12 +128,7 @@ async fn live<D: Door>(
 
 /// `oned.conf` in the state directory, else in /etc/keeplast, else none.
 fn usual_config(directory: &Path) -> Option<PathBuf> {
-    [
-        directory.join("oned.conf"),
-        PathBuf::from("/etc/keeplast/oned.conf"),
-    ]
-    .into_iter()
-    .find(|path| path.exists())
+    [directory.join("oned.conf"), PathBuf::from("/etc/keeplast/oned.conf")].into_iter().find(|path| path.exists())
 }
 
 fn limits(config: &Config) -> Limits {
@@ -177,11 +144,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn bind(config: &Config) -> std::io::Result<TcpListener> {
-    let socket = if config.listen.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if config.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart must not wait for the connections of the daemon before it.
     socket.set_reuseaddr(true)?;
     socket.bind(config.listen)?;
@@ -212,10 +175,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {

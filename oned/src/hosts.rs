@@ -33,7 +33,8 @@ mod tests {
         for local in ["qemu:///system", "qemu+unix:///system?socket=/run/x", "qemu:///session"] {
             assert!(is_local(local), "{local}");
         }
-        for remote in ["qemu+ssh://node1/system", "qemu://node1/system", "qemu+tcp:///system", "qemu+ssh:///system", ""] {
+        for remote in ["qemu+ssh://node1/system", "qemu://node1/system", "qemu+tcp:///system", "qemu+ssh:///system", ""]
+        {
             assert!(!is_local(remote), "{remote}");
         }
     }

@@ -23,9 +23,7 @@ const AUTH_BYTES: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
     /// The default cannot be told.
-    #[error(
-        "No state directory: neither XDG_STATE_HOME nor HOME is set. Name one with --state-dir."
-    )]
+    #[error("No state directory: neither XDG_STATE_HOME nor HOME is set. Name one with --state-dir.")]
     NoDirectory,
     /// Another daemon holds the lock.
     #[error(
@@ -58,11 +56,7 @@ pub enum InstanceError {
 
 fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstanceError {
     let path = path.to_owned();
-    move |source| InstanceError::File {
-        doing,
-        path,
-        source,
-    }
+    move |source| InstanceError::File { doing, path, source }
 }
 
 /// Where the state lies: what the command line says, else `/var/lib/one` for root, else the user's state folder (XDG
@@ -71,11 +65,7 @@ fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ins
 /// # Errors
 /// When there is no home, or the present directory cannot be told.
 pub fn state_directory(command_line: Option<&Path>) -> Result<PathBuf, InstanceError> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let directory = match command_line {
         Some(path) => path.to_owned(),
         None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/one"),
@@ -104,21 +94,13 @@ impl Instance {
         make(directory).map_err(file_error("make the directory", directory))?;
         let path = directory.join("oned.lock");
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut lock = options.open(&path).map_err(file_error("open", &path))?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(file_error("lock", &path)(error.into()));
             }
-            return Err(InstanceError::Taken {
-                pid: pid_in(lock),
-                directory: directory.to_owned(),
-            });
+            return Err(InstanceError::Taken { pid: pid_in(lock), directory: directory.to_owned() });
         }
         let write = |lock: &mut File| {
             lock.set_len(0)?;
@@ -128,10 +110,7 @@ impl Instance {
         write(&mut lock).map_err(file_error("write", &path))?;
         let clients = directory.join(".one");
         make(&clients).map_err(file_error("make the directory", &clients))?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
     /// The state directory.
@@ -153,11 +132,7 @@ impl Instance {
             }
         }
         let password = random_password().map_err(file_error("make a password for", &own))?;
-        let session = FirstSession {
-            user: "oneadmin".to_owned(),
-            password: Password(password),
-            path: own.clone(),
-        };
+        let session = FirstSession { user: "oneadmin".to_owned(), password: Password(password), path: own.clone() };
         let line = format!("{}:{}\n", session.user, session.password.reveal());
         write_whole(&own, line.as_bytes()).map_err(file_error("write", &own))?;
         Ok(session)
@@ -179,11 +154,7 @@ fn pid_in(lock: File) -> String {
     let _ = lock.take(32).read_to_string(&mut text);
     let digits = text.trim();
     let known = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if known {
-        digits.to_owned()
-    } else {
-        "unknown".to_owned()
-    }
+    if known { digits.to_owned() } else { "unknown".to_owned() }
 }
 
 /// The name and password that user 0 has on a fresh state.
@@ -221,25 +192,16 @@ fn read_session(path: &Path) -> Result<Option<FirstSession>, InstanceError> {
         Err(error) => return Err(file_error("read", path)(error)),
     };
     let mut text = String::new();
-    file.take(AUTH_BYTES)
-        .read_to_string(&mut text)
-        .map_err(file_error("read", path))?;
+    file.take(AUTH_BYTES).read_to_string(&mut text).map_err(file_error("read", path))?;
     // The same rules as for user names on the wire: no blanks and no control characters.
-    let plain =
-        |name: &str| !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control());
-    match text
-        .lines()
-        .next()
-        .and_then(|line| line.trim().split_once(':'))
-    {
+    let plain = |name: &str| !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control());
+    match text.lines().next().and_then(|line| line.trim().split_once(':')) {
         Some((user, password)) if plain(user) && !password.is_empty() => Ok(Some(FirstSession {
             user: user.to_owned(),
             password: Password(password.to_owned()),
             path: path.to_owned(),
         })),
-        _ => Err(InstanceError::NoSession {
-            path: path.to_owned(),
-        }),
+        _ => Err(InstanceError::NoSession { path: path.to_owned() }),
     }
 }
 
@@ -259,11 +221,7 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&part, path)?;
@@ -290,10 +248,7 @@ mod tests {
         assert_eq!(mode(&directory), 0o700);
         let error = Instance::take(&directory).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
-        assert!(
-            error.contains(&directory.display().to_string()) && error.contains("--state-dir"),
-            "{error}"
-        );
+        assert!(error.contains(&directory.display().to_string()) && error.contains("--state-dir"), "{error}");
         drop(first);
         Instance::take(&directory).unwrap();
     }
@@ -311,10 +266,7 @@ mod tests {
         let again = instance.first_session(Some(&missing)).unwrap();
         assert_eq!(again.password.reveal(), made.password.reveal());
         let other = tempfile::tempdir().unwrap();
-        let other = Instance::take(other.path())
-            .unwrap()
-            .first_session(None)
-            .unwrap();
+        let other = Instance::take(other.path()).unwrap().first_session(None).unwrap();
         assert_ne!(other.password.reveal(), made.password.reveal());
     }
 
@@ -325,23 +277,11 @@ mod tests {
         let file = folder.path().join("mine");
         std::fs::write(&file, "admin:pass:word\nmore\n").unwrap();
         let session = instance.first_session(Some(&file)).unwrap();
-        assert_eq!(
-            (session.user.as_str(), session.password.reveal()),
-            ("admin", "pass:word")
-        );
-        for wrong in [
-            "",
-            "secretword",
-            ":secretword",
-            "admin:",
-            "ad min:secretword",
-        ] {
+        assert_eq!((session.user.as_str(), session.password.reveal()), ("admin", "pass:word"));
+        for wrong in ["", "secretword", ":secretword", "admin:", "ad min:secretword"] {
             std::fs::write(&file, wrong).unwrap();
             let error = instance.first_session(Some(&file)).unwrap_err().to_string();
-            assert!(
-                error.contains("user:password") && !error.contains("secretword"),
-                "{wrong:?}: {error}"
-            );
+            assert!(error.contains("user:password") && !error.contains("secretword"), "{wrong:?}: {error}");
         }
     }
 
@@ -350,23 +290,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::take(folder.path()).unwrap();
         std::fs::write(folder.path().join(".one/one_endpoint.part"), "x").unwrap();
-        instance
-            .publish_endpoint("http://127.0.0.1:1/RPC2")
-            .unwrap();
+        instance.publish_endpoint("http://127.0.0.1:1/RPC2").unwrap();
         let text = std::fs::read_to_string(folder.path().join(".one/one_endpoint")).unwrap();
         assert_eq!(text, "http://127.0.0.1:1/RPC2\n");
     }
 
     #[test]
     fn the_command_line_names_the_directory_and_it_becomes_absolute() {
-        assert!(
-            state_directory(Some(Path::new("here")))
-                .unwrap()
-                .is_absolute()
-        );
-        assert_eq!(
-            state_directory(Some(Path::new("/a"))).unwrap(),
-            Path::new("/a")
-        );
+        assert!(state_directory(Some(Path::new("here"))).unwrap().is_absolute());
+        assert_eq!(state_directory(Some(Path::new("/a"))).unwrap(), Path::new("/a"));
     }
 }

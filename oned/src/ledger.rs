@@ -79,7 +79,9 @@ pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Re
 fn stamp_history(tx: &mut Tx<'_>, vm_id: i64, from: VmPhase, to: VmPhase, now: i64) -> Result<(), StoreError> {
     let Some(mut record) = tx.history_last(vm_id)? else { return Ok(()) };
     let active = |phase: VmPhase, lcm| phase.state == VmState::Active && phase.lcm == lcm;
-    let runs = |phase: VmPhase| phase.state == VmState::Active && matches!(phase.lcm, LcmState::Running | LcmState::Backup | LcmState::Unknown);
+    let runs = |phase: VmPhase| {
+        phase.state == VmState::Active && matches!(phase.lcm, LcmState::Running | LcmState::Backup | LcmState::Unknown)
+    };
     if active(to, LcmState::Prolog) {
         record.pstime = now;
     }
@@ -137,7 +139,14 @@ pub fn history_place(tx: &mut Tx<'_>, vm_id: i64, host: &HostRow, now: i64) -> R
 ///
 /// # Errors
 /// The database's failure.
-pub fn history_action(tx: &mut Tx<'_>, vm_id: i64, action: i64, uid: i64, gid: i64, now: i64) -> Result<(), StoreError> {
+pub fn history_action(
+    tx: &mut Tx<'_>,
+    vm_id: i64,
+    action: i64,
+    uid: i64,
+    gid: i64,
+    now: i64,
+) -> Result<(), StoreError> {
     let Some(mut record) = tx.history_last(vm_id)? else { return Ok(()) };
     let running = record.rstime != 0 && record.retime == 0;
     record.etime = now;
@@ -242,12 +251,8 @@ pub fn image_deletion(tx: &mut Tx<'_>, row: &ImageRow, force: bool, uid: i64, no
             tx.vm_update(&vm)?;
         }
     }
-    let subject = JobSubject {
-        image_id: Some(row.id),
-        datastore_id: Some(row.datastore_id),
-        uid,
-        ..JobSubject::default()
-    };
+    let subject =
+        JobSubject { image_id: Some(row.id), datastore_id: Some(row.datastore_id), uid, ..JobSubject::default() };
     job::add(tx, JobKind::Delete, subject, &plan, now)?;
     Ok(())
 }

@@ -54,35 +54,18 @@ pub enum LogError {
 ///
 /// # Errors
 /// When the file cannot be opened or the variable not be understood.
-pub fn start(
-    file: &Path,
-    debug_level: u8,
-    zone: Tz,
-    clock: Arc<dyn Clock>,
-) -> Result<(), LogError> {
-    let opened = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(file);
-    let opened: File = opened.map_err(|source| LogError::Open {
-        path: file.display().to_string(),
-        source,
-    })?;
+pub fn start(file: &Path, debug_level: u8, zone: Tz, clock: Arc<dyn Clock>) -> Result<(), LogError> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(file);
+    let opened: File = opened.map_err(|source| LogError::Open { path: file.display().to_string(), source })?;
     let look = Look { zone, clock };
     tracing_subscriber::registry()
-        .with(filter(
-            std::env::var(VARIABLE).ok().as_deref(),
-            debug_level,
-        )?)
+        .with(filter(std::env::var(VARIABLE).ok().as_deref(), debug_level)?)
         .with(layer().event_format(look.clone()).with_writer(io::stderr))
         .with(layer().event_format(look).with_writer(Mutex::new(opened)))
         .try_init()
         .map_err(|_| LogError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
-            .location()
-            .map_or_else(|| "unknown place".to_owned(), ToString::to_string);
+        let place = panic.location().map_or_else(|| "unknown place".to_owned(), ToString::to_string);
         tracing::error!(target: "ONE", %place, "a thread panicked");
     }));
     Ok(())
@@ -90,17 +73,13 @@ pub fn start(
 
 fn filter(variable: Option<&str>, debug_level: u8) -> Result<EnvFilter, LogError> {
     match variable.filter(|text| !text.trim().is_empty()) {
-        Some(text) => EnvFilter::try_new(text).map_err(|_| LogError::Variable {
-            text: text.to_owned(),
-        }),
+        Some(text) => EnvFilter::try_new(text).map_err(|_| LogError::Variable { text: text.to_owned() }),
         None => Ok(EnvFilter::new(match debug_level {
             0 => "error",
             1 => "warn",
             2 => "info",
             // The libraries' own debug lines are of use to their authors only.
-            3 => {
-                "debug,hyper=info,hyper_util=info,mio=info,rustic_core=warn,rustic_backend=warn,opendal=warn"
-            }
+            3 => "debug,hyper=info,hyper_util=info,mio=info,rustic_core=warn,rustic_backend=warn,opendal=warn",
             _ => "trace,hyper=info,hyper_util=info,mio=info",
         })),
     }
@@ -118,12 +97,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let mut fields = Fields::default();
         event.record(&mut fields);
@@ -142,9 +116,7 @@ where
 /// As ctime(3) writes it, without the newline.
 fn date(now: i64, zone: Tz) -> String {
     let time = DateTime::from_timestamp(now, 0).unwrap_or_default();
-    time.with_timezone(&zone)
-        .format("%a %b %e %H:%M:%S %Y")
-        .to_string()
+    time.with_timezone(&zone).format("%a %b %e %H:%M:%S %Y").to_string()
 }
 
 fn part(target: &str) -> &str {
@@ -231,10 +203,7 @@ mod tests {
     fn logged(zone: Tz, write: impl FnOnce()) -> String {
         let sink = Sink::default();
         let copy = sink.clone();
-        let look = Look {
-            zone,
-            clock: Arc::new(ManualClock::new(1_795_198_302)),
-        };
+        let look = Look { zone, clock: Arc::new(ManualClock::new(1_795_198_302)) };
         let layer = layer().event_format(look).with_writer(move || copy.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), write);
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
@@ -254,10 +223,7 @@ mod tests {
              Fri Nov 20 18:11:42 2026 [Z0][log][W]: from a module\n"
         );
         let there = logged(Tz::Asia__Tokyo, || tracing::error!(target: "ONE", "x"));
-        assert!(
-            there.starts_with("Sat Nov 21 03:11:42 2026 [Z0][ONE][E]: x"),
-            "{there}"
-        );
+        assert!(there.starts_with("Sat Nov 21 03:11:42 2026 [Z0][ONE][E]: x"), "{there}");
     }
 
     #[test]
@@ -266,18 +232,12 @@ mod tests {
             tracing::info!(name = "a\nb\u{1b}[2J\u{2028}", "one\r\ntwo");
         });
         assert_eq!(lines.lines().count(), 1, "{lines}");
-        assert!(
-            lines.contains("one\\r\\ntwo name=a\\nb\\u{1b}[2J\\u{2028}"),
-            "{lines}"
-        );
+        assert!(lines.contains("one\\r\\ntwo name=a\\nb\\u{1b}[2J\\u{2028}"), "{lines}");
     }
 
     #[test]
     fn the_variable_wins_and_a_wrong_one_is_named() {
-        assert_eq!(
-            filter(Some("ReM=debug"), 0).unwrap().to_string(),
-            "ReM=debug"
-        );
+        assert_eq!(filter(Some("ReM=debug"), 0).unwrap().to_string(), "ReM=debug");
         assert_eq!(filter(Some(" "), 0).unwrap().to_string(), "error");
         let error = filter(Some("a=b=c"), 0).unwrap_err().to_string();
         assert!(error.contains("a=b=c"), "{error}");

@@ -11,11 +11,8 @@ const DECRYPT: ParamSpec = ParamSpec::bool("decrypt").or_bool(false);
 const TEXT: ParamSpec = ParamSpec::text("template");
 const TYPE: ParamSpec = ParamSpec::int("type").or_int(0);
 const NAME: ParamSpec = ParamSpec::text("name");
-const FILTER: [ParamSpec; 3] = [
-    ParamSpec::int("filter").or_int(-2),
-    ParamSpec::int("start").or_int(-1),
-    ParamSpec::int("end").or_int(-1),
-];
+const FILTER: [ParamSpec; 3] =
+    [ParamSpec::int("filter").or_int(-2), ParamSpec::int("start").or_int(-1), ParamSpec::int("end").or_int(-1)];
 const VM_FILTER: [ParamSpec; 5] = [
     ParamSpec::int("filter").or_int(-2),
     ParamSpec::int("start").or_int(-1),

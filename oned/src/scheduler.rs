@@ -23,7 +23,9 @@ pub fn tick(cloud: &Cloud) {
     };
     let mut seen = std::collections::HashSet::new();
     for row in due {
-        if seen.insert(row.vm_id) && let Err(error) = run(cloud, &row, now) {
+        if seen.insert(row.vm_id)
+            && let Err(error) = run(cloud, &row, now)
+        {
             tracing::error!(target: "SCHED", "Scheduled action {} of VM {}: {error}", row.id, row.vm_id);
         }
     }
@@ -56,7 +58,13 @@ fn run(cloud: &Cloud, row: &ScheduleRow, now: i64) -> Result<(), StoreError> {
 }
 
 /// Keeps the outcome, unless the action was changed or deleted meanwhile.
-fn save(cloud: &Cloud, old: &ScheduleRow, next: &ScheduledAction, refusals: i64, not_before: i64) -> Result<(), StoreError> {
+fn save(
+    cloud: &Cloud,
+    old: &ScheduleRow,
+    next: &ScheduledAction,
+    refusals: i64,
+    not_before: i64,
+) -> Result<(), StoreError> {
     cloud.store.write(|tx| {
         if tx.schedule_find(old.id)?.as_ref() != Some(old) {
             return Ok(());

@@ -1,11 +1,6 @@
 //! The daemon's own life: start, endpoint, one per directory, configuration, signals. Over the real binary.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test stops where something is wrong"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
@@ -18,15 +13,8 @@ const START: Duration = Duration::from_secs(60);
 
 fn oned(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oned"));
-    command
-        .arg("--state-dir")
-        .arg(directory)
-        .args(["--listen", "127.0.0.1:0"]);
-    command
-        .env_remove("ONE_AUTH")
-        .env_remove("KEEPLAST_LOG")
-        .env_remove("NOTIFY_SOCKET")
-        .env("TZ", "UTC");
+    command.arg("--state-dir").arg(directory).args(["--listen", "127.0.0.1:0"]);
+    command.env_remove("ONE_AUTH").env_remove("KEEPLAST_LOG").env_remove("NOTIFY_SOCKET").env("TZ", "UTC");
     command
 }
 
@@ -41,17 +29,10 @@ impl Daemon {
         let file = directory.join(".one/one_endpoint");
         let _ = std::fs::remove_file(&file);
         let child = oned(directory).stderr(Stdio::null()).spawn().unwrap();
-        let mut daemon = Self {
-            child,
-            endpoint: String::new(),
-        };
+        let mut daemon = Self { child, endpoint: String::new() };
         let until = Instant::now() + START;
         loop {
-            assert!(
-                daemon.child.try_wait().unwrap().is_none(),
-                "ended at once: {}",
-                log_of(directory)
-            );
+            assert!(daemon.child.try_wait().unwrap().is_none(), "ended at once: {}", log_of(directory));
             assert!(Instant::now() < until, "no endpoint: {}", log_of(directory));
             if let Ok(text) = std::fs::read_to_string(&file) {
                 text.trim().clone_into(&mut daemon.endpoint);
@@ -67,18 +48,17 @@ impl Daemon {
     }
 
     fn call(&self, session: &str, method: &str) -> String {
-        let address = self
-            .endpoint
-            .strip_prefix("http://")
-            .unwrap()
-            .strip_suffix("/RPC2")
-            .unwrap();
+        let address = self.endpoint.strip_prefix("http://").unwrap().strip_suffix("/RPC2").unwrap();
         let body = format!(
             "<methodCall><methodName>{method}</methodName><params><param><value>{session}</value></param></params></methodCall>"
         );
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .unwrap();
+        write!(
+            stream,
+            "POST /RPC2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -106,34 +86,16 @@ fn a_fresh_directory_becomes_a_daemon_that_answers_its_first_user_and_ends_well(
     let mut daemon = Daemon::start(folder.path());
     let session = std::fs::read_to_string(folder.path().join(".one/one_auth")).unwrap();
     let session = session.trim();
-    assert!(
-        daemon
-            .call(session, "one.system.version")
-            .contains("<boolean>1</boolean>")
-    );
-    assert!(
-        daemon
-            .call("oneadmin:wrong", "one.system.version")
-            .contains("<i4>256</i4>")
-    );
+    assert!(daemon.call(session, "one.system.version").contains("<boolean>1</boolean>"));
+    assert!(daemon.call("oneadmin:wrong", "one.system.version").contains("<i4>256</i4>"));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
     let log = log_of(folder.path());
-    assert!(
-        log.contains("[Z0][ONE][I]: listening on http://127.0.0.1:"),
-        "{log}"
-    );
-    assert!(
-        log.contains("[Z0][ReM][D]: call method=one.system.version uid=0 code=0"),
-        "{log}"
-    );
+    assert!(log.contains("[Z0][ONE][I]: listening on http://127.0.0.1:"), "{log}");
+    assert!(log.contains("[Z0][ReM][D]: call method=one.system.version uid=0 code=0"), "{log}");
     assert!(!log.contains(session.split_once(':').unwrap().1), "{log}");
     let again = Daemon::start(folder.path());
-    assert!(
-        again
-            .call(session, "one.system.version")
-            .contains("<boolean>1</boolean>")
-    );
+    assert!(again.call(session, "one.system.version").contains("<boolean>1</boolean>"));
 }
 
 #[test]
@@ -143,10 +105,7 @@ fn a_second_daemon_on_the_directory_says_who_is_in_the_way() {
     let second = oned(folder.path()).output().unwrap();
     let told = stderr(&second);
     assert_eq!(second.status.code(), Some(1));
-    assert!(
-        told.contains(&first.child.id().to_string()) && told.contains("--state-dir"),
-        "{told}"
-    );
+    assert!(told.contains(&first.child.id().to_string()) && told.contains("--state-dir"), "{told}");
 }
 
 #[test]
@@ -175,11 +134,7 @@ fn a_second_signal_ends_at_once_although_a_call_is_under_way() {
     let mut daemon = Daemon::start(folder.path());
     let address = daemon.endpoint.replace("http://", "").replace("/RPC2", "");
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .write_all(
-            b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
-        )
-        .unwrap();
+    stream.write_all(b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n").unwrap();
     // "100 Continue" shows that the call's body is being waited for.
     stream.read_exact(&mut [0; 12]).unwrap();
     daemon.signal(Signal::TERM);
@@ -199,10 +154,7 @@ fn a_wrong_configuration_stops_the_start_with_name_line_and_bounds() {
     let output = oned(folder.path()).output().unwrap();
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        told.contains("MAX_CONN") && told.contains("line 2") && told.contains("1 to 10000"),
-        "{told}"
-    );
+    assert!(told.contains("MAX_CONN") && told.contains("line 2") && told.contains("1 to 10000"), "{told}");
 }
 
 #[test]
@@ -211,16 +163,8 @@ fn a_taken_port_is_named() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_oned"));
-    let output = command
-        .arg("--state-dir")
-        .arg(folder.path())
-        .args(["--listen", &address])
-        .output()
-        .unwrap();
+    let output = command.arg("--state-dir").arg(folder.path()).args(["--listen", &address]).output().unwrap();
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        told.contains(&format!("Cannot listen on {address}")),
-        "{told}"
-    );
+    assert!(told.contains(&format!("Cannot listen on {address}")), "{told}");
 }

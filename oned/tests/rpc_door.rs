@@ -1,11 +1,6 @@
 //! The door over real sockets, with a table of its own: Python's client, and requests that no client would send.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test stops where something is wrong"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
 
 use one_core::access::Caller;
 use one_core::refusal::{ObjectKind, Refusal};
@@ -26,12 +21,7 @@ impl Door for TestDoor {
         if session != SESSION {
             return Err(Refusal::BadSession);
         }
-        Ok(Caller {
-            uid: 0,
-            gid: 0,
-            groups: vec![0],
-            name: "oneadmin".to_owned(),
-        })
+        Ok(Caller { uid: 0, gid: 0, groups: vec![0], name: "oneadmin".to_owned() })
     }
 }
 
@@ -78,18 +68,9 @@ static TABLE: &[Row] = &[
         name: "one.test.control",
         params: &[],
         help: "Gives forbidden characters.",
-        run: |_, _, _| {
-            Ok(Answer::Text(
-                "bell\u{7} and\r\u{0} feed\u{c}\u{ffff}".to_owned(),
-            ))
-        },
+        run: |_, _, _| Ok(Answer::Text("bell\u{7} and\r\u{0} feed\u{c}\u{ffff}".to_owned())),
     },
-    Row {
-        name: "one.test.panic",
-        params: &[],
-        help: "Panics.",
-        run: |_, _, _| panic!("secret"),
-    },
+    Row { name: "one.test.panic", params: &[], help: "Panics.", run: |_, _, _| panic!("secret") },
     Row {
         name: "one.test.flood",
         params: &[],
@@ -98,10 +79,7 @@ static TABLE: &[Row] = &[
     },
     Row {
         name: "one.vm.info",
-        params: &[
-            ParamSpec::int("id"),
-            ParamSpec::bool("decrypt").or_bool(false),
-        ],
+        params: &[ParamSpec::int("id"), ParamSpec::bool("decrypt").or_bool(false)],
         help: "Shows a virtual machine.",
         run: info,
     },
@@ -119,23 +97,17 @@ fn slow(_: &TestDoor, _: &Caller, args: &Args) -> Result<Answer, Refusal> {
 }
 
 fn yes_or_no(_: &TestDoor, _: &Caller, args: &Args) -> Result<Answer, Refusal> {
-    Ok(Answer::Text(
-        if args.bool(0) { "yes" } else { "no" }.to_owned(),
-    ))
+    Ok(Answer::Text(if args.bool(0) { "yes" } else { "no" }.to_owned()))
 }
 
 fn info(_: &TestDoor, _: &Caller, args: &Args) -> Result<Answer, Refusal> {
     match args.int(0) {
         0 => Ok(Answer::Text(VM.to_owned())),
-        id => Err(Refusal::NoSuch {
-            kind: ObjectKind::Vm,
-            id,
-        }),
+        id => Err(Refusal::NoSuch { kind: ObjectKind::Vm, id }),
     }
 }
 
-const VM: &str =
-    "<VM><ID>0</ID><NAME>a</NAME><BACKUPS><BACKUP_CONFIG/><BACKUP_IDS/></BACKUPS></VM>";
+const VM: &str = "<VM><ID>0</ID><NAME>a</NAME><BACKUPS><BACKUP_CONFIG/><BACKUP_IDS/></BACKUPS></VM>";
 
 /// A server of the test's own on a free port; ends when dropped.
 struct Server {
@@ -151,33 +123,21 @@ impl Server {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                serve(listener, Arc::new(TestDoor), TABLE, limits, stopped)
-                    .await
-                    .unwrap();
+                serve(listener, Arc::new(TestDoor), TABLE, limits, stopped).await.unwrap();
             });
         });
-        Self {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { address, stop: Some(stop), thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
     }
 
@@ -191,11 +151,9 @@ impl Server {
     }
 
     fn post(&self, body: &[u8]) -> String {
-        let mut request = format!(
-            "POST /RPC2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        )
-        .into_bytes();
+        let mut request =
+            format!("POST /RPC2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())
+                .into_bytes();
         request.extend_from_slice(body);
         self.exchange(&request)
     }
@@ -225,11 +183,7 @@ fn call(method: &str, params: &str) -> String {
 
 #[test]
 fn pythons_own_client_gets_every_type_refusal_and_fault_as_documented() {
-    let server = Server::start(Limits {
-        connections: 40,
-        calls_at_once: 8,
-        ..Limits::default()
-    });
+    let server = Server::start(Limits { connections: 40, calls_at_once: 8, ..Limits::default() });
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/door/client.py");
     let output = Command::new("python3")
         .arg(script)
@@ -244,16 +198,12 @@ fn pythons_own_client_gets_every_type_refusal_and_fault_as_documented() {
 #[test]
 fn an_answer_is_text_xml_with_a_declaration_and_a_length() {
     let server = Server::start(Limits::default());
-    let answer =
-        server.post(call("one.test.int", "<param><value><i8>5</i8></value></param>").as_bytes());
+    let answer = server.post(call("one.test.int", "<param><value><i8>5</i8></value></param>").as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let head = head.to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(head.contains("content-type: text/xml"), "{head}");
-    assert!(
-        head.contains(&format!("content-length: {}", body.len())),
-        "{head}"
-    );
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
     assert_eq!(
         body,
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<methodResponse><params><param><value><array><data>\
@@ -265,12 +215,8 @@ fn an_answer_is_text_xml_with_a_declaration_and_a_length() {
 #[test]
 fn untyped_values_are_strings_and_method_names_may_have_blanks_around() {
     let server = Server::start(Limits::default());
-    let answer =
-        server.post(call(" one.test.text\n", "<param><value>plain</value></param>").as_bytes());
-    assert!(
-        answer.contains("<value><string>plain</string></value>"),
-        "{answer}"
-    );
+    let answer = server.post(call(" one.test.text\n", "<param><value>plain</value></param>").as_bytes());
+    assert!(answer.contains("<value><string>plain</string></value>"), "{answer}");
 }
 
 #[test]
@@ -298,24 +244,17 @@ fn a_malformed_request_is_a_fault_that_repeats_nothing_of_it() {
     for body in bodies {
         let answer = server.post(body);
         let shown = String::from_utf8_lossy(&body[..body.len().min(200)]);
-        assert!(
-            answer.contains("<fault>") && answer.contains("<i4>-503</i4>"),
-            "{shown}: {answer}"
-        );
+        assert!(answer.contains("<fault>") && answer.contains("<i4>-503</i4>"), "{shown}: {answer}");
         assert!(!answer.contains("pass:word"), "{shown}: {answer}");
     }
     let odd_name = server.post(call("pass:word &lt;b&gt;", "").as_bytes());
-    assert!(
-        odd_name.contains("-506") && !odd_name.contains("pass:word"),
-        "{odd_name}"
-    );
+    assert!(odd_name.contains("-506") && !odd_name.contains("pass:word"), "{odd_name}");
 }
 
 #[test]
 fn a_request_with_too_many_values_is_refused_before_it_is_built() {
     let server = Server::start(Limits::default());
-    let answer =
-        server.post(call("one.test.text", &"<param><value/></param>".repeat(250_000)).as_bytes());
+    let answer = server.post(call("one.test.text", &"<param><value/></param>".repeat(250_000)).as_bytes());
     assert!(answer.contains("<i4>-509</i4>"), "{answer}");
 }
 
@@ -324,15 +263,11 @@ fn only_post_to_the_two_paths_is_served() {
     let server = Server::start(Limits::default());
     let ask = |line: &str| {
         server.exchange(
-            format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-                .as_bytes(),
+            format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").as_bytes(),
         )
     };
     let get = ask("GET /RPC2");
-    assert!(
-        get.starts_with("HTTP/1.1 405") && get.to_ascii_lowercase().contains("allow: post"),
-        "{get}"
-    );
+    assert!(get.starts_with("HTTP/1.1 405") && get.to_ascii_lowercase().contains("allow: post"), "{get}");
     assert!(ask("POST /other").starts_with("HTTP/1.1 404"));
     assert!(ask("GET /other").starts_with("HTTP/1.1 404"));
     assert!(ask("POST /").starts_with("HTTP/1.1 200"));
@@ -341,25 +276,13 @@ fn only_post_to_the_two_paths_is_served() {
 
 #[test]
 fn an_oversized_body_is_refused_whether_announced_or_chunked() {
-    let server = Server::start(Limits {
-        message_bytes: 10_000,
-        ..Limits::default()
-    });
-    let fits = server.post(
-        call(
-            "one.test.text",
-            &format!("<param><value>{}</value></param>", "x".repeat(9_000)),
-        )
-        .as_bytes(),
-    );
+    let server = Server::start(Limits { message_bytes: 10_000, ..Limits::default() });
+    let fits =
+        server.post(call("one.test.text", &format!("<param><value>{}</value></param>", "x".repeat(9_000))).as_bytes());
     assert!(fits.starts_with("HTTP/1.1 200"), "{fits}");
     let announced = server.post(&vec![b'x'; 3_000_000]);
-    assert!(
-        announced.starts_with("HTTP/1.1 413") && announced.contains("10000 bytes"),
-        "{announced}"
-    );
-    let mut chunked =
-        b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    assert!(announced.starts_with("HTTP/1.1 413") && announced.contains("10000 bytes"), "{announced}");
+    let mut chunked = b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..300 {
         chunked.extend_from_slice(b"2710\r\n");
         chunked.extend_from_slice(&[b'x'; 10_000]);
@@ -373,112 +296,58 @@ fn an_oversized_body_is_refused_whether_announced_or_chunked() {
 #[test]
 fn a_client_that_sends_its_head_or_body_too_slowly_loses_its_place() {
     let short = Duration::from_millis(500);
-    let server = Server::start(Limits {
-        connections: 1,
-        idle: short,
-        stall: short,
-        ..Limits::default()
-    });
+    let server = Server::start(Limits { connections: 1, idle: short, stall: short, ..Limits::default() });
     for started in ["", "POST /RPC2 HT", "POST /RPC2 HTTP/1.1\r\nHost: a\r\nX: "] {
         let answer = server.exchange(started.as_bytes());
         assert!(!answer.contains(" 200 "), "{started:?}: {answer}");
     }
-    let slow_body =
-        server.exchange(b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n<meth");
+    let slow_body = server.exchange(b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n<meth");
     assert!(slow_body.starts_with("HTTP/1.1 408"), "{slow_body}");
-    let next =
-        server.post(call("one.test.int", "<param><value><int>1</int></value></param>").as_bytes());
+    let next = server.post(call("one.test.int", "<param><value><int>1</int></value></param>").as_bytes());
     assert!(next.starts_with("HTTP/1.1 200"), "{next}");
 }
 
 #[test]
 fn a_client_that_never_reads_its_answer_loses_its_place() {
-    let server = Server::start(Limits {
-        connections: 1,
-        stall: Duration::from_millis(300),
-        ..Limits::default()
-    });
+    let server = Server::start(Limits { connections: 1, stall: Duration::from_millis(300), ..Limits::default() });
     let body = call("one.test.flood", "");
     let mut deaf = server.connect();
-    write!(
-        deaf,
-        "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let next =
-        server.post(call("one.test.int", "<param><value><int>1</int></value></param>").as_bytes());
+    write!(deaf, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let next = server.post(call("one.test.int", "<param><value><int>1</int></value></param>").as_bytes());
     assert!(next.starts_with("HTTP/1.1 200"), "{next}");
     drop(deaf);
 }
 
 #[test]
 fn a_connection_is_kept_until_its_share_of_requests_is_used() {
-    let server = Server::start(Limits {
-        requests_per_connection: 3,
-        ..Limits::default()
-    });
+    let server = Server::start(Limits { requests_per_connection: 3, ..Limits::default() });
     let body = call("one.test.int", "<param><value><int>1</int></value></param>");
-    let one = format!(
-        "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let one = format!("POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let answers = server.exchange(one.repeat(3).as_bytes());
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
-    assert_eq!(
-        answers
-            .to_ascii_lowercase()
-            .matches("connection: close")
-            .count(),
-        1,
-        "{answers}"
-    );
+    assert_eq!(answers.to_ascii_lowercase().matches("connection: close").count(), 1, "{answers}");
 }
 
 #[test]
 fn a_connection_that_asks_nothing_more_is_closed_after_a_while() {
-    let server = Server::start(Limits {
-        idle: Duration::from_millis(200),
-        ..Limits::default()
-    });
+    let server = Server::start(Limits { idle: Duration::from_millis(200), ..Limits::default() });
     let body = call("one.test.int", "<param><value><int>1</int></value></param>");
-    let answer = server.exchange(
-        format!(
-            "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .as_bytes(),
-    );
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.contains("<i4>1</i4>"),
-        "{answer}"
-    );
+    let answer = server
+        .exchange(format!("POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("<i4>1</i4>"), "{answer}");
 }
 
 #[test]
 fn at_the_end_running_calls_are_answered_and_idle_connections_closed() {
     let mut server = Server::start(Limits::default());
     let mut idle = server.connect();
-    let body = call(
-        "one.test.slow",
-        "<param><value><int>1</int></value></param>",
-    );
+    let body = call("one.test.slow", "<param><value><int>1</int></value></param>");
     let mut busy = server.connect();
-    write!(
-        busy,
-        "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
+    write!(busy, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let mut first = [0; 1];
     // The first byte of an answer to another call shows that the server is past accepting both.
     let mut probe = server.connect();
-    write!(
-        probe,
-        "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
+    write!(probe, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     probe.read_exact(&mut first).unwrap();
     server.stop();
     let mut answer = String::new();
@@ -491,18 +360,8 @@ fn at_the_end_running_calls_are_answered_and_idle_connections_closed() {
 #[test]
 fn a_table_with_a_mistake_does_not_start() {
     static TWICE: &[Row] = &[
-        Row {
-            name: "one.a",
-            params: &[],
-            help: "A.",
-            run: |_, _, _| Ok(Answer::Id(0)),
-        },
-        Row {
-            name: "one.a",
-            params: &[],
-            help: "A.",
-            run: |_, _, _| Ok(Answer::Id(0)),
-        },
+        Row { name: "one.a", params: &[], help: "A.", run: |_, _, _| Ok(Answer::Id(0)) },
+        Row { name: "one.a", params: &[], help: "A.", run: |_, _, _| Ok(Answer::Id(0)) },
     ];
     static HOLE: &[Row] = &[Row {
         name: "one.a",

@@ -25,12 +25,7 @@ pub struct Caller {
 impl Caller {
     /// The daemon itself and the first administrator: user 0 in group 0.
     pub fn oneadmin() -> Self {
-        Self {
-            uid: 0,
-            gid: 0,
-            groups: vec![0],
-            name: "oneadmin".to_owned(),
-        }
+        Self { uid: 0, gid: 0, groups: vec![0], name: "oneadmin".to_owned() }
     }
 
     /// Whether rights are not checked for this caller.
@@ -57,11 +52,7 @@ pub struct Bits {
 
 impl Bits {
     fn from_octal_digit(digit: u32) -> Self {
-        Self {
-            use_: digit & 4 != 0,
-            manage: digit & 2 != 0,
-            admin: digit & 1 != 0,
-        }
+        Self { use_: digit & 4 != 0, manage: digit & 2 != 0, admin: digit & 1 != 0 }
     }
 
     fn octal_digit(self) -> u32 {
@@ -92,21 +83,9 @@ pub struct Permissions {
 impl Permissions {
     /// What backup images get, whatever the umask: `um-/---/---`.
     pub const BACKUP: Self = Self {
-        owner: Bits {
-            use_: true,
-            manage: true,
-            admin: false,
-        },
-        group: Bits {
-            use_: false,
-            manage: false,
-            admin: false,
-        },
-        other: Bits {
-            use_: false,
-            manage: false,
-            admin: false,
-        },
+        owner: Bits { use_: true, manage: true, admin: false },
+        group: Bits { use_: false, manage: false, admin: false },
+        other: Bits { use_: false, manage: false, admin: false },
     };
 
     /// From three octal digits, USE = 4, MANAGE = 2, ADMIN = 1: `0o640`. Higher bits are ignored.
@@ -147,9 +126,7 @@ impl Permissions {
     /// The nine bits in the order of documents and of chmod: owner, group, other, each USE, MANAGE, ADMIN.
     pub fn nine(self) -> [bool; 9] {
         let [o, g, t] = [self.owner, self.group, self.other];
-        [
-            o.use_, o.manage, o.admin, g.use_, g.manage, g.admin, t.use_, t.manage, t.admin,
-        ]
+        [o.use_, o.manage, o.admin, g.use_, g.manage, g.admin, t.use_, t.manage, t.admin]
     }
 
     /// After a chmod: each of the nine in the order of [`Permissions::nine`] is 1, 0, or −1 to keep.
@@ -157,12 +134,7 @@ impl Permissions {
     /// # Errors
     /// A value other than these; the ADMIN bits changed by somebody without ADMIN, or the "other" bits changed while they
     /// are switched off. `admin` says whether the caller has ADMIN on the object.
-    pub fn changed(
-        self,
-        bits: &[i64; 9],
-        admin: bool,
-        other_enabled: bool,
-    ) -> Result<Self, Refusal> {
+    pub fn changed(self, bits: &[i64; 9], admin: bool, other_enabled: bool) -> Result<Self, Refusal> {
         let old = self.nine();
         let mut new = 0;
         for (index, (bit, old)) in bits.iter().zip(old).enumerate() {
@@ -171,9 +143,7 @@ impl Permissions {
                 0 => false,
                 1 => true,
                 _ => {
-                    return Err(Refusal::Action(
-                        "New permission values must be -1, 0 or 1".to_owned(),
-                    ));
+                    return Err(Refusal::Action("New permission values must be -1, 0 or 1".to_owned()));
                 }
             };
             if set != old && index % 3 == 2 && !admin {
@@ -220,12 +190,7 @@ pub fn may(caller: &Caller, right: Right, object: &Object) -> Result<(), Refusal
     if allowed {
         return Ok(());
     }
-    Err(Refusal::NotAuthorized {
-        user: caller.uid,
-        right,
-        kind: object.kind,
-        id: Some(object.id),
-    })
+    Err(Refusal::NotAuthorized { user: caller.uid, right, kind: object.kind, id: Some(object.id) })
 }
 
 /// Decides whether the caller may make a new object of this kind. The default access rules give members of group 1 (*users*)
@@ -261,12 +226,7 @@ pub fn may_create(caller: &Caller, kind: ObjectKind) -> Result<(), Refusal> {
     if caller.is_admin() || (everybody && caller.is_member(1)) {
         return Ok(());
     }
-    Err(Refusal::NotAuthorized {
-        user: caller.uid,
-        right: Right::Create,
-        kind,
-        id: None,
-    })
+    Err(Refusal::NotAuthorized { user: caller.uid, right: Right::Create, kind, id: None })
 }
 
 /// Longest name, in characters.
@@ -290,12 +250,9 @@ pub fn valid_name(name: &str, kind: ObjectKind) -> Result<(), Refusal> {
         return broken("it cannot contain control characters".to_owned());
     }
     if name.chars().any(|c| FORBIDDEN_IN_NAMES.contains(c)) {
-        return broken(format!(
-            "it cannot contain any of the characters {FORBIDDEN_IN_NAMES}"
-        ));
+        return broken(format!("it cannot contain any of the characters {FORBIDDEN_IN_NAMES}"));
     }
-    if matches!(kind, ObjectKind::User | ObjectKind::Group) && name.chars().any(char::is_whitespace)
-    {
+    if matches!(kind, ObjectKind::User | ObjectKind::Group) && name.chars().any(char::is_whitespace) {
         return broken(format!("a {} name cannot contain blanks", kind.text()));
     }
     Ok(())
@@ -306,22 +263,11 @@ mod tests {
     use super::*;
 
     fn caller(uid: i64, gid: i64, groups: &[i64]) -> Caller {
-        Caller {
-            uid,
-            gid,
-            groups: groups.to_vec(),
-            name: format!("user{uid}"),
-        }
+        Caller { uid, gid, groups: groups.to_vec(), name: format!("user{uid}") }
     }
 
     fn object(uid: i64, gid: i64, octal: u32) -> Object {
-        Object {
-            kind: ObjectKind::Vm,
-            id: 7,
-            uid,
-            gid,
-            permissions: Permissions::from_octal(octal),
-        }
+        Object { kind: ObjectKind::Vm, id: 7, uid, gid, permissions: Permissions::from_octal(octal) }
     }
 
     #[test]
@@ -331,10 +277,7 @@ mod tests {
         assert_eq!(may(&owner, Right::Use, &vm), Ok(()));
         assert_eq!(may(&owner, Right::Manage, &vm), Ok(()));
         let refused = may(&owner, Right::Admin, &vm).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "User [2] : Not authorized to perform ADMIN VM [7]."
-        );
+        assert_eq!(refused.to_string(), "User [2] : Not authorized to perform ADMIN VM [7].");
     }
 
     #[test]
@@ -343,10 +286,7 @@ mod tests {
         assert_eq!(may(&caller(3, 1, &[1, 100]), Right::Use, &vm), Ok(()));
         assert!(may(&caller(3, 1, &[1, 100]), Right::Manage, &vm).is_err());
         assert!(may(&caller(3, 1, &[1]), Right::Use, &vm).is_err());
-        assert_eq!(
-            may(&caller(3, 1, &[1]), Right::Use, &object(2, 100, 0o604)),
-            Ok(())
-        );
+        assert_eq!(may(&caller(3, 1, &[1]), Right::Use, &object(2, 100, 0o604)), Ok(()));
     }
 
     #[test]
@@ -364,10 +304,7 @@ mod tests {
         let user = caller(2, 1, &[1]);
         assert_eq!(may_create(&user, ObjectKind::BackupJob), Ok(()));
         let refused = may_create(&user, ObjectKind::Datastore).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "User [2] : Not authorized to perform CREATE DATASTORE."
-        );
+        assert_eq!(refused.to_string(), "User [2] : Not authorized to perform CREATE DATASTORE.");
         assert!(may_create(&caller(2, 100, &[100]), ObjectKind::Image).is_err());
     }
 
@@ -385,16 +322,10 @@ mod tests {
     #[test]
     fn the_umask_masks_a_base_that_depends_on_the_caller() {
         let user = caller(2, 1, &[1]);
-        assert_eq!(
-            Permissions::from_umask(0o177, &user, true).to_octal(),
-            0o600
-        );
+        assert_eq!(Permissions::from_umask(0o177, &user, true).to_octal(), 0o600);
         assert_eq!(Permissions::from_umask(0, &user, true).to_octal(), 0o666);
         assert_eq!(Permissions::from_umask(0, &user, false).to_octal(), 0o660);
-        assert_eq!(
-            Permissions::from_umask(0o137, &Caller::oneadmin(), true).to_octal(),
-            0o640
-        );
+        assert_eq!(Permissions::from_umask(0o137, &Caller::oneadmin(), true).to_octal(), 0o640);
     }
 
     #[test]
@@ -418,16 +349,7 @@ mod tests {
         for good in ["a", "0 01-Dec 13.36.56", "größe (1)", &"x".repeat(128)] {
             assert_eq!(valid_name(good, ObjectKind::Image), Ok(()), "{good}");
         }
-        for bad in [
-            "",
-            "a:b",
-            "a/b",
-            "a\nb",
-            "a\"b",
-            "$a",
-            "<a>",
-            &"x".repeat(129),
-        ] {
+        for bad in ["", "a:b", "a/b", "a\nb", "a\"b", "$a", "<a>", &"x".repeat(129)] {
             assert!(valid_name(bad, ObjectKind::Image).is_err(), "{bad:?}");
         }
         assert!(valid_name("two words", ObjectKind::User).is_err());

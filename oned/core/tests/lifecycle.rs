@@ -6,35 +6,23 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use one_core::lifecycle::{
-    DatastoreType, HostState, ImageState, ImageType, JobEvent, JobPhase, LcmState, Recovery, Seen,
-    VmEvent, VmPhase, VmState, job_next, next, recover,
+    DatastoreType, HostState, ImageState, ImageType, JobEvent, JobPhase, LcmState, Recovery, Seen, VmEvent, VmPhase,
+    VmState, job_next, next, recover,
 };
 
 fn assert_golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         let written = std::fs::write(&path, text);
         assert!(written.is_ok(), "{}: {written:?}", path.display());
         return;
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    let (wanted, found): (Vec<&str>, Vec<&str>) =
-        (golden.lines().collect(), text.lines().collect());
+    let (wanted, found): (Vec<&str>, Vec<&str>) = (golden.lines().collect(), text.lines().collect());
     for (number, (wanted, found)) in wanted.iter().zip(&found).enumerate() {
-        assert_eq!(
-            wanted,
-            found,
-            "{name}:{} differs; UPDATE_GOLDEN=1 rewrites it",
-            number + 1
-        );
+        assert_eq!(wanted, found, "{name}:{} differs; UPDATE_GOLDEN=1 rewrites it", number + 1);
     }
-    assert_eq!(
-        wanted.len(),
-        found.len(),
-        "{name} has another length; UPDATE_GOLDEN=1 rewrites it"
-    );
+    assert_eq!(wanted.len(), found.len(), "{name} has another length; UPDATE_GOLDEN=1 rewrites it");
 }
 
 fn label(phase: VmPhase) -> String {
@@ -73,13 +61,7 @@ fn a_job_moves_as_its_matrix_says() {
     for phase in JobPhase::ALL {
         for event in JobEvent::ALL {
             let after = job_next(phase, event).map_or("refused", JobPhase::as_str);
-            writeln!(
-                text,
-                "{:10} {:8} {after}",
-                phase.as_str(),
-                format!("{event:?}")
-            )
-            .unwrap();
+            writeln!(text, "{:10} {:8} {after}", phase.as_str(), format!("{event:?}")).unwrap();
         }
     }
     assert_golden("job.txt", &text);
@@ -98,19 +80,11 @@ fn all_seen() -> impl Iterator<Item = Seen> {
 
 #[test]
 fn recovery_decides_as_its_table_says() {
-    let mut text =
-        String::from("phase      sealed session checkpoint running cancel attempts  recovery\n");
+    let mut text = String::from("phase      sealed session checkpoint running cancel attempts  recovery\n");
     for phase in JobPhase::ALL {
         for seen in all_seen() {
             let bit = |set: bool| if set { "yes" } else { "-" };
-            let Seen {
-                sealed,
-                session,
-                checkpoint,
-                vm_running,
-                cancel,
-                attempts_left,
-            } = seen;
+            let Seen { sealed, session, checkpoint, vm_running, cancel, attempts_left } = seen;
             let recovery = recover(phase, seen);
             writeln!(
                 text,
@@ -150,10 +124,7 @@ fn every_recovery_is_a_step_that_the_job_machine_allows() {
 
 #[test]
 fn what_is_recorded_is_never_taken_back() {
-    for phase in JobPhase::ALL
-        .into_iter()
-        .filter(|phase| phase.is_recorded())
-    {
+    for phase in JobPhase::ALL.into_iter().filter(|phase| phase.is_recorded()) {
         assert!(job_next(phase, JobEvent::Undo).is_err());
         assert!(job_next(phase, JobEvent::Redo).is_err());
         assert!(all_seen().all(|seen| recover(phase, seen) == Recovery::Resume));
@@ -168,10 +139,7 @@ fn a_guest_that_shuts_down_during_a_backup_leaves_the_vm_in_backup() {
         assert_eq!(next(backup, seen), Ok(backup));
     }
     assert_eq!(next(backup, VmEvent::BackupEnd), Ok(VmPhase::RUNNING));
-    assert_eq!(
-        next(VmPhase::RUNNING, VmEvent::Stopped),
-        Ok(VmPhase::POWEROFF)
-    );
+    assert_eq!(next(VmPhase::RUNNING, VmEvent::Stopped), Ok(VmPhase::POWEROFF));
 }
 
 #[test]
@@ -180,19 +148,14 @@ fn a_vm_in_backup_refuses_every_action_but_recovery() {
         let phase = VmPhase::active(lcm);
         for event in VmEvent::ALL {
             let left = next(phase, event).is_ok_and(|after| after != phase);
-            let may_leave = matches!(
-                event,
-                VmEvent::BackupEnd | VmEvent::Delete | VmEvent::Recreate | VmEvent::DeleteDb
-            );
+            let may_leave =
+                matches!(event, VmEvent::BackupEnd | VmEvent::Delete | VmEvent::Recreate | VmEvent::DeleteDb);
             assert_eq!(left, may_leave, "{phase} {event:?}");
         }
         let refusal = next(phase, VmEvent::Poweroff).unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            format!(
-                "Error performing action \"poweroff\": This action is not available for state {}",
-                lcm.name()
-            )
+            format!("Error performing action \"poweroff\": This action is not available for state {}", lcm.name())
         );
     }
 }
@@ -214,9 +177,7 @@ fn only_active_machines_have_an_lcm_state() {
                 continue;
             };
             assert!(after.state == VmState::Active || after.lcm == LcmState::LcmInit);
-            assert!(
-                after.state != VmState::Active || after.lcm != LcmState::LcmInit || after == phase
-            );
+            assert!(after.state != VmState::Active || after.lcm != LcmState::LcmInit || after == phase);
         }
     }
 }
@@ -227,11 +188,7 @@ fn every_phase_that_can_be_reached_can_end() {
     let mut todo = vec![VmPhase::PENDING];
     while let Some(phase) = todo.pop() {
         if reached.insert((phase.state, phase.lcm)) {
-            todo.extend(
-                VmEvent::ALL
-                    .into_iter()
-                    .filter_map(|event| next(phase, event).ok()),
-            );
+            todo.extend(VmEvent::ALL.into_iter().filter_map(|event| next(phase, event).ok()));
         }
     }
     assert!(reached.contains(&(VmState::Active, LcmState::Backup)));
@@ -243,10 +200,7 @@ fn every_phase_that_can_be_reached_can_end() {
     }
     for event in VmEvent::ALL {
         let stays = next(VmPhase::DONE, event).is_ok_and(|after| after == VmPhase::DONE);
-        assert!(
-            stays || next(VmPhase::DONE, event).is_err(),
-            "{event:?} brings a VM back from DONE"
-        );
+        assert!(stays || next(VmPhase::DONE, event).is_err(), "{event:?} brings a VM back from DONE");
     }
 }
 
@@ -262,14 +216,7 @@ fn numbers_and_names_lead_back_to_their_state() {
             assert_eq!($type::from_number(1000), None);
         )+};
     }
-    check!(
-        VmState,
-        LcmState,
-        ImageState,
-        ImageType,
-        DatastoreType,
-        HostState
-    );
+    check!(VmState, LcmState, ImageState, ImageType, DatastoreType, HostState);
     for phase in JobPhase::ALL {
         assert_eq!(phase.as_str().parse(), Ok(phase));
     }
@@ -278,27 +225,13 @@ fn numbers_and_names_lead_back_to_their_state() {
 
 #[test]
 fn states_have_the_numbers_that_clients_know() {
-    assert_eq!(
-        VmPhase::from_numbers(3, 69),
-        Some(VmPhase::active(LcmState::Backup))
-    );
-    assert_eq!(
-        VmPhase::from_numbers(3, 70).map(VmPhase::name),
-        Some("BACKUP_POWEROFF")
-    );
-    assert_eq!(
-        VmPhase::from_numbers(3, 71).map(VmPhase::name),
-        Some("RESTORE")
-    );
+    assert_eq!(VmPhase::from_numbers(3, 69), Some(VmPhase::active(LcmState::Backup)));
+    assert_eq!(VmPhase::from_numbers(3, 70).map(VmPhase::name), Some("BACKUP_POWEROFF"));
+    assert_eq!(VmPhase::from_numbers(3, 71).map(VmPhase::name), Some("RESTORE"));
     assert_eq!(VmPhase::from_numbers(8, 0), Some(VmPhase::POWEROFF));
     assert_eq!(VmPhase::from_numbers(8, 3), Some(VmPhase::POWEROFF));
-    assert_eq!(
-        (VmPhase::from_numbers(7, 0), VmPhase::from_numbers(3, 13)),
-        (None, None)
-    );
-    let short: Vec<&str> = [3, 69, 70, 16, 36]
-        .into_iter()
-        .filter_map(|lcm| Some(VmPhase::from_numbers(3, lcm)?.short()))
-        .collect();
+    assert_eq!((VmPhase::from_numbers(7, 0), VmPhase::from_numbers(3, 13)), (None, None));
+    let short: Vec<&str> =
+        [3, 69, 70, 16, 36].into_iter().filter_map(|lcm| Some(VmPhase::from_numbers(3, lcm)?.short())).collect();
     assert_eq!(short, ["runn", "bkup", "bkup", "unkn", "fail"]);
 }

@@ -46,7 +46,8 @@ pub fn start(
     }
     let disks = Disks::from_template(&view::stored(&row.template), &[]);
     let chain = chain(tx, &config)?;
-    let input = PlanInput { vm: row.id, config: &config, disks: &disks, chain: chain.as_ref(), datastore: datastore_id, reset };
+    let input =
+        PlanInput { vm: row.id, config: &config, disks: &disks, chain: chain.as_ref(), datastore: datastore_id, reset };
     let decision = backup::plan(input)?;
     let datastore = target(cloud, tx, caller, &decision)?;
 

@@ -2,8 +2,8 @@
 
 use one_core::refusal::Refusal;
 
-use super::datastore::{FILE_DS, IMAGE_DS, SYSTEM_DS, default_base_path, installed_permissions};
 use super::Cloud;
+use super::datastore::{FILE_DS, IMAGE_DS, SYSTEM_DS, default_base_path, installed_permissions};
 use crate::cloud::{hex, password_digest};
 use crate::store::rows::{AclRow, ClusterRow, DatastoreRow, GroupRow, UserRow, ZoneRow};
 use crate::store::{StoreError, Tx};
@@ -49,8 +49,12 @@ pub fn bootstrap(cloud: &Cloud, name: &str, password: &str) -> Result<(), Refusa
             })?;
         }
         for (pool, first) in [
-            ("user", 2), ("user_group", FIRST_FREE_ID), ("cluster", FIRST_FREE_ID), ("zone", FIRST_FREE_ID),
-            ("datastore", FIRST_FREE_ID), ("acl", 4),
+            ("user", 2),
+            ("user_group", FIRST_FREE_ID),
+            ("cluster", FIRST_FREE_ID),
+            ("zone", FIRST_FREE_ID),
+            ("datastore", FIRST_FREE_ID),
+            ("acl", 4),
         ] {
             tx.reserve_ids(pool, first)?;
         }
@@ -61,8 +65,7 @@ pub fn bootstrap(cloud: &Cloud, name: &str, password: &str) -> Result<(), Refusa
 
 fn random_hex() -> Result<String, Refusal> {
     let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
+    getrandom::fill(&mut bytes).map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
     Ok(hex(&bytes))
 }
 
@@ -87,9 +90,11 @@ fn people(tx: &mut Tx<'_>, name: &str, password: &str, unknown_password: &str) -
 }
 
 fn datastores(cloud: &Cloud, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    for (id, name, kind, ds_mad, tm_mad) in
-        [(0, "system", SYSTEM_DS, "-", "qcow2"), (1, "default", IMAGE_DS, "fs", "qcow2"), (2, "files", FILE_DS, "fs", "qcow2")]
-    {
+    for (id, name, kind, ds_mad, tm_mad) in [
+        (0, "system", SYSTEM_DS, "-", "qcow2"),
+        (1, "default", IMAGE_DS, "fs", "qcow2"),
+        (2, "files", FILE_DS, "fs", "qcow2"),
+    ] {
         tx.datastore_insert(&DatastoreRow {
             id,
             uid: 0,

@@ -176,7 +176,9 @@ impl Wish {
             return refuse("No PATH in template: name the file to copy.");
         };
         if path.contains("://") {
-            return refuse(format!("PATH must be a file of this machine, not \"{path}\"; use oneimage restore for backups."));
+            return refuse(format!(
+                "PATH must be a file of this machine, not \"{path}\"; use oneimage restore for backups."
+            ));
         }
         if !Path::new(&path).is_absolute() {
             return refuse(format!("PATH \"{path}\" is not absolute."));

@@ -33,7 +33,13 @@ struct Source<'a> {
 /// # Errors
 /// USE on backup and datastore and CREATE of images and templates are needed; not a backup; not an image datastore; an
 /// increment or disk that is not in the backup; taken names.
-pub fn restore(cloud: &Cloud, caller: &Caller, image_id: i64, datastore_id: i64, options: &str) -> Result<String, Refusal> {
+pub fn restore(
+    cloud: &Cloud,
+    caller: &Caller,
+    image_id: i64,
+    datastore_id: i64,
+    options: &str,
+) -> Result<String, Refusal> {
     let ids = cloud.store.write(|tx| {
         let image = image_for(tx, caller, Right::Use, image_id)?;
         let datastore = datastore_for(tx, caller, Right::Use, datastore_id)?;
@@ -45,7 +51,9 @@ pub fn restore(cloud: &Cloud, caller: &Caller, image_id: i64, datastore_id: i64,
             return Err(Refusal::Action("Destination can be only an image datastore".into()));
         }
         if image.state != ImageState::Ready.number() {
-            return Err(Refusal::Action(format!("Backup image {image_id} is not READY; wait until it is, or see its ERROR.")));
+            return Err(Refusal::Action(format!(
+                "Backup image {image_id} is not READY; wait until it is, or see its ERROR."
+            )));
         }
         let options = RestoreOptions::parse(&parse(options)?)?;
         let chain = tx.increments(image_id)?;
@@ -84,7 +92,10 @@ fn make(
     let wanted: Vec<i64> = stored.iter().copied().filter(|id| options.disk_id.is_none_or(|only| only == *id)).collect();
     if let Some(disk) = options.disk_id.filter(|_| wanted.is_empty()) {
         let known: Vec<String> = stored.iter().map(i64::to_string).collect();
-        return Err(Refusal::Action(format!("VM disk does not exist: {disk} is not in this backup, which holds: {}", known.join(", "))));
+        return Err(Refusal::Action(format!(
+            "VM disk does not exist: {disk} is not in this backup, which holds: {}",
+            known.join(", ")
+        )));
     }
     let mut images = BTreeMap::new();
     for disk in wanted {
@@ -95,8 +106,7 @@ fn make(
     } else {
         may_create(caller, ObjectKind::Template)?;
         let config = Some(&source.vm.backup_config).filter(|config| !config.is_empty());
-        let mut restored =
-            restore_template(&source.vm.template, &source.vm.user_template, config, options, &images);
+        let mut restored = restore_template(&source.vm.template, &source.vm.user_template, config, options, &images);
         restored.remove("NAME");
         restored.remove("PROGRESS");
         template::insert(cloud, tx, caller, &source.base, &restored)?
@@ -130,8 +140,7 @@ fn make_image(
             .collect(),
         path: format!("/one/disk.{disk}"),
     };
-    let mut template =
-        one_core::backup::restore::disk_image_template(&source.base, disk, &path, was.get("DEV_PREFIX"));
+    let mut template = one_core::backup::restore::disk_image_template(&source.base, disk, &path, was.get("DEV_PREFIX"));
     for name in ["NAME", "TYPE", "PATH"] {
         template.remove(name);
     }

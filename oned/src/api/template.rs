@@ -143,7 +143,13 @@ pub fn instantiate(cloud: &Cloud, caller: &Caller, id: i64, wish: &Instantiation
             cloud,
             tx,
             caller,
-            NewVm { template, template_id: Some(id), name: name.map(String::from), base_name: Some(base), hold: wish.hold },
+            NewVm {
+                template,
+                template_id: Some(id),
+                name: name.map(String::from),
+                base_name: Some(base),
+                hold: wish.hold,
+            },
         )
     })?;
     cloud.wake.ring();

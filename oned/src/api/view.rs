@@ -13,8 +13,8 @@ use one_core::template::{Template, Vector};
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{
-    AclRow, ClusterRow, DatastoreRow, GroupRow, HistoryRow, HostRow, ImageRow, IncrementRow, TemplateRow,
-    UserRow, VmRow, ZoneRow,
+    AclRow, ClusterRow, DatastoreRow, GroupRow, HistoryRow, HostRow, ImageRow, IncrementRow, TemplateRow, UserRow,
+    VmRow, ZoneRow,
 };
 use crate::store::{StoreError, Tx, VmFilter};
 

@@ -290,7 +290,8 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
             config.update(wish, kind == 0, &Disks::from_template(&system, &[]))?;
             row.backup_config = ledger::config_text(&config);
         }
-        let sections = new.attributes().iter().filter(|a| CONF_SECTIONS.contains(&a.name.as_str()) || a.name == "CONTEXT");
+        let sections =
+            new.attributes().iter().filter(|a| CONF_SECTIONS.contains(&a.name.as_str()) || a.name == "CONTEXT");
         let sections: Vec<_> = sections.cloned().collect();
         // A text that is only about backups leaves the domain alone, also as a replace: nobody means to lose the kernel by it.
         if !sections.is_empty() {

@@ -14,13 +14,39 @@ use crate::store::rows::{ImageRow, VmRow};
 
 /// Attributes of the system part; everything else is the user's.
 const SYSTEM: [&str; 22] = [
-    "CPU", "VCPU", "MEMORY", "MEMORY_MAX", "VCPU_MAX", "DISK", "NIC", "NIC_ALIAS", "OS", "FEATURES", "INPUT", "GRAPHICS",
-    "VIDEO", "RAW", "CPU_MODEL", "CONTEXT", "TOPOLOGY", "NUMA_NODE", "PCI", "TPM", "MEMORY_SLOTS", "TEMPLATE_ID",
+    "CPU",
+    "VCPU",
+    "MEMORY",
+    "MEMORY_MAX",
+    "VCPU_MAX",
+    "DISK",
+    "NIC",
+    "NIC_ALIAS",
+    "OS",
+    "FEATURES",
+    "INPUT",
+    "GRAPHICS",
+    "VIDEO",
+    "RAW",
+    "CPU_MODEL",
+    "CONTEXT",
+    "TOPOLOGY",
+    "NUMA_NODE",
+    "PCI",
+    "TPM",
+    "MEMORY_SLOTS",
+    "TEMPLATE_ID",
 ];
 
 /// Attributes that reach into the host, and so are for administrators: (vector, key), an empty key meaning all of it.
 const RESTRICTED: [(&str, &str); 7] = [
-    ("RAW", ""), ("OS", "KERNEL"), ("OS", "INITRD"), ("DISK", "SOURCE"), ("NIC", "BRIDGE"), ("NIC", "MAC"), ("PCI", ""),
+    ("RAW", ""),
+    ("OS", "KERNEL"),
+    ("OS", "INITRD"),
+    ("DISK", "SOURCE"),
+    ("NIC", "BRIDGE"),
+    ("NIC", "MAC"),
+    ("PCI", ""),
 ];
 
 /// Most disks and network cards of one VM.
@@ -218,7 +244,11 @@ fn find_image(tx: &mut Tx<'_>, caller: &Caller, wish: &Vector) -> Result<Option<
         };
         match tx.image_by_name(uid, name)? {
             Some(image) => image,
-            None => return refuse(format!("User {uid} does not own an image with name: {name} . Set IMAGE_UNAME or IMAGE_UID of owner in DISK.")),
+            None => {
+                return refuse(format!(
+                    "User {uid} does not own an image with name: {name} . Set IMAGE_UNAME or IMAGE_UID of owner in DISK."
+                ));
+            }
         }
     } else {
         return Ok(None);
@@ -231,7 +261,8 @@ fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]
     if image.kind > 2 {
         return refuse(format!("Image {} is not of a type that can be a disk; restore a backup first.", image.id));
     }
-    let twice = image.persistent == 1 && earlier.iter().any(|(_, other)| other.as_ref().is_some_and(|o| o.id == image.id));
+    let twice =
+        image.persistent == 1 && earlier.iter().any(|(_, other)| other.as_ref().is_some_and(|o| o.id == image.id));
     if !view::image_is_usable(image) || twice {
         let state = ImageState::from_number(image.state).map_or("?", ImageState::name);
         return refuse(format!("Cannot acquire image {}: it is in state {state}.", image.id));
@@ -269,7 +300,9 @@ fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]
     if persistent {
         disk.set("PERSISTENT", "YES");
     }
-    if let Some(prefix) = view::stored(&image.template).scalar("DEV_PREFIX").filter(|_| wish.get("DEV_PREFIX").is_none()) {
+    if let Some(prefix) =
+        view::stored(&image.template).scalar("DEV_PREFIX").filter(|_| wish.get("DEV_PREFIX").is_none())
+    {
         disk.set("DEV_PREFIX", prefix);
     }
     Ok(disk)
@@ -290,7 +323,9 @@ fn volatile_disk(wish: &Vector) -> Result<Vector, Refusal> {
         Some(other) => return refuse(format!("FORMAT \"{other}\" of a volatile disk is not known; use qcow2 or raw.")),
     };
     let mut disk = wish.clone();
-    for (key, value) in [("TYPE", kind.as_str()), ("FORMAT", format), ("DRIVER", format), ("READONLY", "NO"), ("SAVE", "NO")] {
+    for (key, value) in
+        [("TYPE", kind.as_str()), ("FORMAT", format), ("DRIVER", format), ("READONLY", "NO"), ("SAVE", "NO")]
+    {
         disk.set(key, value);
     }
     Ok(disk)
@@ -326,8 +361,7 @@ fn number_nics(system: &mut Template, vm_id: i64) -> Result<(), Refusal> {
 /// A random (version 4) UUID.
 fn random_uuid() -> Result<String, Refusal> {
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
+    getrandom::fill(&mut bytes).map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let text = hex(&bytes);

@@ -127,14 +127,8 @@ enum Shown {
 }
 
 /// Attributes of the published schema of `one.system.config`; the others are ours alone, and not in the document.
-const OURS: [&str; 6] = [
-    "SHUTDOWN_TIMEOUT",
-    "SCRATCH_RESERVE_MB",
-    "TIMEZONE",
-    "SAFE_DIRS",
-    "RESTRICTED_DIRS",
-    "DUMMY_DRIVERS",
-];
+const OURS: [&str; 6] =
+    ["SHUTDOWN_TIMEOUT", "SCRATCH_RESERVE_MB", "TIMEZONE", "SAFE_DIRS", "RESTRICTED_DIRS", "DUMMY_DRIVERS"];
 
 impl Config {
     /// Reads the file, or takes the defaults without one.
@@ -148,31 +142,18 @@ impl Config {
         let read = || {
             let size = std::fs::metadata(path)?.len();
             if size > FILE_BYTES {
-                return Err(std::io::Error::other(format!(
-                    "it is larger than {FILE_BYTES} bytes"
-                )));
+                return Err(std::io::Error::other(format!("it is larger than {FILE_BYTES} bytes")));
             }
             std::fs::read_to_string(path)
         };
-        let text = read().map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = read().map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path, overrides)
     }
 
     /// Reads a text; `path` is only for error texts.
     fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let template = Template::parse(text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source,
-        })?;
-        let mut reader = Reader {
-            template: &template,
-            text,
-            shown: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let template = Template::parse(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        let mut reader = Reader { template: &template, text, shown: Vec::new(), warnings: Vec::new() };
         let r = &mut reader;
         let config = Self {
             listen: r.listen(overrides.listen)?,
@@ -185,27 +166,16 @@ impl Config {
             shutdown_timeout: r.seconds("SHUTDOWN_TIMEOUT", 30, 1..=3_600)?,
             manager_timer: r.seconds("MANAGER_TIMER", 15, 1..=3_600)?,
             monitoring_interval_host: r.seconds("MONITORING_INTERVAL_HOST", 60, 1..=86_400)?,
-            monitoring_interval_datastore: r.seconds(
-                "MONITORING_INTERVAL_DATASTORE",
-                300,
-                1..=86_400,
-            )?,
+            monitoring_interval_datastore: r.seconds("MONITORING_INTERVAL_DATASTORE", 300, 1..=86_400)?,
             max_backups: r.limit("MAX_BACKUPS", 5)?,
             max_backups_host: r.limit("MAX_BACKUPS_HOST", 2)?,
             scratch_reserve_mb: r.number("SCRATCH_RESERVE_MB", 1_024, 0..=1 << 30)?,
             timezone: r.timezone()?,
-            datastore_location: r.folder(
-                "DATASTORE_LOCATION",
-                &overrides.state_dir.join("datastores"),
-            )?,
+            datastore_location: r.folder("DATASTORE_LOCATION", &overrides.state_dir.join("datastores"))?,
             datastore_capacity_check: r.yes("DATASTORE_CAPACITY_CHECK", true)?,
             safe_dirs: r.folders("SAFE_DIRS", "/var/tmp")?,
             restricted_dirs: r.folders("RESTRICTED_DIRS", "/")?,
-            default_device_prefix: r.one_of(
-                "DEFAULT_DEVICE_PREFIX",
-                "vd",
-                &["hd", "sd", "vd", "xvd"],
-            )?,
+            default_device_prefix: r.one_of("DEFAULT_DEVICE_PREFIX", "vd", &["hd", "sd", "vd", "xvd"])?,
             default_umask: r.umask()?,
             enable_other_permissions: r.yes("ENABLE_OTHER_PERMISSIONS", true)?,
             debug_level: r.debug_level()?,
@@ -214,22 +184,14 @@ impl Config {
             shown: Vec::new(),
         };
         reader.warn_of_the_rest();
-        Ok(Self {
-            warnings: reader.warnings,
-            shown: reader.shown,
-            ..config
-        })
+        Ok(Self { warnings: reader.warnings, shown: reader.shown, ..config })
     }
 
     /// The document of `one.system.config`: OPENNEBULA_CONFIGURATION with the values in use, sorted by name, as the
     /// published schema has it. Attributes that only this daemon has are left out, since the schema is closed.
     #[must_use]
     pub fn to_document(&self) -> String {
-        let mut shown: Vec<_> = self
-            .shown
-            .iter()
-            .filter(|(name, _)| !OURS.contains(name))
-            .collect();
+        let mut shown: Vec<_> = self.shown.iter().filter(|(name, _)| !OURS.contains(name)).collect();
         shown.sort_by_key(|(name, _)| *name);
         let mut xml = String::from("<OPENNEBULA_CONFIGURATION>");
         for (name, value) in shown {
@@ -238,9 +200,7 @@ impl Config {
                 Shown::Vector(pairs) => {
                     // Writing to a String cannot fail.
                     let _ = write!(xml, "<{name}>");
-                    pairs
-                        .iter()
-                        .for_each(|(key, text)| element(&mut xml, key, text));
+                    pairs.iter().for_each(|(key, text)| element(&mut xml, key, text));
                     let _ = write!(xml, "</{name}>");
                 }
             }
@@ -261,10 +221,7 @@ mod tests {
     use super::*;
 
     fn overrides() -> Overrides {
-        Overrides {
-            listen: None,
-            state_dir: PathBuf::from("/var/lib/one"),
-        }
+        Overrides { listen: None, state_dir: PathBuf::from("/var/lib/one") }
     }
 
     fn read(text: &str) -> Result<Config, ConfigError> {
@@ -274,19 +231,14 @@ mod tests {
     #[test]
     fn the_example_file_holds_every_attribute_with_its_default() {
         let example = include_str!("../../../share/oned.conf");
-        let bare: String = example
-            .lines()
-            .map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n")
-            .collect();
+        let bare: String =
+            example.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
         let config = read(&bare).unwrap();
         let default = read("TIMEZONE = UTC\n").unwrap();
         assert_eq!(config.warnings, Vec::<String>::new());
         assert_eq!(config, default);
         for (name, _) in &config.shown {
-            assert!(
-                line_of(&bare, name).is_some(),
-                "{name} is missing in the example"
-            );
+            assert!(line_of(&bare, name).is_some(), "{name} is missing in the example");
         }
     }
 
@@ -299,26 +251,14 @@ mod tests {
             ("MAX_CONN = 0", "MAX_CONN", "1 to 10000"),
             ("MAX_BACKUPS = -1", "MAX_BACKUPS", "0 to"),
             ("MANAGER_TIMER = often", "MANAGER_TIMER", "1 to 3600"),
-            (
-                "DATASTORE_LOCATION = here",
-                "DATASTORE_LOCATION",
-                "absolute",
-            ),
+            ("DATASTORE_LOCATION = here", "DATASTORE_LOCATION", "absolute"),
             ("SAFE_DIRS = \"/a b\"", "SAFE_DIRS", "absolute"),
             ("LOG = 3", "LOG", "vector"),
             ("LOG = [ DEBUG_LEVEL = 9 ]", "LOG/DEBUG_LEVEL", "0 to 5"),
-            (
-                "DEFAULT_DEVICE_PREFIX = zd",
-                "DEFAULT_DEVICE_PREFIX",
-                "hd, sd, vd, xvd",
-            ),
+            ("DEFAULT_DEVICE_PREFIX = zd", "DEFAULT_DEVICE_PREFIX", "hd, sd, vd, xvd"),
             ("DEFAULT_UMASK = 789", "DEFAULT_UMASK", "octal"),
             ("DEFAULT_UMASK = 1777", "DEFAULT_UMASK", "octal"),
-            (
-                "ENABLE_OTHER_PERMISSIONS = 1",
-                "ENABLE_OTHER_PERMISSIONS",
-                "YES or NO",
-            ),
+            ("ENABLE_OTHER_PERMISSIONS = 1", "ENABLE_OTHER_PERMISSIONS", "YES or NO"),
             ("TIMEZONE = Nowhere/City", "TIMEZONE", "Europe/Berlin"),
         ];
         for (text, name, allowed) in cases {
@@ -332,19 +272,11 @@ mod tests {
 
     #[test]
     fn unknown_and_repeated_attributes_are_warned_of_without_their_values() {
-        let config = read(
-            "TIMEZONE = UTC\nDB = [ PASSWD = hidden ]\nPORT = 1\nport = 2\nLOG = [ OTHER = 1 ]\n",
-        )
-        .unwrap();
+        let config =
+            read("TIMEZONE = UTC\nDB = [ PASSWD = hidden ]\nPORT = 1\nport = 2\nLOG = [ OTHER = 1 ]\n").unwrap();
         let warnings = config.warnings.join("\n");
-        assert!(
-            warnings.contains("DB (line 2)") && warnings.contains("PORT is set more than once"),
-            "{warnings}"
-        );
-        assert!(
-            warnings.contains("LOG/OTHER") && !warnings.contains("hidden"),
-            "{warnings}"
-        );
+        assert!(warnings.contains("DB (line 2)") && warnings.contains("PORT is set more than once"), "{warnings}");
+        assert!(warnings.contains("LOG/OTHER") && !warnings.contains("hidden"), "{warnings}");
         assert_eq!(config.listen.port(), 1);
         assert!(!config.to_document().contains("hidden"));
     }
@@ -352,43 +284,28 @@ mod tests {
     #[test]
     fn zero_backups_at_a_time_means_no_limit() {
         let config = read("MAX_BACKUPS = 0\n").unwrap();
-        assert_eq!(
-            (config.max_backups, config.max_backups_host),
-            (None, Some(2))
-        );
+        assert_eq!((config.max_backups, config.max_backups_host), (None, Some(2)));
     }
 
     #[test]
     fn the_command_line_wins_over_the_file() {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let overrides = Overrides {
-            listen: Some(listen),
-            ..overrides()
-        };
-        let config = Config::parse(
-            "PORT = 5\nLISTEN_ADDRESS = \"::\"\n",
-            Path::new("x"),
-            &overrides,
-        )
-        .unwrap();
+        let overrides = Overrides { listen: Some(listen), ..overrides() };
+        let config = Config::parse("PORT = 5\nLISTEN_ADDRESS = \"::\"\n", Path::new("x"), &overrides).unwrap();
         assert_eq!(config.listen, listen);
     }
 
     #[test]
     fn the_document_is_sorted_and_holds_published_attributes_only() {
         let xml = read("").unwrap().to_document();
-        assert!(
-            xml.contains("<LOG><DEBUG_LEVEL><![CDATA[3]]></DEBUG_LEVEL><SYSTEM>"),
-            "{xml}"
-        );
+        assert!(xml.contains("<LOG><DEBUG_LEVEL><![CDATA[3]]></DEBUG_LEVEL><SYSTEM>"), "{xml}");
         assert!(xml.find("<DEFAULT_UMASK>").unwrap() < xml.find("<KEEPALIVE_TIMEOUT>").unwrap());
         assert!(!xml.contains("TIMEZONE"), "{xml}");
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
-        let error =
-            Config::load(Some(Path::new("/nonexistent/oned.conf")), &overrides()).unwrap_err();
+        let error = Config::load(Some(Path::new("/nonexistent/oned.conf")), &overrides()).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/oned.conf"));
     }
 }

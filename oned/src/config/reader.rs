@@ -23,11 +23,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The value of an attribute, if it is there and not empty.
     fn scalar(&self, name: &str) -> Result<Option<&'a str>, ConfigError> {
-        let first = self
-            .template
-            .attributes()
-            .iter()
-            .find(|attribute| attribute.name == name);
+        let first = self.template.attributes().iter().find(|attribute| attribute.name == name);
         match first.map(|attribute| &attribute.value) {
             None => Ok(None),
             Some(Value::Scalar(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
@@ -38,24 +34,14 @@ impl<'a> Reader<'a> {
     fn wrong(&self, name: &str, value: &str, allowed: impl Into<String>) -> ConfigError {
         let attribute = name.split('/').next().unwrap_or(name);
         let line = line_of(self.text, attribute).unwrap_or(0);
-        ConfigError::Wrong {
-            name: name.to_owned(),
-            line,
-            value: value.to_owned(),
-            allowed: allowed.into(),
-        }
+        ConfigError::Wrong { name: name.to_owned(), line, value: value.to_owned(), allowed: allowed.into() }
     }
 
     fn show(&mut self, name: &'static str, value: impl Into<String>) {
         self.shown.push((name, Shown::Scalar(value.into())));
     }
 
-    pub fn number(
-        &mut self,
-        name: &'static str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> Result<u64, ConfigError> {
+    pub fn number(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
         let value = match self.scalar(name)? {
             None => default,
             Some(text) => self.within(name, text, &range)?,
@@ -64,38 +50,17 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn within(
-        &self,
-        name: &str,
-        text: &str,
-        range: &RangeInclusive<u64>,
-    ) -> Result<u64, ConfigError> {
+    fn within(&self, name: &str, text: &str, range: &RangeInclusive<u64>) -> Result<u64, ConfigError> {
         let value = text.parse().ok().filter(|value| range.contains(value));
-        value.ok_or_else(|| {
-            self.wrong(
-                name,
-                text,
-                format!("a number from {} to {}", range.start(), range.end()),
-            )
-        })
+        value.ok_or_else(|| self.wrong(name, text, format!("a number from {} to {}", range.start(), range.end())))
     }
 
-    pub fn size(
-        &mut self,
-        name: &'static str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> Result<usize, ConfigError> {
+    pub fn size(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> Result<usize, ConfigError> {
         // The ranges in use are far below any usize.
         Ok(usize::try_from(self.number(name, default, range)?).unwrap_or(usize::MAX))
     }
 
-    pub fn small(
-        &mut self,
-        name: &'static str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> Result<u32, ConfigError> {
+    pub fn small(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> Result<u32, ConfigError> {
         Ok(u32::try_from(self.number(name, default, range)?).unwrap_or(u32::MAX))
     }
 
@@ -124,12 +89,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    pub fn one_of(
-        &mut self,
-        name: &'static str,
-        default: &str,
-        allowed: &[&str],
-    ) -> Result<String, ConfigError> {
+    pub fn one_of(&mut self, name: &'static str, default: &str, allowed: &[&str]) -> Result<String, ConfigError> {
         let value = self.scalar(name)?.unwrap_or(default);
         if !allowed.contains(&value) {
             return Err(self.wrong(name, value, format!("one of {}", allowed.join(", "))));
@@ -140,9 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn folder(&mut self, name: &'static str, default: &Path) -> Result<PathBuf, ConfigError> {
-        let value = self
-            .scalar(name)?
-            .map_or_else(|| default.to_owned(), PathBuf::from);
+        let value = self.scalar(name)?.map_or_else(|| default.to_owned(), PathBuf::from);
         if !value.is_absolute() {
             return Err(self.wrong(name, &value.to_string_lossy(), "an absolute path"));
         }
@@ -151,19 +109,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Several folders, separated by blanks, as datastore templates have them.
-    pub fn folders(
-        &mut self,
-        name: &'static str,
-        default: &str,
-    ) -> Result<Vec<PathBuf>, ConfigError> {
+    pub fn folders(&mut self, name: &'static str, default: &str) -> Result<Vec<PathBuf>, ConfigError> {
         let text = self.scalar(name)?.unwrap_or(default);
         let folders: Vec<PathBuf> = text.split_whitespace().map(PathBuf::from).collect();
         if let Some(wrong) = folders.iter().find(|folder| !folder.is_absolute()) {
-            return Err(self.wrong(
-                name,
-                &wrong.to_string_lossy(),
-                "absolute paths separated by blanks",
-            ));
+            return Err(self.wrong(name, &wrong.to_string_lossy(), "absolute paths separated by blanks"));
         }
         let text = text.to_owned();
         self.show(name, text);
@@ -174,9 +124,7 @@ impl<'a> Reader<'a> {
         const NAME: &str = "DEFAULT_UMASK";
         let text = self.scalar(NAME)?.unwrap_or("177");
         let digits = text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let value = u32::from_str_radix(text, 8)
-            .ok()
-            .filter(|value| digits && *value <= 0o777);
+        let value = u32::from_str_radix(text, 8).ok().filter(|value| digits && *value <= 0o777);
         let value = value.ok_or_else(|| self.wrong(NAME, text, "three octal digits, as 177"))?;
         self.show(NAME, format!("{value:03o}"));
         Ok(value)
@@ -186,16 +134,13 @@ impl<'a> Reader<'a> {
         const NAME: &str = "LISTEN_ADDRESS";
         let written = match self.scalar(NAME)? {
             None | Some("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Some(text) => text
-                .parse()
-                .map_err(|_| self.wrong(NAME, text, "an IP address, as 127.0.0.1 or ::"))?,
+            Some(text) => text.parse().map_err(|_| self.wrong(NAME, text, "an IP address, as 127.0.0.1 or ::"))?,
         };
         let port = match self.scalar("PORT")? {
             None => 2633,
             Some(text) => self.within("PORT", text, &(0..=65_535))?,
         };
-        let listen = command_line
-            .unwrap_or_else(|| SocketAddr::new(written, u16::try_from(port).unwrap_or(2633)));
+        let listen = command_line.unwrap_or_else(|| SocketAddr::new(written, u16::try_from(port).unwrap_or(2633)));
         self.show(NAME, listen.ip().to_string());
         self.show("PORT", listen.port().to_string());
         Ok(listen)
@@ -204,17 +149,11 @@ impl<'a> Reader<'a> {
     pub fn timezone(&mut self) -> Result<Tz, ConfigError> {
         const NAME: &str = "TIMEZONE";
         let zone = match self.scalar(NAME)? {
-            Some(text) => text.parse().map_err(|_| {
-                self.wrong(
-                    NAME,
-                    text,
-                    "a name of the time zone database, as Europe/Berlin",
-                )
-            })?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| self.wrong(NAME, text, "a name of the time zone database, as Europe/Berlin"))?,
             None => system_zone().unwrap_or_else(|name| {
-                self.warnings.push(format!(
-                    "The system's time zone \"{name}\" is not known; UTC is used. Set {NAME}."
-                ));
+                self.warnings.push(format!("The system's time zone \"{name}\" is not known; UTC is used. Set {NAME}."));
                 Tz::UTC
             }),
         };
@@ -223,11 +162,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn debug_level(&mut self) -> Result<u8, ConfigError> {
-        let attribute = self
-            .template
-            .attributes()
-            .iter()
-            .find(|attribute| attribute.name == "LOG");
+        let attribute = self.template.attributes().iter().find(|attribute| attribute.name == "LOG");
         let log = match attribute.map(|attribute| &attribute.value) {
             None => None,
             Some(Value::Vector(log)) => Some(log),
@@ -245,10 +180,7 @@ impl<'a> Reader<'a> {
                 self.warnings.push(format!("LOG/{key} is not used."));
             }
         }
-        let pairs = vec![
-            ("DEBUG_LEVEL", level.to_string()),
-            ("SYSTEM", "file".to_owned()),
-        ];
+        let pairs = vec![("DEBUG_LEVEL", level.to_string()), ("SYSTEM", "file".to_owned())];
         self.shown.push(("LOG", Shown::Vector(pairs)));
         Ok(u8::try_from(level).unwrap_or(3))
     }
@@ -259,16 +191,11 @@ impl<'a> Reader<'a> {
         for attribute in self.template.attributes() {
             let name = attribute.name.as_str();
             let first = seen.insert(name);
-            let line =
-                line_of(self.text, name).map_or_else(String::new, |line| format!(" (line {line})"));
+            let line = line_of(self.text, name).map_or_else(String::new, |line| format!(" (line {line})"));
             if !known.contains(name) && first {
-                self.warnings.push(format!(
-                    "{name}{line} is not an attribute of this daemon and is not used."
-                ));
+                self.warnings.push(format!("{name}{line} is not an attribute of this daemon and is not used."));
             } else if known.contains(name) && !first {
-                self.warnings.push(format!(
-                    "{name} is set more than once; the first{line} is used."
-                ));
+                self.warnings.push(format!("{name} is set more than once; the first{line} is used."));
             }
         }
     }
@@ -278,12 +205,8 @@ impl<'a> Reader<'a> {
 pub(super) fn line_of(text: &str, name: &str) -> Option<usize> {
     let sets = |line: &str| {
         let line = line.trim_start();
-        let head = line
-            .get(..name.len())
-            .is_some_and(|head| head.eq_ignore_ascii_case(name));
-        head && line
-            .get(name.len()..)
-            .is_some_and(|rest| rest.trim_start().starts_with('='))
+        let head = line.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name));
+        head && line.get(name.len()..).is_some_and(|rest| rest.trim_start().starts_with('='))
     };
     text.lines().position(sets).map(|index| index + 1)
 }
@@ -293,17 +216,10 @@ fn system_zone() -> Result<Tz, String> {
     let from_link = || {
         let target = std::fs::read_link("/etc/localtime").ok()?;
         let target = target.to_string_lossy().into_owned();
-        target
-            .split_once("zoneinfo/")
-            .map(|(_, name)| name.to_owned())
+        target.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
     };
-    let from_environment = std::env::var("TZ")
-        .ok()
-        .map(|name| name.trim_start_matches(':').to_owned());
-    match from_environment
-        .filter(|name| !name.is_empty())
-        .or_else(from_link)
-    {
+    let from_environment = std::env::var("TZ").ok().map(|name| name.trim_start_matches(':').to_owned());
+    match from_environment.filter(|name| !name.is_empty()).or_else(from_link) {
         None => Ok(Tz::UTC),
         Some(name) => name.parse().map_err(|_| name),
     }

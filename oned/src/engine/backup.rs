@@ -23,14 +23,14 @@ use one_core::backup::{FsFreeze, Mode, PlanKind};
 use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
 
 use super::backup_record::{Sealed, retain, write_point};
+use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
-use super::scratch::ScratchWatch;
 use crate::job::{self, BackupPlan};
 use crate::ledger;
 use crate::progress::Subject;
-use crate::store::{StoreError, Tx};
 use crate::store::rows::JobRow;
+use crate::store::{StoreError, Tx};
 
 /// How long quiescing the guest may take in all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -247,7 +247,11 @@ impl Engine {
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
         let warnings = session.get()?.warnings();
 
-        let watch = ScratchWatch::start(work.scratch_places(), self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20), cancel);
+        let watch = ScratchWatch::start(
+            work.scratch_places(),
+            self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20),
+            cancel,
+        );
         let stored = store(work, session.get()?.as_mut(), whole.is_some(), progress, cancel);
         let full = watch.stop();
         let (stored, whole) = match stored {
@@ -261,7 +265,11 @@ impl Engine {
                 .into());
             }
             // The parent cannot be built upon: everything is read once more, as a point of its own in the same chain.
-            Err(error) if matches!(error.kind, Kind::Corrupt | Kind::Missing) && work.parent().is_some() && whole.is_none() => {
+            Err(error)
+                if matches!(error.kind, Kind::Corrupt | Kind::Missing)
+                    && work.parent().is_some()
+                    && whole.is_none() =>
+            {
                 let reason = format!("{error}; everything was read");
                 (store(work, session.get()?.as_mut(), true, progress, cancel)?, Some(reason))
             }
@@ -362,7 +370,9 @@ impl Engine {
             crate::crash::point("backup.undoing");
             match self.work(job).and_then(|work| self.finish_undo(&work)) {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(target: "ONE", job = job.id, "Job {} cannot be taken back yet: {error}", job.id),
+                Err(error) => {
+                    tracing::warn!(target: "ONE", job = job.id, "Job {} cannot be taken back yet: {error}", job.id);
+                }
             }
         }
         // What is left outside cannot be reached now. The VM need not wait for it: its next jobs run after this one, which
@@ -436,7 +446,9 @@ impl Work<'_> {
         match &self.plan.decision.kind {
             PlanKind::Full { reason, .. } => reason.clone(),
             PlanKind::Increment { since_checkpoint: Some(_), .. } => String::new(),
-            PlanKind::Increment { since_checkpoint: None, .. } => "no record of what changed was kept; everything was read".into(),
+            PlanKind::Increment { since_checkpoint: None, .. } => {
+                "no record of what changed was kept; everything was read".into()
+            }
         }
     }
 }
@@ -491,7 +503,9 @@ struct Guarded<'a> {
 
 impl Guarded<'_> {
     fn get(&mut self) -> Result<&mut Box<dyn BackupSession>, DriverError> {
-        self.session.as_mut().ok_or_else(|| DriverError::new(Kind::Permanent, "reading the disks", "the session has ended"))
+        self.session
+            .as_mut()
+            .ok_or_else(|| DriverError::new(Kind::Permanent, "reading the disks", "the session has ended"))
     }
 
     fn end(&mut self) -> Result<(), DriverError> {

@@ -125,7 +125,14 @@ fn new_image(
 }
 
 /// Writes the follow-up jobs that KEEP_LAST asks for.
-pub(super) fn retain(tx: &mut Tx<'_>, plan: &BackupPlan, vm: &VmRow, image_id: i64, keep_last: i64, now: i64) -> Result<(), Trouble> {
+pub(super) fn retain(
+    tx: &mut Tx<'_>,
+    plan: &BackupPlan,
+    vm: &VmRow,
+    image_id: i64,
+    keep_last: i64,
+    now: i64,
+) -> Result<(), Trouble> {
     if let PlanKind::Full { .. } = plan.decision.kind {
         let gone = ImageState::Delete.number();
         let images: Vec<ImageRow> = tx.backups_of_vm(vm.id)?.into_iter().filter(|image| image.state != gone).collect();

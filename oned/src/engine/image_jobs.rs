@@ -183,7 +183,10 @@ impl Engine {
                 }
                 if !leaving {
                     let mut template = stored(&row.template);
-                    template.set("ERROR", format!("{} : {}", ledger::error_date(now, zone), ledger::flat(&trouble.to_string())));
+                    template.set(
+                        "ERROR",
+                        format!("{} : {}", ledger::error_date(now, zone), ledger::flat(&trouble.to_string())),
+                    );
                     row.template = template.to_text();
                 }
                 tx.image_update(&row)?;

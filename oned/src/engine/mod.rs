@@ -149,7 +149,8 @@ impl Engine {
         // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
         let (mut vms, mut images) = (Vec::new(), Vec::new());
         for job in jobs {
-            let turn = job.vm_id.is_none_or(|id| !vms.contains(&id)) && job.image_id.is_none_or(|id| !images.contains(&id));
+            let turn =
+                job.vm_id.is_none_or(|id| !vms.contains(&id)) && job.image_id.is_none_or(|id| !images.contains(&id));
             vms.extend(job.vm_id);
             images.extend(job.image_id);
             if turn && job.not_before <= now && self.has_room(&job) {

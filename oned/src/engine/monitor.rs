@@ -79,7 +79,12 @@ impl Engine {
         }
     }
 
-    fn ask(self: &Arc<Self>, is_host: bool, id: i64, question: impl FnOnce(&Self) -> Result<(), Trouble> + Send + 'static) {
+    fn ask(
+        self: &Arc<Self>,
+        is_host: bool,
+        id: i64,
+        question: impl FnOnce(&Self) -> Result<(), Trouble> + Send + 'static,
+    ) {
         if !self.monitor.claim(is_host, id) {
             // Asked again when the open question is answered.
             if is_host {
@@ -112,7 +117,10 @@ impl Engine {
             let mut template = ledger::stored(&row.template);
             match &error {
                 Some(text) => {
-                    template.set("ERROR", format!("{} : {}", ledger::error_date(now, self.cloud.config.timezone), ledger::flat(text)));
+                    template.set(
+                        "ERROR",
+                        format!("{} : {}", ledger::error_date(now, self.cloud.config.timezone), ledger::flat(text)),
+                    );
                 }
                 None => drop(template.remove("ERROR")),
             }
@@ -155,9 +163,9 @@ impl Engine {
         }
         let seen = hypervisor.state(&vm.deploy_id)?;
         let event = match seen {
-            Some(DomainState::Running | DomainState::Paused | DomainState::PausedIoError | DomainState::ShuttingDown) => {
-                VmEvent::Found
-            }
+            Some(
+                DomainState::Running | DomainState::Paused | DomainState::PausedIoError | DomainState::ShuttingDown,
+            ) => VmEvent::Found,
             Some(DomainState::Off | DomainState::Crashed) => VmEvent::Stopped,
             None => VmEvent::Lost,
         };
@@ -184,7 +192,9 @@ impl Engine {
         let now = self.cloud.clock.now();
         let space = if datastore.kind == BACKUP_DS {
             let driver = self.backup_datastore(datastore.id);
-            driver.and_then(|driver| Ok(driver.capacity()?)).map(|c| (mb(c.total_bytes), mb(c.free_bytes), mb(c.used_bytes)))
+            driver
+                .and_then(|driver| Ok(driver.capacity()?))
+                .map(|c| (mb(c.total_bytes), mb(c.free_bytes), mb(c.used_bytes)))
         } else {
             Ok(directory_space(datastore))
         };

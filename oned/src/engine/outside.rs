@@ -16,10 +16,16 @@ use crate::store::rows::{DatastoreRow, HostRow};
 /// Largest chunk that a datastore may ask for, KiB; the smallest is 64.
 const CHUNK_MAX_KIB: i64 = 4096;
 
+/// An opened datastore, with the facts that it was opened from.
+struct Opened {
+    facts: String,
+    driver: Arc<dyn BackupDatastore>,
+}
+
 /// What is outside of the daemon.
 pub struct Outside {
     hypervisors: Mutex<HashMap<String, Arc<dyn Hypervisor>>>,
-    datastores: Mutex<HashMap<i64, (String, Arc<dyn BackupDatastore>)>>,
+    datastores: Mutex<HashMap<i64, Opened>>,
     events: Sender<DomainEvent>,
 }
 
@@ -54,11 +60,11 @@ impl Outside {
     pub fn datastore(&self, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
         let mut known = self.datastores.lock().unwrap_or_else(PoisonError::into_inner);
         let facts = format!("{}\n{}", row.base_path, row.template);
-        if let Some((_, driver)) = known.get(&row.id).filter(|(of, _)| *of == facts) {
-            return Ok(Arc::clone(driver));
+        if let Some(opened) = known.get(&row.id).filter(|opened| opened.facts == facts) {
+            return Ok(Arc::clone(&opened.driver));
         }
         let driver = open_datastore(row)?;
-        known.insert(row.id, (facts, Arc::clone(&driver)));
+        known.insert(row.id, Opened { facts, driver: Arc::clone(&driver) });
         Ok(driver)
     }
 }
@@ -71,7 +77,11 @@ fn open_datastore(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
     let template = stored(&row.template);
     let password = template.scalar("RESTIC_PASSWORD").unwrap_or_default();
     if password.is_empty() {
-        return Err(DriverError::new(Kind::Permanent, doing(), "it has no RESTIC_PASSWORD; set it with onedatastore update"));
+        return Err(DriverError::new(
+            Kind::Permanent,
+            doing(),
+            "it has no RESTIC_PASSWORD; set it with onedatastore update",
+        ));
     }
     let mut config = ResticConfig::new(PathBuf::from(&row.base_path), Secret::new(password.to_string()));
     if let Some(kib) = template.int("CHUNK_SIZE_KB") {

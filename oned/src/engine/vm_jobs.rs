@@ -186,10 +186,7 @@ impl Engine {
                 return Err(DriverError::new(
                     Kind::Permanent,
                     format!("shutting down {domain}"),
-                    format!(
-                        "the guest still runs after {} s; use --hard to switch it off",
-                        GUEST_SHUTDOWN.as_secs()
-                    ),
+                    format!("the guest still runs after {} s; use --hard to switch it off", GUEST_SHUTDOWN.as_secs()),
                 ));
             }
         }

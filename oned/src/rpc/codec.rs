@@ -43,10 +43,7 @@ pub struct Fault {
 
 impl Fault {
     fn new(code: i32, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            text: text.into(),
-        }
+        Self { code, text: text.into() }
     }
 
     pub(super) fn type_error(text: impl Into<String>) -> Self {
@@ -58,24 +55,15 @@ impl Fault {
     }
 
     pub(super) fn internal() -> Self {
-        Self::new(
-            INTERNAL_ERROR,
-            "The daemon could not process the call; its log says more.",
-        )
+        Self::new(INTERNAL_ERROR, "The daemon could not process the call; its log says more.")
     }
 
     pub(super) fn no_such_method(name: &str) -> Self {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
         if !name.is_empty() && name.len() <= 64 && name.bytes().all(plain) {
-            Self::new(
-                NO_SUCH_METHOD,
-                format!("Method '{name}' is not known; system.listMethods lists those that are."),
-            )
+            Self::new(NO_SUCH_METHOD, format!("Method '{name}' is not known; system.listMethods lists those that are."))
         } else {
-            Self::new(
-                NO_SUCH_METHOD,
-                "The method is not known; system.listMethods lists those that are.",
-            )
+            Self::new(NO_SUCH_METHOD, "The method is not known; system.listMethods lists those that are.")
         }
     }
 }
@@ -96,31 +84,18 @@ pub struct Call {
 /// too many values. The texts are ours and repeat nothing of the body.
 pub fn decode(body: &[u8]) -> Result<Call, Fault> {
     let text = std::str::from_utf8(body).map_err(|error| {
-        Fault::new(
-            PARSE_ERROR,
-            format!("The request is not UTF-8 at byte {}.", error.valid_up_to()),
-        )
+        Fault::new(PARSE_ERROR, format!("The request is not UTF-8 at byte {}.", error.valid_up_to()))
     })?;
     if text.matches("<value").take(VALUES + 1).count() > VALUES {
-        return Err(Fault::limit(format!(
-            "The request holds more than {VALUES} values."
-        )));
+        return Err(Fault::limit(format!("The request holds more than {VALUES} values.")));
     }
-    let malformed = || {
-        Fault::new(
-            PARSE_ERROR,
-            "The request is not a well-formed XML-RPC method call.",
-        )
-    };
+    let malformed = || Fault::new(PARSE_ERROR, "The request is not a well-formed XML-RPC method call.");
     let call = MethodCall::from_xml(text).map_err(|_| malformed())?;
     let name = call.name.trim();
     if name.len() > NAME_BYTES || !call.params.iter().all(is_clean) {
         return Err(malformed());
     }
-    Ok(Call {
-        name: name.to_owned(),
-        params: call.params,
-    })
+    Ok(Call { name: name.to_owned(), params: call.params })
 }
 
 /// The array of a finished call: `[true, x, 0]`, or `[false, "[method] sentence", code, object id, -1]`.
@@ -150,10 +125,7 @@ pub(super) fn fault_value(fault: &Fault) -> Value {
     Value::Struct(
         [
             ("faultCode".to_owned(), Value::Integer(fault.code)),
-            (
-                "faultString".to_owned(),
-                Value::String(clean(&fault.text).into_owned()),
-            ),
+            ("faultString".to_owned(), Value::String(clean(&fault.text).into_owned())),
         ]
         .into(),
     )
@@ -167,17 +139,12 @@ pub fn encode(result: Result<Value, Fault>) -> String {
         Err(fault) => fault_xml(&fault),
     };
     // dxr fails only on values that cannot be XML, and ours are cleaned; a fault of constant text cannot fail.
-    let xml = xml
-        .or_else(|_| fault_xml(&Fault::internal()))
-        .unwrap_or_default();
+    let xml = xml.or_else(|_| fault_xml(&Fault::internal())).unwrap_or_default();
     format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{xml}")
 }
 
 fn fault_xml(fault: &Fault) -> Result<String, dxr::Error> {
-    FaultResponse {
-        fault: dxr::Fault::new(fault.code, clean(&fault.text).into_owned()),
-    }
-    .to_xml()
+    FaultResponse { fault: dxr::Fault::new(fault.code, clean(&fault.text).into_owned()) }.to_xml()
 }
 
 fn int_value(value: i64) -> Value {
@@ -207,9 +174,9 @@ fn is_clean(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.chars().any(is_forbidden),
         Value::Array(values) => values.iter().all(is_clean),
-        Value::Struct(members) => members
-            .iter()
-            .all(|(name, value)| !name.chars().any(is_forbidden) && is_clean(value)),
+        Value::Struct(members) => {
+            members.iter().all(|(name, value)| !name.chars().any(is_forbidden) && is_clean(value))
+        }
         _ => true,
     }
 }
@@ -235,9 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn call_with(value: &str) -> String {
-        format!(
-            "<methodCall><methodName>a</methodName><params><param>{value}</param></params></methodCall>"
-        )
+        format!("<methodCall><methodName>a</methodName><params><param>{value}</param></params></methodCall>")
     }
 
     #[test]
@@ -246,16 +211,10 @@ mod tests {
         let cases = [
             ("<value><i4>5</i4></value>", Value::Integer(5)),
             ("<value><int>-5</int></value>", Value::Integer(-5)),
-            (
-                "<value><i8>9000000000</i8></value>",
-                Value::Long(9_000_000_000),
-            ),
+            ("<value><i8>9000000000</i8></value>", Value::Long(9_000_000_000)),
             ("<value><boolean>1</boolean></value>", Value::Boolean(true)),
             ("<value><string>a &amp; b</string></value>", text("a & b")),
-            (
-                "<value><string><![CDATA[<a>]]></string></value>",
-                text("<a>"),
-            ),
+            ("<value><string><![CDATA[<a>]]></string></value>", text("<a>")),
             ("<value>plain</value>", text("plain")),
             ("<value> kept </value>", text(" kept ")),
             ("<value/>", text("")),
@@ -263,21 +222,14 @@ mod tests {
             ("<value><string/></value>", text("")),
             ("<value><string>&#x41;&#10;</string></value>", text("A\n")),
             ("<value><nil/></value>", Value::Nil),
-            (
-                "<value><array><data/></array></value>",
-                Value::Array(vec![]),
-            ),
+            ("<value><array><data/></array></value>", Value::Array(vec![])),
             (
                 "<value><array><data><value>x</value><value><i4>1</i4></value></data></array></value>",
                 Value::Array(vec![text("x"), Value::Integer(1)]),
             ),
         ];
         for (xml, value) in cases {
-            assert_eq!(
-                decode(call_with(xml).as_bytes()).unwrap().params,
-                [value],
-                "{xml}"
-            );
+            assert_eq!(decode(call_with(xml).as_bytes()).unwrap().params, [value], "{xml}");
         }
     }
 
@@ -293,36 +245,18 @@ mod tests {
             "<value><string>\u{7}</string></value>",
             "<value><struct><member><name>\u{1}</name><value/></member></struct></value>",
         ] {
-            assert_eq!(
-                decode(call_with(xml).as_bytes()).unwrap_err().code,
-                PARSE_ERROR,
-                "{xml}"
-            );
+            assert_eq!(decode(call_with(xml).as_bytes()).unwrap_err().code, PARSE_ERROR, "{xml}");
         }
     }
 
     #[test]
     fn answers_have_three_elements_and_refusals_five() {
         let cases: [(Result<Answer, Refusal>, Vec<Value>); 4] = [
-            (
-                Ok(Answer::Id(7)),
-                vec![Value::Boolean(true), Value::Integer(7), Value::Integer(0)],
-            ),
-            (
-                Ok(Answer::Id(1 << 33)),
-                vec![
-                    Value::Boolean(true),
-                    Value::Long(1 << 33),
-                    Value::Integer(0),
-                ],
-            ),
+            (Ok(Answer::Id(7)), vec![Value::Boolean(true), Value::Integer(7), Value::Integer(0)]),
+            (Ok(Answer::Id(1 << 33)), vec![Value::Boolean(true), Value::Long(1 << 33), Value::Integer(0)]),
             (
                 Ok(Answer::Text(String::new())),
-                vec![
-                    Value::Boolean(true),
-                    Value::String("-".to_owned()),
-                    Value::Integer(0),
-                ],
+                vec![Value::Boolean(true), Value::String("-".to_owned()), Value::Integer(0)],
             ),
             (
                 Err(Refusal::Action("Not now.".to_owned())),
@@ -343,14 +277,8 @@ mod tests {
     #[test]
     fn a_fault_is_a_struct_of_code_and_text() {
         let xml = encode(Err(Fault::no_such_method("one.a")));
-        assert!(
-            xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<methodResponse><fault>"),
-            "{xml}"
-        );
-        assert!(
-            xml.contains("<i4>-506</i4>") && xml.contains("one.a"),
-            "{xml}"
-        );
+        assert!(xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<methodResponse><fault>"), "{xml}");
+        assert!(xml.contains("<i4>-506</i4>") && xml.contains("one.a"), "{xml}");
         assert!(!Fault::no_such_method("a b").text.contains("a b"));
         assert!(!Fault::no_such_method(&"x".repeat(65)).text.contains("xxx"));
     }

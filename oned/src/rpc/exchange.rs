@@ -32,12 +32,7 @@ pub(super) struct Outcome {
 impl<D: Door> Exchange<D> {
     pub(super) fn new(door: Arc<D>, methods: &'static [Method<D>], multicall_calls: usize) -> Self {
         let rows = methods.iter().map(|method| (method.name, method)).collect();
-        Self {
-            door,
-            methods,
-            rows,
-            multicall_calls,
-        }
+        Self { door, methods, rows, multicall_calls }
     }
 
     /// Answers one request.
@@ -50,10 +45,7 @@ impl<D: Door> Exchange<D> {
                 self.call(call, &mut session_refused)
             }
         });
-        Outcome {
-            body: codec::encode(result),
-            session_refused,
-        }
+        Outcome { body: codec::encode(result), session_refused }
     }
 
     fn call(&self, call: Call, session_refused: &mut bool) -> Result<Value, Fault> {
@@ -75,13 +67,10 @@ impl<D: Door> Exchange<D> {
             (method.run)(&self.door, &caller, &args)
         };
         // The door and the methods change state in transactions only, so a call that unwound left nothing half done.
-        let result: Result<Answer, Refusal> =
-            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-                tracing::error!(target: "ReM", method = method.name, uid, "the method panicked");
-                Err(Refusal::Internal(
-                    "Internal error, the daemon's log says more.".to_owned(),
-                ))
-            });
+        let result: Result<Answer, Refusal> = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            tracing::error!(target: "ReM", method = method.name, uid, "the method panicked");
+            Err(Refusal::Internal("Internal error, the daemon's log says more.".to_owned()))
+        });
         *session_refused |= matches!(result, Err(Refusal::BadSession));
         let code = result.as_ref().err().map_or(0, Refusal::code);
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -92,22 +81,15 @@ impl<D: Door> Exchange<D> {
     /// Runs the calls in order; each gives a one-element array of its result, or a fault struct.
     fn multicall(&self, params: Vec<Value>, session_refused: &mut bool) -> Result<Value, Fault> {
         let Some(Value::Array(calls)) = params.into_iter().next() else {
-            return Err(Fault::type_error(
-                "system.multicall: parameter 1 (calls) must be an array of structs.",
-            ));
+            return Err(Fault::type_error("system.multicall: parameter 1 (calls) must be an array of structs."));
         };
         if calls.len() > self.multicall_calls {
             let most = self.multicall_calls;
-            return Err(Fault::limit(format!(
-                "system.multicall takes at most {most} calls at a time."
-            )));
+            return Err(Fault::limit(format!("system.multicall takes at most {most} calls at a time.")));
         }
         let answers = calls.into_iter().map(|entry| {
             let result = inner_call(entry).and_then(|call| self.call(call, session_refused));
-            result.map_or_else(
-                |fault| codec::fault_value(&fault),
-                |value| Value::Array(vec![value]),
-            )
+            result.map_or_else(|fault| codec::fault_value(&fault), |value| Value::Array(vec![value]))
         });
         Ok(Value::Array(answers.collect()))
     }
@@ -115,25 +97,16 @@ impl<D: Door> Exchange<D> {
 
 fn inner_call(entry: Value) -> Result<Call, Fault> {
     let Value::Struct(mut members) = entry else {
-        return Err(Fault::type_error(
-            "system.multicall: each call must be a struct.",
-        ));
+        return Err(Fault::type_error("system.multicall: each call must be a struct."));
     };
     match (members.remove("methodName"), members.remove("params")) {
         (Some(Value::String(name)), Some(Value::Array(params))) => {
             let name = name.trim();
             if name == builtin::MULTICALL {
-                return Err(Fault::type_error(
-                    "system.multicall cannot be called inside itself.",
-                ));
+                return Err(Fault::type_error("system.multicall cannot be called inside itself."));
             }
-            Ok(Call {
-                name: name.to_owned(),
-                params,
-            })
+            Ok(Call { name: name.to_owned(), params })
         }
-        _ => Err(Fault::type_error(
-            "system.multicall: each call needs methodName (string) and params (array).",
-        )),
+        _ => Err(Fault::type_error("system.multicall: each call needs methodName (string) and params (array).")),
     }
 }

@@ -110,50 +110,31 @@ impl ParamSpec {
     /// A required int.
     #[must_use]
     pub const fn int(name: &'static str) -> Self {
-        Self {
-            name,
-            kind: Param::Int,
-            default: None,
-        }
+        Self { name, kind: Param::Int, default: None }
     }
 
     /// A required boolean.
     #[must_use]
     pub const fn bool(name: &'static str) -> Self {
-        Self {
-            name,
-            kind: Param::Bool,
-            default: None,
-        }
+        Self { name, kind: Param::Bool, default: None }
     }
 
     /// A required string.
     #[must_use]
     pub const fn text(name: &'static str) -> Self {
-        Self {
-            name,
-            kind: Param::Text,
-            default: None,
-        }
+        Self { name, kind: Param::Text, default: None }
     }
 
     /// A required array of ints.
     #[must_use]
     pub const fn ints(name: &'static str) -> Self {
-        Self {
-            name,
-            kind: Param::IntList,
-            default: None,
-        }
+        Self { name, kind: Param::IntList, default: None }
     }
 
     /// The same parameter, but it may be left out. The default is of the parameter's own type; [`check_table`] sees to it.
     #[must_use]
     pub const fn or(self, default: DefaultValue) -> Self {
-        Self {
-            default: Some(default),
-            ..self
-        }
+        Self { default: Some(default), ..self }
     }
 
     /// The same parameter, taken for `value` when left out.
@@ -249,10 +230,7 @@ impl Args {
         match self.0.get(index) {
             Some(Arg::Ints(values)) => values,
             _ => {
-                debug_assert!(
-                    false,
-                    "parameter {index} is no int list in the method's row"
-                );
+                debug_assert!(false, "parameter {index} is no int list in the method's row");
                 &[]
             }
         }
@@ -263,11 +241,7 @@ impl Args {
 ///
 /// # Errors
 /// A fault −501 that names the first parameter that is missing or of another type; never its value.
-pub(super) fn split_params(
-    method: &str,
-    specs: &[ParamSpec],
-    params: Vec<Value>,
-) -> Result<(String, Args), Fault> {
+pub(super) fn split_params(method: &str, specs: &[ParamSpec], params: Vec<Value>) -> Result<(String, Args), Fault> {
     let mut given = params.into_iter();
     let session = match given.next() {
         Some(Value::String(session)) => session,
@@ -279,8 +253,9 @@ pub(super) fn split_params(
         // Position 1 is the session.
         let position = index + 2;
         let arg = match (given.next(), spec.default) {
-            (Some(value), _) => to_arg(spec.kind, value)
-                .map_err(|value| wrong_type(method, position, spec.name, spec.kind, &value))?,
+            (Some(value), _) => {
+                to_arg(spec.kind, value).map_err(|value| wrong_type(method, position, spec.name, spec.kind, &value))?
+            }
             (None, Some(default)) => default.to_arg(),
             (None, None) => return Err(missing(method, position, spec.name)),
         };
@@ -310,9 +285,7 @@ fn to_arg(kind: Param, value: Value) -> Result<Arg, Value> {
 }
 
 fn missing(method: &str, position: usize, name: &str) -> Fault {
-    Fault::type_error(format!(
-        "{method}: parameter {position} ({name}) is missing."
-    ))
+    Fault::type_error(format!("{method}: parameter {position} ({name}) is missing."))
 }
 
 fn wrong_type(method: &str, position: usize, name: &str, wanted: Param, given: &Value) -> Fault {
@@ -321,9 +294,7 @@ fn wrong_type(method: &str, position: usize, name: &str, wanted: Param, given: &
         other => other.wire_name(),
     };
     let given = kind_of(given);
-    Fault::type_error(format!(
-        "{method}: parameter {position} ({name}) must be of type {wanted}, not {given}."
-    ))
+    Fault::type_error(format!("{method}: parameter {position} ({name}) must be of type {wanted}, not {given}."))
 }
 
 /// Checks what the compiler cannot: unique names, defaults only at the end and of the parameter's own type.
@@ -335,9 +306,7 @@ pub fn check_table<D>(methods: &[Method<D>]) -> Result<(), String> {
     for method in methods {
         let name = method.name;
         if !names.insert(name) || name.starts_with("system.") {
-            return Err(format!(
-                "method {name} is in the table twice, or takes a built-in name"
-            ));
+            return Err(format!("method {name} is in the table twice, or takes a built-in name"));
         }
         if method.help.is_empty() {
             return Err(format!("method {name} has no help text"));
@@ -346,16 +315,10 @@ pub fn check_table<D>(methods: &[Method<D>]) -> Result<(), String> {
         for spec in method.params {
             match spec.default {
                 None if optional => {
-                    return Err(format!(
-                        "method {name}: {} follows an optional parameter but is required",
-                        spec.name
-                    ));
+                    return Err(format!("method {name}: {} follows an optional parameter but is required", spec.name));
                 }
                 Some(default) if default.kind() != spec.kind => {
-                    return Err(format!(
-                        "method {name}: the default of {} is of another type",
-                        spec.name
-                    ));
+                    return Err(format!("method {name}: the default of {} is of another type", spec.name));
                 }
                 default => optional = default.is_some(),
             }

@@ -142,10 +142,7 @@ pub async fn serve<D: Door>(
 }
 
 /// The next connection, once there is a place for it. Cancel-safe: a connection is taken last.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed, so the permit is always there.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
@@ -172,15 +169,12 @@ async fn connection<D: Door>(
     let requests = AtomicUsize::new(0);
     let idle = shared.limits.idle;
     let service = service_fn(|request| {
-        let last =
-            requests.fetch_add(1, Ordering::Relaxed) + 1 >= shared.limits.requests_per_connection;
+        let last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= shared.limits.requests_per_connection;
         let shared = Arc::clone(&shared);
         async move {
             let mut response = respond(&shared, request).await;
             if last {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
         }
@@ -210,13 +204,8 @@ async fn respond<D: Door>(shared: &Shared<D>, request: Request<Incoming>) -> Res
         return plain(StatusCode::NOT_FOUND, "XML-RPC is at /RPC2.\n");
     }
     if request.method() != Verb::POST {
-        let mut response = plain(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "XML-RPC calls are POST requests.\n",
-        );
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("POST"));
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "XML-RPC calls are POST requests.\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let read = read_body(request.into_body(), &shared.limits, &shared.big_bodies).await;
@@ -237,10 +226,7 @@ async fn respond<D: Door>(shared: &Shared<D>, request: Request<Incoming>) -> Res
     // Fails only if decoding or encoding panicked, or while the runtime ends.
     let outcome = tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         tracing::error!(target: "ReM", "a request could not be processed");
-        Outcome {
-            body: codec::encode(Err(Fault::internal())),
-            session_refused: false,
-        }
+        Outcome { body: codec::encode(Err(Fault::internal())), session_refused: false }
     });
     drop(slot);
     if outcome.session_refused {
@@ -267,19 +253,13 @@ async fn read_body(
     loop {
         let deadline = deadline(started, limits.stall, bytes.len());
         let Ok(frame) = timeout_at(deadline, body.frame()).await else {
-            return Err(Box::new(closing(
-                StatusCode::REQUEST_TIMEOUT,
-                "The request's body did not come in time.\n",
-            )));
+            return Err(Box::new(closing(StatusCode::REQUEST_TIMEOUT, "The request's body did not come in time.\n")));
         };
         let Some(frame) = frame else {
             return Ok((bytes, permit));
         };
         let Ok(frame) = frame else {
-            return Err(Box::new(closing(
-                StatusCode::BAD_REQUEST,
-                "The request's body ended too early.\n",
-            )));
+            return Err(Box::new(closing(StatusCode::BAD_REQUEST, "The request's body ended too early.\n")));
         };
         let Ok(data) = frame.into_data() else {
             continue;
@@ -309,11 +289,7 @@ fn deadline(started: Instant, stall: Duration, received: usize) -> Instant {
 }
 
 /// Reads on without keeping anything, so that the client, still sending, is able to read why it was refused.
-async fn too_big(
-    mut body: Incoming,
-    limits: &Limits,
-    started: Instant,
-) -> Box<Response<Full<Bytes>>> {
+async fn too_big(mut body: Incoming, limits: &Limits, started: Instant) -> Box<Response<Full<Bytes>>> {
     let mut dropped = 0;
     while dropped < DRAINED_BYTES {
         match timeout_at(deadline(started, limits.stall, dropped), body.frame()).await {
@@ -321,37 +297,26 @@ async fn too_big(
             _ => break,
         }
     }
-    let text = format!(
-        "The request is larger than {} bytes (MESSAGE_SIZE in oned.conf).\n",
-        limits.message_bytes
-    );
+    let text = format!("The request is larger than {} bytes (MESSAGE_SIZE in oned.conf).\n", limits.message_bytes);
     Box::new(closing(StatusCode::PAYLOAD_TOO_LARGE, text))
 }
 
 fn xml(body: String) -> Response<Full<Bytes>> {
     // hyper sets Content-Length, since a full body knows its size.
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/xml; charset=utf-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
     response
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
 fn closing(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = plain(status, text);
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

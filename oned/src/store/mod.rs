@@ -114,8 +114,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let broken = |doing: &'static str| move |reason: String| StoreError::Broken { doing, reason };
         let url = path.to_str().ok_or_else(|| broken("opening it")("its path is not UTF-8".into()))?;
-        let mut writer =
-            SqliteConnection::establish(url).map_err(|e| broken("opening it")(e.to_string()))?;
+        let mut writer = SqliteConnection::establish(url).map_err(|e| broken("opening it")(e.to_string()))?;
         set_pragmas(&mut writer)?;
         writer.run_pending_migrations(MIGRATIONS).map_err(|e| broken("migrating it")(e.to_string()))?;
         let readers = Pool::builder()
@@ -153,9 +152,10 @@ impl Store {
     where
         E: From<StoreError>,
     {
-        let mut reader = self.readers.get().map_err(|e| {
-            E::from(StoreError::Broken { doing: "waiting for a reader", reason: e.to_string() })
-        })?;
+        let mut reader = self
+            .readers
+            .get()
+            .map_err(|e| E::from(StoreError::Broken { doing: "waiting for a reader", reason: e.to_string() }))?;
         let outcome = reader.transaction(|connection| work(&mut Tx(connection)).map_err(Outcome::Work));
         outcome.map_err(|failure| match failure {
             Outcome::Work(error) => error,

@@ -67,22 +67,50 @@ pool!(user_group, GroupRow, "group", group, group_find, group_list, group_insert
 pool!(acl, AclRow, "ACL rule", acl, acl_find, acl_list, acl_insert, acl_update, acl_delete);
 pool!(zone, ZoneRow, "zone", zone, zone_find, zone_list, zone_insert, zone_update, zone_delete);
 pool!(
-    cluster, ClusterRow, "cluster", cluster, cluster_find, cluster_list, cluster_insert, cluster_update,
+    cluster,
+    ClusterRow,
+    "cluster",
+    cluster,
+    cluster_find,
+    cluster_list,
+    cluster_insert,
+    cluster_update,
     cluster_delete
 );
 pool!(host, HostRow, "host", host, host_find, host_list, host_insert, host_update, host_delete);
 pool!(
-    datastore, DatastoreRow, "datastore", datastore, datastore_find, datastore_list, datastore_insert,
-    datastore_update, datastore_delete
+    datastore,
+    DatastoreRow,
+    "datastore",
+    datastore,
+    datastore_find,
+    datastore_list,
+    datastore_insert,
+    datastore_update,
+    datastore_delete
 );
 pool!(image, ImageRow, "image", image, image_find, image_list, image_insert, image_update, image_delete);
 pool!(
-    vm_template, TemplateRow, "VM template", template, template_find, template_list, template_insert,
-    template_update, template_delete
+    vm_template,
+    TemplateRow,
+    "VM template",
+    template,
+    template_find,
+    template_list,
+    template_insert,
+    template_update,
+    template_delete
 );
 pool!(vm, VmRow, "VM", vm, vm_find, vm_list, vm_insert, vm_update, vm_delete);
 pool!(
-    schedule, ScheduleRow, "scheduled action", schedule, schedule_find, schedule_list, schedule_insert,
-    schedule_update, schedule_delete
+    schedule,
+    ScheduleRow,
+    "scheduled action",
+    schedule,
+    schedule_find,
+    schedule_list,
+    schedule_insert,
+    schedule_update,
+    schedule_delete
 );
 pool!(job, JobRow, "job", job, job_find, job_list, job_insert, job_update, job_delete);

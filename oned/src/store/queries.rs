@@ -5,8 +5,7 @@ use diesel::prelude::*;
 
 use super::rows::*;
 use super::schema::{
-    counter, history, host, image, image_use, increment, job, job_event, membership, schedule, user, vm,
-    vm_template,
+    counter, history, host, image, image_use, increment, job, job_event, membership, schedule, user, vm, vm_template,
 };
 use super::{StoreError, Tx};
 
@@ -359,11 +358,8 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn jobs_open(&mut self, filter: JobFilter) -> Result<Vec<JobRow>, StoreError> {
-        let mut query = job::table
-            .filter(job::phase.ne_all(CLOSED))
-            .order(job::id.asc())
-            .select(JobRow::as_select())
-            .into_boxed();
+        let mut query =
+            job::table.filter(job::phase.ne_all(CLOSED)).order(job::id.asc()).select(JobRow::as_select()).into_boxed();
         match filter {
             JobFilter::All => {}
             JobFilter::Vm(id) => query = query.filter(job::vm_id.eq(id)),
@@ -399,8 +395,7 @@ impl Tx<'_> {
         let row = JobEventRow { job_id: id, seq: last + 1, time: now, phase: phase.into(), text: text.into() };
         diesel::insert_into(job_event::table).values(&row).execute(self.0)?;
         diesel::delete(
-            job_event::table
-                .filter(job_event::job_id.eq(id).and(job_event::seq.lt(last + 2 - JOB_EVENTS_MAX))),
+            job_event::table.filter(job_event::job_id.eq(id).and(job_event::seq.lt(last + 2 - JOB_EVENTS_MAX))),
         )
         .execute(self.0)?;
         Ok(())

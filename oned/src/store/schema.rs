@@ -257,5 +257,22 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
-    acl, cluster, counter, datastore, history, host, image, image_use, increment, job, job_event, membership, schedule, user, user_group, vm, vm_template, zone,
+    acl,
+    cluster,
+    counter,
+    datastore,
+    history,
+    host,
+    image,
+    image_use,
+    increment,
+    job,
+    job_event,
+    membership,
+    schedule,
+    user,
+    user_group,
+    vm,
+    vm_template,
+    zone,
 );

@@ -24,8 +24,7 @@ fn store() -> (tempfile::TempDir, Store) {
 #[test]
 fn migrations_go_up_down_and_up_again() {
     let directory = tempfile::tempdir().unwrap();
-    let mut connection =
-        SqliteConnection::establish(directory.path().join("one.db").to_str().unwrap()).unwrap();
+    let mut connection = SqliteConnection::establish(directory.path().join("one.db").to_str().unwrap()).unwrap();
     connection.run_pending_migrations(MIGRATIONS).unwrap();
     connection.revert_all_migrations(MIGRATIONS).unwrap();
     connection.run_pending_migrations(MIGRATIONS).unwrap();
@@ -54,9 +53,11 @@ fn the_schema_file_says_what_the_migrations_make() {
             )
             .load(tx.0)?;
             for table in tables {
-                let columns: Vec<Column> =
-                    diesel::sql_query(format!("SELECT name, type, \"notnull\" FROM pragma_table_info('{}')", table.name))
-                        .load(tx.0)?;
+                let columns: Vec<Column> = diesel::sql_query(format!(
+                    "SELECT name, type, \"notnull\" FROM pragma_table_info('{}')",
+                    table.name
+                ))
+                .load(tx.0)?;
                 for column in columns {
                     let ty = if column.r#type == "TEXT" { "Text" } else { "BigInt" };
                     let ty = if column.notnull == 1 { ty.to_string() } else { format!("Nullable<{ty}>") };
@@ -73,8 +74,7 @@ fn the_schema_file_says_what_the_migrations_make() {
 #[test]
 fn ids_start_at_zero_grow_and_are_not_reused() {
     let (_directory, store) = store();
-    let ids: Vec<i64> =
-        (0..3).map(|_| store.write(|tx| tx.next_id("vm")).unwrap()).collect();
+    let ids: Vec<i64> = (0..3).map(|_| store.write(|tx| tx.next_id("vm")).unwrap()).collect();
     assert_eq!(ids, [0, 1, 2]);
     store.write(|tx| tx.reserve_ids("datastore", 100)).unwrap();
     assert_eq!(store.write(|tx| tx.next_id("datastore")).unwrap(), 100);
@@ -97,9 +97,22 @@ fn a_refused_transaction_changes_nothing() {
 fn a_job_advances_only_from_the_phase_it_is_in() {
     let (_directory, store) = store();
     let row = rows::JobRow {
-        id: 0, kind: "BACKUP".into(), phase: "planned".into(), vm_id: Some(1), image_id: None, datastore_id: None,
-        host_id: None, uid: 0, plan: "{}".into(), result: String::new(), cancel: 0, attempts: 0, not_before: 0,
-        error: String::new(), created_at: 1, changed_at: 1,
+        id: 0,
+        kind: "BACKUP".into(),
+        phase: "planned".into(),
+        vm_id: Some(1),
+        image_id: None,
+        datastore_id: None,
+        host_id: None,
+        uid: 0,
+        plan: "{}".into(),
+        result: String::new(),
+        cancel: 0,
+        attempts: 0,
+        not_before: 0,
+        error: String::new(),
+        created_at: 1,
+        changed_at: 1,
     };
     store.write(|tx| tx.job_insert(&row)).unwrap();
     store.write(|tx| tx.job_advance(0, "planned", "prepared", 2, "begun")).unwrap();

@@ -68,7 +68,10 @@ fn element<'a>(document: &'a str, path: &[&str]) -> Result<Option<&'a str>, Read
                 depth += 1;
             }
             Event::End(_) => {
-                if depth == path.len() && matched == depth && let Some(start) = start {
+                if depth == path.len()
+                    && matched == depth
+                    && let Some(start) = start
+                {
                     let end = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
                     return Ok(document.get(start..end));
                 }

@@ -160,11 +160,7 @@ pub fn job_next(phase: JobPhase, event: JobEvent) -> Result<JobPhase, Refusal> {
         JobEvent::Fail => (phase == P::Undoing).then_some(P::Failed),
         JobEvent::Cancel => (phase == P::Undoing).then_some(P::Cancelled),
     };
-    after.ok_or_else(|| {
-        Refusal::Internal(format!(
-            "a job in phase {phase} cannot take the step {event:?}"
-        ))
-    })
+    after.ok_or_else(|| Refusal::Internal(format!("a job in phase {phase} cannot take the step {event:?}")))
 }
 
 /// What is found outside, under the names that follow from the job, when it is taken up again.
@@ -210,11 +206,9 @@ pub enum Recovery {
 /// cannot be trusted, whoever is still alive), but the steps of each way use them.
 pub fn recover(phase: JobPhase, seen: Seen) -> Recovery {
     match phase {
-        JobPhase::Recorded
-        | JobPhase::Cleaned
-        | JobPhase::Done
-        | JobPhase::Failed
-        | JobPhase::Cancelled => Recovery::Resume,
+        JobPhase::Recorded | JobPhase::Cleaned | JobPhase::Done | JobPhase::Failed | JobPhase::Cancelled => {
+            Recovery::Resume
+        }
         JobPhase::Undoing => Recovery::Undo,
         JobPhase::Planned | JobPhase::Prepared | JobPhase::Copied | JobPhase::Sealed => {
             match (seen.sealed, seen.cancel, seen.attempts_left) {

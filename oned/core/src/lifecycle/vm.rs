@@ -28,18 +28,12 @@ impl VmPhase {
 
     /// A state other than ACTIVE.
     pub const fn resting(state: VmState) -> Self {
-        Self {
-            state,
-            lcm: LcmState::LcmInit,
-        }
+        Self { state, lcm: LcmState::LcmInit }
     }
 
     /// ACTIVE and busy with `lcm`.
     pub const fn active(lcm: LcmState) -> Self {
-        Self {
-            state: VmState::Active,
-            lcm,
-        }
+        Self { state: VmState::Active, lcm }
     }
 
     /// From the two numbers in the database. LCM_STATE counts only where STATE is ACTIVE.
@@ -52,11 +46,7 @@ impl VmPhase {
 
     /// Every phase there is: the resting ones by STATE, then ACTIVE by LCM_STATE.
     pub fn all() -> impl Iterator<Item = Self> {
-        let resting = VmState::ALL
-            .iter()
-            .copied()
-            .filter(|state| *state != VmState::Active)
-            .map(Self::resting);
+        let resting = VmState::ALL.iter().copied().filter(|state| *state != VmState::Active).map(Self::resting);
         resting.chain(LcmState::ALL.iter().copied().map(Self::active))
     }
 
@@ -250,10 +240,7 @@ pub fn next(phase: VmPhase, event: VmEvent) -> Result<VmPhase, Refusal> {
         VmState::Active => from_active(phase.lcm, event),
         state => from_resting(state, event),
     };
-    after.ok_or_else(|| Refusal::WrongState {
-        action: event.action().to_owned(),
-        state: phase.name().to_owned(),
-    })
+    after.ok_or_else(|| Refusal::WrongState { action: event.action().to_owned(), state: phase.name().to_owned() })
 }
 
 /// Moves out of every STATE but ACTIVE.
@@ -262,14 +249,8 @@ fn from_resting(state: VmState, event: VmEvent) -> Option<VmPhase> {
     use VmState as S;
     let active = |lcm| Some(VmPhase::active(lcm));
     let resting = |state| Some(VmPhase::resting(state));
-    let has_disks = matches!(
-        state,
-        S::Poweroff | S::Suspended | S::Stopped | S::Undeployed
-    );
-    let is_new = matches!(
-        state,
-        S::Init | S::Pending | S::Hold | S::Cloning | S::CloningFailure
-    );
+    let has_disks = matches!(state, S::Poweroff | S::Suspended | S::Stopped | S::Undeployed);
+    let is_new = matches!(state, S::Init | S::Pending | S::Hold | S::Cloning | S::CloningFailure);
     match event {
         VmEvent::Place if matches!(state, S::Pending | S::Hold) => active(L::Prolog),
         VmEvent::Hold if state == S::Pending => resting(S::Hold),
@@ -332,23 +313,17 @@ fn from_active(lcm: LcmState, event: VmEvent) -> Option<VmPhase> {
     match (event, lcm) {
         (VmEvent::Poweroff, L::Running | L::Unknown) => active(L::ShutdownPoweroff),
         // Hard also ends a shutdown that the guest ignores.
-        (VmEvent::PoweroffHard, L::Running | L::Unknown | L::ShutdownPoweroff) => {
-            active(L::ShutdownPoweroff)
-        }
+        (VmEvent::PoweroffHard, L::Running | L::Unknown | L::ShutdownPoweroff) => active(L::ShutdownPoweroff),
         (VmEvent::Suspend, L::Running) => active(L::SaveSuspend),
         (VmEvent::Resume, L::Unknown) => active(L::BootUnknown),
         (VmEvent::Reboot | VmEvent::RebootHard, L::Running) => active(L::Running),
         (VmEvent::Terminate, L::Running | L::Unknown) => active(L::Shutdown),
-        (VmEvent::TerminateHard, L::Running | L::Unknown | L::Shutdown | L::ShutdownPoweroff) => {
-            active(L::Shutdown)
-        }
+        (VmEvent::TerminateHard, L::Running | L::Unknown | L::Shutdown | L::ShutdownPoweroff) => active(L::Shutdown),
         (VmEvent::AttachStart | VmEvent::DetachStart, L::Running) => active(L::Hotplug),
         (VmEvent::BackupStart, L::Running) => active(L::Backup),
         (VmEvent::Retry, _) => retried(lcm),
         (VmEvent::Delete, _) if lcm != L::CleanupDelete => active(L::CleanupDelete),
-        (VmEvent::Recreate, _) if lcm != L::CleanupDelete && lcm != L::CleanupResubmit => {
-            active(L::CleanupResubmit)
-        }
+        (VmEvent::Recreate, _) if lcm != L::CleanupDelete && lcm != L::CleanupResubmit => active(L::CleanupResubmit),
         (VmEvent::DeleteDb, _) => resting(S::Done),
         (VmEvent::PrologDone, L::Prolog | L::PrologFailure) => active(L::Boot),
         (VmEvent::PrologFailed, L::Prolog) => active(L::PrologFailure),
@@ -358,13 +333,9 @@ fn from_active(lcm: LcmState, event: VmEvent) -> Option<VmPhase> {
         (VmEvent::BootFailed, L::BootPoweroff) => resting(S::Poweroff),
         (VmEvent::BootFailed, L::BootSuspended) => resting(S::Suspended),
         (VmEvent::Saved, L::SaveSuspend) => resting(S::Suspended),
-        (VmEvent::StopFailed, L::Shutdown | L::ShutdownPoweroff | L::SaveSuspend) => {
-            active(L::Running)
-        }
+        (VmEvent::StopFailed, L::Shutdown | L::ShutdownPoweroff | L::SaveSuspend) => active(L::Running),
         (VmEvent::HotplugEnd, L::Hotplug) => active(L::Running),
-        (VmEvent::HotplugEnd, L::HotplugPrologPoweroff | L::HotplugEpilogPoweroff) => {
-            resting(S::Poweroff)
-        }
+        (VmEvent::HotplugEnd, L::HotplugPrologPoweroff | L::HotplugEpilogPoweroff) => resting(S::Poweroff),
         (VmEvent::BackupEnd, L::Backup) => active(L::Running),
         (VmEvent::BackupEnd, L::BackupPoweroff) => resting(S::Poweroff),
         (VmEvent::RestoreEnd, L::Restore) => resting(S::Poweroff),
@@ -432,9 +403,7 @@ fn booted(lcm: LcmState) -> Option<VmPhase> {
 /// is applied after it; only a shutdown is answered by the guest being off.
 fn seen(lcm: LcmState, event: VmEvent) -> VmPhase {
     match (lcm, event) {
-        (LcmState::Running | LcmState::Unknown | LcmState::ShutdownPoweroff, VmEvent::Stopped) => {
-            VmPhase::POWEROFF
-        }
+        (LcmState::Running | LcmState::Unknown | LcmState::ShutdownPoweroff, VmEvent::Stopped) => VmPhase::POWEROFF,
         (LcmState::Shutdown, VmEvent::Stopped) => VmPhase::active(LcmState::Epilog),
         (LcmState::Unknown, VmEvent::Found) => VmPhase::RUNNING,
         (LcmState::Running, VmEvent::Lost) => VmPhase::active(LcmState::Unknown),

@@ -163,9 +163,7 @@ pub enum Refusal {
         vm: i64,
     },
     /// A single backup of a VM that a job backs up.
-    #[error(
-        "Unable to start an individual backup for the Virtual Machine, it is part of Backup Job ID {job}"
-    )]
+    #[error("Unable to start an individual backup for the Virtual Machine, it is part of Backup Job ID {job}")]
     PartOfJob {
         /// The VM.
         vm: i64,
@@ -265,9 +263,7 @@ pub enum Refusal {
         image: i64,
     },
     /// A locked image is to be deleted without force.
-    #[error(
-        "Image locked, use --force flag to remove the image. Force delete may leave some files on Datastore"
-    )]
+    #[error("Image locked, use --force flag to remove the image. Force delete may leave some files on Datastore")]
     ImageLocked {
         /// The image.
         image: i64,
@@ -322,11 +318,7 @@ fn bracketed(id: Option<i64>) -> String {
 }
 
 fn bracketed_or_pool(id: i64) -> String {
-    if id < 0 {
-        "Pool".to_owned()
-    } else {
-        format!("[{id}]")
-    }
+    if id < 0 { "Pool".to_owned() } else { format!("[{id}]") }
 }
 
 impl Refusal {
@@ -341,10 +333,7 @@ impl Refusal {
             | Self::PriorityReserved { .. } => AUTHORIZATION,
             Self::NoSuch { .. } => NO_EXISTS,
             // Clients' suites expect the original's odd case.
-            Self::NameTaken {
-                kind: ObjectKind::BackupJob,
-                ..
-            } => INTERNAL,
+            Self::NameTaken { kind: ObjectKind::BackupJob, .. } => INTERNAL,
             Self::NameTaken { .. } | Self::Allocate { .. } => ALLOCATE,
             Self::UpdateType | Self::FilterFlag | Self::Api(_) => XML_RPC_API,
             Self::NameCollides { .. }
@@ -388,9 +377,7 @@ impl Refusal {
     pub fn object_id(&self) -> i64 {
         match self {
             Self::NotAuthorized { id, .. } => id.unwrap_or(-1),
-            Self::NoSuch { id, .. }
-            | Self::Locked { id, .. }
-            | Self::UnknownScheduledAction { id } => *id,
+            Self::NoSuch { id, .. } | Self::Locked { id, .. } | Self::UnknownScheduledAction { id } => *id,
             Self::NameTaken { other_id, .. } | Self::NameCollides { other_id, .. } => *other_id,
             Self::BackupState { vm, .. }
             | Self::Consolidating { vm }
@@ -404,9 +391,7 @@ impl Refusal {
             Self::NotABackupDatastore { datastore }
             | Self::NoSpace { datastore }
             | Self::DatastoreNotEmpty { datastore } => *datastore,
-            Self::ActiveBackup { image }
-            | Self::ImageLocked { image }
-            | Self::ImageWrongState { image, .. } => *image,
+            Self::ActiveBackup { image } | Self::ImageLocked { image } | Self::ImageWrongState { image, .. } => *image,
             Self::BadSession
             | Self::RestrictedAttribute { .. }
             | Self::QuotaExceeded { .. }
@@ -439,10 +424,7 @@ impl Refusal {
     pub fn in_allocating(self, kind: ObjectKind) -> Self {
         match self.code() {
             ACTION | INTERNAL if !matches!(self, Self::Parse(_) | Self::NameTaken { .. }) => {
-                Self::Allocate {
-                    kind,
-                    reason: self.to_string(),
-                }
+                Self::Allocate { kind, reason: self.to_string() }
             }
             _ => self,
         }

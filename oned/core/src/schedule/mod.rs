@@ -72,9 +72,7 @@ impl Parent {
 
     /// The parent of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Vm, Self::BackupJob]
-            .into_iter()
-            .find(|parent| parent.name() == name)
+        [Self::Vm, Self::BackupJob].into_iter().find(|parent| parent.name() == name)
     }
 
     /// The kind of object it is.
@@ -112,9 +110,7 @@ impl Repeat {
 
     /// The repetition with this value of REPEAT.
     pub fn from_number(number: i64) -> Option<Self> {
-        [Self::Weekly, Self::Monthly, Self::Yearly, Self::Hourly]
-            .into_iter()
-            .find(|repeat| repeat.number() == number)
+        [Self::Weekly, Self::Monthly, Self::Yearly, Self::Hourly].into_iter().find(|repeat| repeat.number() == number)
     }
 
     /// Lowest and highest number in DAYS, and what they are called.
@@ -203,13 +199,7 @@ impl ScheduledAction {
     ///
     /// # Errors
     /// [`Refusal::BadSchedule`] naming the first attribute that is missing or out of its range.
-    pub fn parse(
-        vector: &Vector,
-        id: ScheduleId,
-        parent: Parent,
-        parent_id: i64,
-        start: i64,
-    ) -> Result<Self, Refusal> {
+    pub fn parse(vector: &Vector, id: ScheduleId, parent: Parent, parent_id: i64, start: i64) -> Result<Self, Refusal> {
         let mut action = Self {
             id,
             parent_id,
@@ -244,10 +234,7 @@ impl ScheduledAction {
             return Ok(action);
         }
         let rule = |a: &Self| (a.repeat, a.days.clone(), a.end);
-        if let Some(done) = action
-            .done
-            .filter(|done| *done >= action.time && rule(&action) != rule(self))
-        {
+        if let Some(done) = action.done.filter(|done| *done >= action.time && rule(&action) != rule(self)) {
             action.advance(done, zone);
         }
         Ok(action)
@@ -300,10 +287,7 @@ impl ScheduledAction {
     /// The action after an attempt that was refused at `now`: the reason is shown, and it stays due.
     #[must_use]
     pub fn after_failure(&self, now: i64, zone: Tz, reason: &str) -> Self {
-        let date = zone
-            .timestamp_opt(now, 0)
-            .single()
-            .map(|date| date.format("%a %b %e %H:%M:%S %Y").to_string());
+        let date = zone.timestamp_opt(now, 0).single().map(|date| date.format("%a %b %e %H:%M:%S %Y").to_string());
         let mut action = self.clone();
         action.message = format!("{} : {reason}", date.unwrap_or_else(|| now.to_string()));
         action
@@ -312,9 +296,7 @@ impl ScheduledAction {
     /// Moves `time` to the first run strictly after both `now` and the present `time`, if the end rule allows one.
     fn advance(&mut self, now: i64, zone: Tz) {
         let Some(repeat) = self.repeat else { return };
-        let Some((time, time_of_day)) =
-            next::after(repeat, &self.days, self.time, self.time_of_day, now, zone)
-        else {
+        let Some((time, time_of_day)) = next::after(repeat, &self.days, self.time, self.time_of_day, now, zone) else {
             return;
         };
         let allowed = match self.end {
@@ -378,9 +360,7 @@ impl ScheduledAction {
 /// How long to wait after so many failed attempts in a row before the next, in seconds: 15 s doubled each time, at most an
 /// hour. The original tries every 15 s for ever.
 pub fn retry_delay(failures: u32) -> i64 {
-    let doubled = 15_i64
-        .checked_shl(failures.min(16).saturating_sub(1))
-        .unwrap_or(3600);
+    let doubled = 15_i64.checked_shl(failures.min(16).saturating_sub(1)).unwrap_or(3600);
     doubled.min(3600)
 }
 

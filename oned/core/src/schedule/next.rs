@@ -1,8 +1,6 @@
 //! The calendar: the next planned time of a repetition, in one step however long ago the last one was.
 
-use chrono::{
-    DateTime, Datelike, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike,
-};
+use chrono::{DateTime, Datelike, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike};
 use chrono_tz::Tz;
 
 use super::{MAX_TIME, Repeat};
@@ -24,9 +22,7 @@ pub(super) fn after(
 ) -> Option<(i64, Option<u32>)> {
     let after = now.max(time);
     if repeat == Repeat::Hourly {
-        let step = i64::from(*days.first()?)
-            .checked_mul(3600)
-            .filter(|step| *step > 0)?;
+        let step = i64::from(*days.first()?).checked_mul(3600).filter(|step| *step > 0)?;
         let steps = after.checked_sub(time)?.checked_div(step)?.checked_add(1)?;
         let next = time.checked_add(steps.checked_mul(step)?)?;
         return (next <= MAX_TIME).then_some((next, None));
@@ -36,21 +32,13 @@ pub(super) fn after(
         None => zone.timestamp_opt(time, 0).single()?.time(),
     };
     // A gap can carry a run into the next local day, so the day before is looked at too.
-    let first = zone
-        .timestamp_opt(after, 0)
-        .single()?
-        .date_naive()
-        .pred_opt()?;
-    first
-        .iter_days()
-        .take(HORIZON_DAYS)
-        .filter(|date| is_listed(repeat, days, *date))
-        .find_map(|date| {
-            let next = instant(date.and_time(wanted), zone)?;
-            let kept = zone.timestamp_opt(next, 0).single()?.time() == wanted;
-            let remembered = (!kept).then(|| wanted.num_seconds_from_midnight());
-            (next > after && next <= MAX_TIME).then_some((next, remembered))
-        })
+    let first = zone.timestamp_opt(after, 0).single()?.date_naive().pred_opt()?;
+    first.iter_days().take(HORIZON_DAYS).filter(|date| is_listed(repeat, days, *date)).find_map(|date| {
+        let next = instant(date.and_time(wanted), zone)?;
+        let kept = zone.timestamp_opt(next, 0).single()?.time() == wanted;
+        let remembered = (!kept).then(|| wanted.num_seconds_from_midnight());
+        (next > after && next <= MAX_TIME).then_some((next, remembered))
+    })
 }
 
 fn is_listed(repeat: Repeat, days: &[u32], date: NaiveDate) -> bool {
@@ -80,11 +68,7 @@ fn end_of_gap(local: NaiveDateTime, zone: Tz) -> Option<i64> {
     let (mut before, mut behind) = (as_utc.checked_sub(TWO_DAYS)?, as_utc.checked_add(TWO_DAYS)?);
     while behind - before > 1 {
         let middle = before + (behind - before) / 2;
-        if DateTime::from_timestamp(middle, 0)?
-            .with_timezone(&zone)
-            .naive_local()
-            > local
-        {
+        if DateTime::from_timestamp(middle, 0)?.with_timezone(&zone).naive_local() > local {
             behind = middle;
         } else {
             before = middle;

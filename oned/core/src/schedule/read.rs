@@ -33,11 +33,7 @@ impl ScheduledAction {
             None => {}
         }
         if let Some(text) = vector.get("WARNING") {
-            self.warning = if text.is_empty() {
-                0
-            } else {
-                time(text, start)?
-            };
+            self.warning = if text.is_empty() { 0 } else { time(text, start)? };
         }
         self.read_repeat(vector)?;
         self.read_end(vector)
@@ -65,20 +61,11 @@ impl ScheduledAction {
             return bad("Repeat set, but DAYS are empty".to_owned());
         }
         let (lowest, highest, what) = repeat.range();
-        if let Some(day) = self
-            .days
-            .iter()
-            .find(|day| !(lowest..=highest).contains(*day))
-        {
-            return bad(format!(
-                "Wrong DAYS value: {day}, {what} must be in the range [{lowest},{highest}]"
-            ));
+        if let Some(day) = self.days.iter().find(|day| !(lowest..=highest).contains(*day)) {
+            return bad(format!("Wrong DAYS value: {day}, {what} must be in the range [{lowest},{highest}]"));
         }
         if repeat == Repeat::Hourly && self.days.len() != 1 {
-            return bad(
-                "Wrong DAYS value: an hourly repetition takes exactly one number of hours"
-                    .to_owned(),
-            );
+            return bad("Wrong DAYS value: an hourly repetition takes exactly one number of hours".to_owned());
         }
         Ok(())
     }
@@ -107,9 +94,9 @@ impl ScheduledAction {
         // An action that has come to its end shows END_VALUE 0; clients send that back unchanged.
         let unchanged = end == self.end;
         match end {
-            End::Runs(runs) if runs < 1 && !unchanged => bad(format!(
-                "Wrong END_VALUE value: {runs}, runs are counted from 1"
-            )),
+            End::Runs(runs) if runs < 1 && !unchanged => {
+                bad(format!("Wrong END_VALUE value: {runs}, runs are counted from 1"))
+            }
             End::Date(date) if !(0..=MAX_TIME).contains(&date) => {
                 bad(format!("Wrong END_VALUE value: {date} is no date"))
             }
@@ -125,35 +112,24 @@ impl ScheduledAction {
 fn time(text: &str, start: Option<i64>) -> Result<i64, Refusal> {
     let parsed = match (text.strip_prefix('+'), start) {
         (Some(_), None) => {
-            return bad(format!(
-                "Relative time values are not allowed for backup jobs: {text}"
-            ));
+            return bad(format!("Relative time values are not allowed for backup jobs: {text}"));
         }
         (Some(seconds), Some(start)) if seconds.bytes().all(|byte| byte.is_ascii_digit()) => {
-            seconds
-                .parse::<i64>()
-                .ok()
-                .and_then(|seconds| start.checked_add(seconds))
+            seconds.parse::<i64>().ok().and_then(|seconds| start.checked_add(seconds))
         }
         (Some(_), Some(_)) => None,
         (None, _) => text.parse::<i64>().ok(),
     };
     match parsed.filter(|time| (0..=MAX_TIME).contains(time)) {
         Some(time) => Ok(time),
-        None => bad(format!(
-            "Unable to parse the time value or value is empty: {text}"
-        )),
+        None => bad(format!("Unable to parse the time value or value is empty: {text}")),
     }
 }
 
 /// A list of numbers separated by commas; sorted, each once.
 fn days(text: &str) -> Result<Vec<u32>, Refusal> {
     let mut days = Vec::new();
-    for word in text
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-    {
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         match word.parse() {
             Ok(day) => days.push(day),
             Err(_) => return bad(format!("Wrong DAYS value: {word} is no number")),

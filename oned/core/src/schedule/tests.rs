@@ -7,16 +7,11 @@ use crate::template::Template;
 const NOON: i64 = 1_668_254_400; // Sat 2022-11-12 12:00:00 UTC
 
 fn vector(text: &str) -> Vector {
-    Template::parse(&format!("SCHED_ACTION=[{text}]"))
-        .unwrap()
-        .vector("SCHED_ACTION")
-        .unwrap()
-        .clone()
+    Template::parse(&format!("SCHED_ACTION=[{text}]")).unwrap().vector("SCHED_ACTION").unwrap().clone()
 }
 
 fn parse_for(parent: Parent, text: &str) -> Result<ScheduledAction, String> {
-    ScheduledAction::parse(&vector(text), ScheduleId(0), parent, 7, NOON)
-        .map_err(|refusal| refusal.to_string())
+    ScheduledAction::parse(&vector(text), ScheduleId(0), parent, 7, NOON).map_err(|refusal| refusal.to_string())
 }
 
 fn parse(text: &str) -> Result<ScheduledAction, String> {
@@ -25,17 +20,11 @@ fn parse(text: &str) -> Result<ScheduledAction, String> {
 
 fn at(zone: Tz, text: &str) -> i64 {
     let local = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap();
-    zone.from_local_datetime(&local)
-        .earliest()
-        .unwrap()
-        .timestamp()
+    zone.from_local_datetime(&local).earliest().unwrap().timestamp()
 }
 
 fn local(zone: Tz, time: i64) -> String {
-    zone.timestamp_opt(time, 0)
-        .unwrap()
-        .format("%Y-%m-%d %H:%M %Z")
-        .to_string()
+    zone.timestamp_opt(time, 0).unwrap().format("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// The next `count` planned times when every run happens a minute late.
@@ -53,26 +42,18 @@ fn runs(zone: Tz, mut action: ScheduledAction, count: usize) -> Vec<String> {
 
 #[test]
 fn an_action_as_clients_send_it_is_read_and_shown() {
-    let action = parse(r#"ACTION=backup, ARGS="100,0", TIME=1669901324, REPEAT=0, DAYS="3,1,3", END_TYPE=1, END_VALUE=5"#).unwrap();
-    assert_eq!(
-        (action.repeat, action.days.as_slice(), action.end),
-        (Some(Repeat::Weekly), &[1, 3][..], End::Runs(5))
-    );
+    let action =
+        parse(r#"ACTION=backup, ARGS="100,0", TIME=1669901324, REPEAT=0, DAYS="3,1,3", END_TYPE=1, END_VALUE=5"#)
+            .unwrap();
+    assert_eq!((action.repeat, action.days.as_slice(), action.end), (Some(Repeat::Weekly), &[1, 3][..], End::Runs(5)));
     assert_eq!(action.backup_args(), Ok((DatastoreId(100), false)));
-    let shown: Vec<String> = action
-        .to_vector()
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let shown: Vec<String> = action.to_vector().iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(
         shown.join(" "),
         "ID=0 PARENT_ID=7 TYPE=VM ACTION=backup ARGS=100,0 TIME=1669901324 REPEAT=0 DAYS=1,3 END_TYPE=1 END_VALUE=5 DONE=-1 MESSAGE= WARNING=0"
     );
     let plain = parse("ACTION=hold, TIME=1").unwrap();
-    assert_eq!(
-        (plain.repeat, plain.end, plain.done, plain.warning),
-        (None, End::Unset, None, 0)
-    );
+    assert_eq!((plain.repeat, plain.end, plain.done, plain.warning), (None, End::Unset, None, 0));
 }
 
 #[test]
@@ -88,10 +69,7 @@ fn relative_times_count_from_the_creation_of_the_vm() {
 #[test]
 fn the_action_of_a_job_is_always_backup() {
     let action = parse_for(Parent::BackupJob, r#"ACTION=terminate, ARGS="1", TIME=5"#).unwrap();
-    assert_eq!(
-        (action.action.as_str(), action.args.as_str()),
-        ("backup", "")
-    );
+    assert_eq!((action.action.as_str(), action.args.as_str()), ("backup", ""));
 }
 
 #[test]
@@ -99,101 +77,45 @@ fn wrong_attributes_are_refused_with_the_known_texts() {
     let cases = [
         ("ACTION=fly, TIME=1", "fly is not supported."),
         ("TIME=1", " is not supported."),
-        (
-            "ACTION=hold",
-            "Unable to parse the time value or value is empty: ",
-        ),
-        (
-            "ACTION=hold, TIME=soon",
-            "Unable to parse the time value or value is empty: soon",
-        ),
-        (
-            "ACTION=hold, TIME=-1",
-            "Unable to parse the time value or value is empty: -1",
-        ),
-        (
-            "ACTION=hold, TIME=+-5",
-            "Unable to parse the time value or value is empty: +-5",
-        ),
+        ("ACTION=hold", "Unable to parse the time value or value is empty: "),
+        ("ACTION=hold, TIME=soon", "Unable to parse the time value or value is empty: soon"),
+        ("ACTION=hold, TIME=-1", "Unable to parse the time value or value is empty: -1"),
+        ("ACTION=hold, TIME=+-5", "Unable to parse the time value or value is empty: +-5"),
         (
             "ACTION=hold, TIME=999999999999999999999",
             "Unable to parse the time value or value is empty: 999999999999999999999",
         ),
-        (
-            "ACTION=hold, TIME=1, REPEAT=7, DAYS=1",
-            "Wrong REPEAT value: 7",
-        ),
-        (
-            "ACTION=hold, TIME=1, REPEAT=0",
-            "Repeat set, but DAYS are empty",
-        ),
-        (
-            "ACTION=hold, TIME=1, REPEAT=0, DAYS=7",
-            "Wrong DAYS value: 7, days of the week must be in the range [0,6]",
-        ),
-        (
-            "ACTION=hold, TIME=1, REPEAT=1, DAYS=0",
-            "Wrong DAYS value: 0, days of the month must be in the range [1,31]",
-        ),
+        ("ACTION=hold, TIME=1, REPEAT=7, DAYS=1", "Wrong REPEAT value: 7"),
+        ("ACTION=hold, TIME=1, REPEAT=0", "Repeat set, but DAYS are empty"),
+        ("ACTION=hold, TIME=1, REPEAT=0, DAYS=7", "Wrong DAYS value: 7, days of the week must be in the range [0,6]"),
+        ("ACTION=hold, TIME=1, REPEAT=1, DAYS=0", "Wrong DAYS value: 0, days of the month must be in the range [1,31]"),
         (
             "ACTION=hold, TIME=1, REPEAT=2, DAYS=366",
             "Wrong DAYS value: 366, days of the year must be in the range [0,365]",
         ),
-        (
-            "ACTION=hold, TIME=1, REPEAT=3, DAYS=169",
-            "Wrong DAYS value: 169, hours must be in the range [1,168]",
-        ),
+        ("ACTION=hold, TIME=1, REPEAT=3, DAYS=169", "Wrong DAYS value: 169, hours must be in the range [1,168]"),
         (
             "ACTION=hold, TIME=1, REPEAT=3, DAYS=\"1,2\"",
             "Wrong DAYS value: an hourly repetition takes exactly one number of hours",
         ),
-        (
-            "ACTION=hold, TIME=1, REPEAT=0, DAYS=\"1,x\"",
-            "Wrong DAYS value: x is no number",
-        ),
+        ("ACTION=hold, TIME=1, REPEAT=0, DAYS=\"1,x\"", "Wrong DAYS value: x is no number"),
         ("ACTION=hold, TIME=1, END_TYPE=3", "Wrong END_TYPE value: 3"),
-        (
-            "ACTION=hold, TIME=1, END_TYPE=1, END_VALUE=0",
-            "Wrong END_VALUE value: 0, runs are counted from 1",
-        ),
-        (
-            "ACTION=hold, TIME=1, END_TYPE=2, END_VALUE=-5",
-            "Wrong END_VALUE value: -5 is no date",
-        ),
+        ("ACTION=hold, TIME=1, END_TYPE=1, END_VALUE=0", "Wrong END_VALUE value: 0, runs are counted from 1"),
+        ("ACTION=hold, TIME=1, END_TYPE=2, END_VALUE=-5", "Wrong END_VALUE value: -5 is no date"),
     ];
     for (text, wanted) in cases {
         assert_eq!(parse(text).unwrap_err(), wanted, "{text}");
     }
-    assert!(
-        parse("ACTION=backup, ARGS=x, TIME=1")
-            .unwrap()
-            .backup_args()
-            .is_err()
-    );
-    assert_eq!(
-        parse("ACTION=backup, ARGS=\"-1,1\", TIME=1")
-            .unwrap()
-            .backup_args(),
-        Ok((DatastoreId(-1), true))
-    );
+    assert!(parse("ACTION=backup, ARGS=x, TIME=1").unwrap().backup_args().is_err());
+    assert_eq!(parse("ACTION=backup, ARGS=\"-1,1\", TIME=1").unwrap().backup_args(), Ok((DatastoreId(-1), true)));
 }
 
 #[test]
 fn an_update_keeps_what_it_does_not_name() {
     let action = parse("ACTION=backup, ARGS=100, TIME=5000, REPEAT=0, DAYS=1, END_TYPE=0").unwrap();
     let updated = action.updated(&vector("DAYS=\"5,6\""), NOON, UTC).unwrap();
-    assert_eq!(
-        updated,
-        ScheduledAction {
-            days: vec![5, 6],
-            ..action.clone()
-        }
-    );
-    assert!(
-        action
-            .updated(&vector("REPEAT=3, DAYS=500"), NOON, UTC)
-            .is_err()
-    );
+    assert_eq!(updated, ScheduledAction { days: vec![5, 6], ..action.clone() });
+    assert!(action.updated(&vector("REPEAT=3, DAYS=500"), NOON, UTC).is_err());
     let plain = action.updated(&vector("REPEAT=-1"), NOON, UTC).unwrap();
     assert_eq!(plain.repeat, None);
     assert_eq!(action.updated(&action.to_vector(), NOON, UTC), Ok(action));
@@ -201,29 +123,15 @@ fn an_update_keeps_what_it_does_not_name() {
 
 #[test]
 fn a_moved_or_extended_action_runs_again() {
-    let once = parse("ACTION=hold, TIME=5000")
-        .unwrap()
-        .after_run(5001, UTC);
+    let once = parse("ACTION=hold, TIME=5000").unwrap().after_run(5001, UTC);
     assert!(!once.is_due(9999));
-    assert!(
-        once.updated(&vector("TIME=4000"), NOON, UTC)
-            .unwrap()
-            .is_due(9999)
-    );
-    assert!(
-        !once
-            .updated(&vector("TIME=5000"), NOON, UTC)
-            .unwrap()
-            .is_due(9999)
-    );
+    assert!(once.updated(&vector("TIME=4000"), NOON, UTC).unwrap().is_due(9999));
+    assert!(!once.updated(&vector("TIME=5000"), NOON, UTC).unwrap().is_due(9999));
 
     let text = format!("ACTION=hold, TIME={NOON}, REPEAT=3, DAYS=1, END_TYPE=1, END_VALUE=1");
     let ended = parse(&text).unwrap().after_run(NOON + 5, UTC);
     assert_eq!((ended.end, ended.time), (End::Runs(0), NOON));
-    assert_eq!(
-        ended.updated(&ended.to_vector(), NOON, UTC),
-        Ok(ended.clone())
-    );
+    assert_eq!(ended.updated(&ended.to_vector(), NOON, UTC), Ok(ended.clone()));
     let extended = ended.updated(&vector("END_VALUE=2"), NOON, UTC).unwrap();
     assert_eq!((extended.end, extended.time), (End::Runs(2), NOON + 3600));
 }
@@ -231,27 +139,18 @@ fn a_moved_or_extended_action_runs_again() {
 #[test]
 fn an_action_is_due_from_its_time_until_it_ran() {
     let action = parse("ACTION=hold, TIME=100").unwrap();
-    assert_eq!(
-        [99, 100, 101].map(|now| action.is_due(now)),
-        [false, true, true]
-    );
+    assert_eq!([99, 100, 101].map(|now| action.is_due(now)), [false, true, true]);
     let failed = action.after_failure(NOON, UTC, "[hold] no");
     assert_eq!(failed.message, "Sat Nov 12 12:00:00 2022 : [hold] no");
     assert!(failed.is_due(NOON));
     let done = failed.after_run(100, UTC);
-    assert_eq!(
-        (done.done, done.message.as_str(), done.time),
-        (Some(100), "", 100)
-    );
+    assert_eq!((done.done, done.message.as_str(), done.time), (Some(100), "", 100));
     assert!(!done.is_due(1000));
 }
 
 #[test]
 fn nothing_runs_whose_planned_time_is_after_the_end_date() {
-    let text = format!(
-        "ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=6, END_TYPE=2, END_VALUE={}",
-        NOON + 8 * 86_400
-    );
+    let text = format!("ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=6, END_TYPE=2, END_VALUE={}", NOON + 8 * 86_400);
     let mut action = parse(&text).unwrap();
     let mut planned = Vec::new();
     while action.is_due(action.time) && planned.len() < 10 {
@@ -259,20 +158,15 @@ fn nothing_runs_whose_planned_time_is_after_the_end_date() {
         action = action.after_run(action.time + 30, UTC);
     }
     assert_eq!(planned, [NOON, NOON + 7 * 86_400]);
-    let never = parse(&format!(
-        "ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=6, END_TYPE=2, END_VALUE={}",
-        NOON - 1
-    ))
-    .unwrap();
+    let never =
+        parse(&format!("ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=6, END_TYPE=2, END_VALUE={}", NOON - 1)).unwrap();
     assert!(!never.is_due(NOON + 1));
 }
 
 #[test]
 fn a_count_of_n_gives_n_runs() {
     for count in 1..5 {
-        let text = format!(
-            "ACTION=hold, TIME={NOON}, REPEAT=1, DAYS=\"1,15\", END_TYPE=1, END_VALUE={count}"
-        );
+        let text = format!("ACTION=hold, TIME={NOON}, REPEAT=1, DAYS=\"1,15\", END_TYPE=1, END_VALUE={count}");
         let mut action = parse(&text).unwrap();
         let mut ran = 0;
         for day in 0..400 {
@@ -288,23 +182,14 @@ fn a_count_of_n_gives_n_runs() {
 
 #[test]
 fn a_daemon_that_slept_runs_once_and_goes_on_in_the_future() {
-    let action = parse(&format!(
-        "ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=\"0,1,2,3,4,5,6\""
-    ))
-    .unwrap();
+    let action = parse(&format!("ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=\"0,1,2,3,4,5,6\"")).unwrap();
     let woke = NOON + 30 * 86_400 + 7200;
     let after = action.after_run(woke, UTC);
     assert_eq!(after.time, NOON + 31 * 86_400);
     assert!(!after.is_due(woke));
     let hourly = parse(&format!("ACTION=hold, TIME={NOON}, REPEAT=3, DAYS=5")).unwrap();
-    assert_eq!(
-        hourly.after_run(NOON + 5 * 3600, UTC).time,
-        NOON + 10 * 3600
-    );
-    assert_eq!(
-        hourly.after_run(NOON + 30 * 86_400, UTC).time,
-        NOON + 145 * 5 * 3600
-    );
+    assert_eq!(hourly.after_run(NOON + 5 * 3600, UTC).time, NOON + 10 * 3600);
+    assert_eq!(hourly.after_run(NOON + 30 * 86_400, UTC).time, NOON + 145 * 5 * 3600);
 }
 
 #[test]
@@ -313,131 +198,55 @@ fn a_preset_from_long_ago_starts_in_the_future_without_using_up_runs() {
     let preset = parse(&text).unwrap();
     assert_eq!(preset.starting_after(NOON - 1, UTC), preset);
     let started = preset.starting_after(NOON + 100 * 86_400, UTC);
-    assert_eq!(
-        (started.time, started.end, started.done),
-        (NOON + 105 * 86_400, End::Runs(3), None)
-    );
+    assert_eq!((started.time, started.end, started.done), (NOON + 105 * 86_400, End::Runs(3), None));
     let once = parse(&format!("ACTION=hold, TIME={NOON}")).unwrap();
     assert_eq!(once.starting_after(NOON + 5, UTC), once);
 }
 
 #[test]
 fn months_and_years_without_the_day_are_skipped() {
-    let month_end = parse(&format!(
-        "ACTION=hold, TIME={}, REPEAT=1, DAYS=31",
-        at(UTC, "2023-01-31 04:00")
-    ))
-    .unwrap();
-    assert_eq!(
-        runs(UTC, month_end, 3),
-        [
-            "2023-03-31 04:00 UTC",
-            "2023-05-31 04:00 UTC",
-            "2023-07-31 04:00 UTC"
-        ]
-    );
-    let leap_day = parse(&format!(
-        "ACTION=hold, TIME={}, REPEAT=2, DAYS=365",
-        at(UTC, "2096-12-31 04:00")
-    ))
-    .unwrap();
-    assert_eq!(
-        runs(UTC, leap_day, 2),
-        ["2104-12-31 04:00 UTC", "2108-12-31 04:00 UTC"]
-    );
-    let yearly = parse(&format!(
-        "ACTION=hold, TIME={}, REPEAT=2, DAYS=\"0,59\"",
-        at(UTC, "2023-01-01 04:00")
-    ))
-    .unwrap();
-    assert_eq!(
-        runs(UTC, yearly, 3),
-        [
-            "2023-03-01 04:00 UTC",
-            "2024-01-01 04:00 UTC",
-            "2024-02-29 04:00 UTC"
-        ]
-    );
+    let month_end = parse(&format!("ACTION=hold, TIME={}, REPEAT=1, DAYS=31", at(UTC, "2023-01-31 04:00"))).unwrap();
+    assert_eq!(runs(UTC, month_end, 3), ["2023-03-31 04:00 UTC", "2023-05-31 04:00 UTC", "2023-07-31 04:00 UTC"]);
+    let leap_day = parse(&format!("ACTION=hold, TIME={}, REPEAT=2, DAYS=365", at(UTC, "2096-12-31 04:00"))).unwrap();
+    assert_eq!(runs(UTC, leap_day, 2), ["2104-12-31 04:00 UTC", "2108-12-31 04:00 UTC"]);
+    let yearly = parse(&format!("ACTION=hold, TIME={}, REPEAT=2, DAYS=\"0,59\"", at(UTC, "2023-01-01 04:00"))).unwrap();
+    assert_eq!(runs(UTC, yearly, 3), ["2023-03-01 04:00 UTC", "2024-01-01 04:00 UTC", "2024-02-29 04:00 UTC"]);
 }
 
 #[test]
 fn sunday_is_day_zero_of_the_week() {
     let action = parse(&format!("ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=\"0,3\"")).unwrap();
-    assert_eq!(
-        runs(UTC, action, 3),
-        [
-            "2022-11-13 12:00 UTC",
-            "2022-11-16 12:00 UTC",
-            "2022-11-20 12:00 UTC"
-        ]
-    );
+    assert_eq!(runs(UTC, action, 3), ["2022-11-13 12:00 UTC", "2022-11-16 12:00 UTC", "2022-11-20 12:00 UTC"]);
 }
 
 #[test]
 fn the_hour_stays_when_the_clocks_change() {
     let daily = |zone: Tz, first: &str, count| {
-        let text = format!(
-            "ACTION=hold, TIME={}, REPEAT=0, DAYS=\"0,1,2,3,4,5,6\"",
-            at(zone, first)
-        );
+        let text = format!("ACTION=hold, TIME={}, REPEAT=0, DAYS=\"0,1,2,3,4,5,6\"", at(zone, first));
         runs(zone, parse(&text).unwrap(), count)
     };
-    assert_eq!(
-        daily(Europe::Berlin, "2022-10-29 12:00", 2),
-        ["2022-10-30 12:00 CET", "2022-10-31 12:00 CET"]
-    );
-    assert_eq!(
-        daily(Europe::Berlin, "2023-03-25 12:00", 2),
-        ["2023-03-26 12:00 CEST", "2023-03-27 12:00 CEST"]
-    );
-    assert_eq!(
-        daily(America::New_York, "2022-11-05 12:00", 2),
-        ["2022-11-06 12:00 EST", "2022-11-07 12:00 EST"]
-    );
-    assert_eq!(
-        daily(America::New_York, "2023-03-11 12:00", 2),
-        ["2023-03-12 12:00 EDT", "2023-03-13 12:00 EDT"]
-    );
+    assert_eq!(daily(Europe::Berlin, "2022-10-29 12:00", 2), ["2022-10-30 12:00 CET", "2022-10-31 12:00 CET"]);
+    assert_eq!(daily(Europe::Berlin, "2023-03-25 12:00", 2), ["2023-03-26 12:00 CEST", "2023-03-27 12:00 CEST"]);
+    assert_eq!(daily(America::New_York, "2022-11-05 12:00", 2), ["2022-11-06 12:00 EST", "2022-11-07 12:00 EST"]);
+    assert_eq!(daily(America::New_York, "2023-03-11 12:00", 2), ["2023-03-12 12:00 EDT", "2023-03-13 12:00 EDT"]);
     // A time that the spring gap swallows runs at its end, and the day after at its own hour again.
     assert_eq!(
         daily(Europe::Berlin, "2023-03-25 02:30", 3),
-        [
-            "2023-03-26 03:00 CEST",
-            "2023-03-27 02:30 CEST",
-            "2023-03-28 02:30 CEST"
-        ]
+        ["2023-03-26 03:00 CEST", "2023-03-27 02:30 CEST", "2023-03-28 02:30 CEST"]
     );
-    assert_eq!(
-        daily(America::New_York, "2023-03-11 02:15", 2),
-        ["2023-03-12 03:00 EDT", "2023-03-13 02:15 EDT"]
-    );
+    assert_eq!(daily(America::New_York, "2023-03-11 02:15", 2), ["2023-03-12 03:00 EDT", "2023-03-13 02:15 EDT"]);
     // A time that occurs twice in autumn runs the first time only.
-    assert_eq!(
-        daily(Europe::Berlin, "2022-10-29 02:30", 2),
-        ["2022-10-30 02:30 CEST", "2022-10-31 02:30 CET"]
-    );
-    assert_eq!(
-        daily(America::New_York, "2022-11-05 01:30", 2),
-        ["2022-11-06 01:30 EDT", "2022-11-07 01:30 EST"]
-    );
+    assert_eq!(daily(Europe::Berlin, "2022-10-29 02:30", 2), ["2022-10-30 02:30 CEST", "2022-10-31 02:30 CET"]);
+    assert_eq!(daily(America::New_York, "2022-11-05 01:30", 2), ["2022-11-06 01:30 EDT", "2022-11-07 01:30 EST"]);
     // Half an hour in Lord Howe; a whole day in Samoa.
-    assert_eq!(
-        daily(Australia::Lord_Howe, "2022-10-01 02:10", 2),
-        ["2022-10-02 02:30 +11", "2022-10-03 02:10 +11"]
-    );
-    assert_eq!(
-        daily(Pacific::Apia, "2011-12-29 10:00", 3)[..2],
-        ["2011-12-31 00:00 +14", "2011-12-31 10:00 +14"]
-    );
+    assert_eq!(daily(Australia::Lord_Howe, "2022-10-01 02:10", 2), ["2022-10-02 02:30 +11", "2022-10-03 02:10 +11"]);
+    assert_eq!(daily(Pacific::Apia, "2011-12-29 10:00", 3)[..2], ["2011-12-31 00:00 +14", "2011-12-31 10:00 +14"]);
 }
 
 #[test]
 fn hours_are_hours_whatever_the_clocks_do() {
-    let action = parse(&format!(
-        "ACTION=hold, TIME={}, REPEAT=3, DAYS=24",
-        at(Europe::Berlin, "2023-03-25 12:00")
-    ))
-    .unwrap();
+    let action =
+        parse(&format!("ACTION=hold, TIME={}, REPEAT=3, DAYS=24", at(Europe::Berlin, "2023-03-25 12:00"))).unwrap();
     assert_eq!(runs(Europe::Berlin, action, 1), ["2023-03-26 13:00 CEST"]);
 }
 
@@ -448,24 +257,17 @@ fn far_times_end_a_repetition_instead_of_overflowing() {
     assert_eq!(action.after_run(i64::MAX, UTC).time, MAX_TIME);
     let hourly = parse("ACTION=hold, TIME=0, REPEAT=3, DAYS=1").unwrap();
     assert_eq!(hourly.after_run(i64::MAX, UTC).time, 0);
-    assert_eq!(
-        action.after_failure(i64::MAX, UTC, "x").message,
-        format!("{} : x", i64::MAX)
-    );
+    assert_eq!(action.after_failure(i64::MAX, UTC, "x").message, format!("{} : x", i64::MAX));
 }
 
 #[test]
 fn retries_are_spaced_further_and_further_apart() {
-    assert_eq!(
-        [0, 1, 2, 3, 8, 9, 100, u32::MAX].map(retry_delay),
-        [15, 15, 30, 60, 1920, 3600, 3600, 3600]
-    );
+    assert_eq!([0, 1, 2, 3, 8, 9, 100, u32::MAX].map(retry_delay), [15, 15, 30, 60, 1920, 3600, 3600, 3600]);
 }
 
 fn any_rule() -> impl Strategy<Value = (Repeat, Vec<u32>)> {
     let list = |lowest: u32, highest: u32| {
-        proptest::collection::btree_set(lowest..=highest, 1..4)
-            .prop_map(|days| days.into_iter().collect::<Vec<_>>())
+        proptest::collection::btree_set(lowest..=highest, 1..4).prop_map(|days| days.into_iter().collect::<Vec<_>>())
     };
     prop_oneof![
         list(0, 6).prop_map(|days| (Repeat::Weekly, days)),
@@ -493,11 +295,7 @@ fn action(time: i64, rule: (Repeat, Vec<u32>), end: End) -> ScheduledAction {
 }
 
 /// A daemon that wakes at growing times, sometimes after long pauses: planned time and time of each run.
-fn dispatch(
-    mut action: ScheduledAction,
-    zone: Tz,
-    pauses: &[i64],
-) -> (Vec<(i64, i64)>, ScheduledAction) {
+fn dispatch(mut action: ScheduledAction, zone: Tz, pauses: &[i64]) -> (Vec<(i64, i64)>, ScheduledAction) {
     let mut now = action.time;
     let mut ran = Vec::new();
     for pause in pauses {

@@ -81,12 +81,7 @@ impl ParseError {
     fn over(text: &str, from: usize, to: usize, message: impl Into<String>) -> Self {
         let (line, column) = line_and_column(text, from);
         let end_column = line_and_column(text, to.saturating_sub(1).max(from)).1;
-        Self {
-            line,
-            column,
-            end_column,
-            message: message.into(),
-        }
+        Self { line, column, end_column, message: message.into() }
     }
 }
 
@@ -99,19 +94,13 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-    (
-        line,
-        before.get(line_start..).unwrap_or_default().chars().count() + 1,
-    )
+    (line, before.get(line_start..).unwrap_or_default().chars().count() + 1)
 }
 
 /// Whether a name can be an attribute name everywhere: letters, digits and underscores (the text grammar), not beginning
 /// with a digit (the text grammar takes that, but it is no name of an XML element) and at most [`MAX_NAME_BYTES`] long.
 pub fn is_safe_attribute_name(name: &str) -> bool {
-    let starts_well = name
-        .bytes()
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
+    let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
     starts_well && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_name_byte)
 }
 
@@ -131,11 +120,7 @@ fn stored(value: String) -> String {
         return trimmed(&broken).to_owned();
     }
     let short = trimmed(&value);
-    if short.len() == value.len() {
-        value
-    } else {
-        short.to_owned()
-    }
+    if short.len() == value.len() { value } else { short.to_owned() }
 }
 
 fn yes_or_no(value: &str) -> Option<bool> {
@@ -156,24 +141,12 @@ impl Template {
     /// [`MAX_TEXT_BYTES`] or holds more than [`MAX_ATTRIBUTES`].
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.len() > MAX_TEXT_BYTES {
-            let message = format!(
-                "the template is {} bytes long, at most {MAX_TEXT_BYTES} are accepted",
-                text.len()
-            );
-            return Err(ParseError {
-                line: 1,
-                column: 1,
-                end_column: 1,
-                message,
-            });
+            let message = format!("the template is {} bytes long, at most {MAX_TEXT_BYTES} are accepted", text.len());
+            return Err(ParseError { line: 1, column: 1, end_column: 1, message });
         }
         // Some editors put a byte order mark in front.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let attributes = if trimmed(text).starts_with('<') {
-            xml::attributes(text)?
-        } else {
-            text::attributes(text)?
-        };
+        let attributes = if trimmed(text).starts_with('<') { xml::attributes(text)? } else { text::attributes(text)? };
         Ok(Self { attributes })
     }
 
@@ -193,10 +166,7 @@ impl Template {
     }
 
     fn named<'t, 'n>(&'t self, name: &'n str) -> impl Iterator<Item = &'t Value> + use<'t, 'n> {
-        self.attributes
-            .iter()
-            .filter(move |a| a.name.eq_ignore_ascii_case(name))
-            .map(|a| &a.value)
+        self.attributes.iter().filter(move |a| a.name.eq_ignore_ascii_case(name)).map(|a| &a.value)
     }
 
     /// Whether any attribute has this name.
@@ -231,13 +201,10 @@ impl Template {
     /// All vectors of that name, in order, to be changed.
     pub fn vectors_mut<'a>(&'a mut self, name: &'a str) -> impl Iterator<Item = &'a mut Vector> {
         let same_name = move |a: &&'a mut Attribute| a.name.eq_ignore_ascii_case(name);
-        self.attributes
-            .iter_mut()
-            .filter(same_name)
-            .filter_map(|a| match &mut a.value {
-                Value::Vector(vector) => Some(vector),
-                Value::Scalar(_) => None,
-            })
+        self.attributes.iter_mut().filter(same_name).filter_map(|a| match &mut a.value {
+            Value::Vector(vector) => Some(vector),
+            Value::Scalar(_) => None,
+        })
     }
 
     /// The first scalar of that name as YES (true) or NO (false), in any case of letters; anything else is `None`.
@@ -261,35 +228,22 @@ impl Template {
     }
 
     fn replace(&mut self, name: &str, value: Value) {
-        let attribute = Attribute {
-            name: name.to_ascii_uppercase(),
-            value,
-        };
-        let place = self
-            .attributes
-            .iter()
-            .position(|a| a.name == attribute.name);
+        let attribute = Attribute { name: name.to_ascii_uppercase(), value };
+        let place = self.attributes.iter().position(|a| a.name == attribute.name);
         self.attributes.retain(|a| a.name != attribute.name);
         // Nothing before the first occurrence was dropped, so its index still holds.
-        self.attributes
-            .insert(place.unwrap_or(self.attributes.len()), attribute);
+        self.attributes.insert(place.unwrap_or(self.attributes.len()), attribute);
     }
 
     /// Adds a scalar at the end, beside others of that name.
     pub fn push(&mut self, name: &str, value: impl Into<String>) {
         let value = Value::Scalar(stored(value.into()));
-        self.attributes.push(Attribute {
-            name: name.to_ascii_uppercase(),
-            value,
-        });
+        self.attributes.push(Attribute { name: name.to_ascii_uppercase(), value });
     }
 
     /// Adds a vector at the end, beside others of that name.
     pub fn push_vector(&mut self, name: &str, vector: Vector) {
-        self.attributes.push(Attribute {
-            name: name.to_ascii_uppercase(),
-            value: Value::Vector(vector),
-        });
+        self.attributes.push(Attribute { name: name.to_ascii_uppercase(), value: Value::Vector(vector) });
     }
 
     /// Takes all attributes of that name out and gives them back in order.
@@ -375,10 +329,7 @@ impl Vector {
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.pairs
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-            .map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
     }
 
     /// Whether the key occurs.
@@ -399,11 +350,7 @@ impl Vector {
     /// Sets a key, in its old place when it occurs, else at the end.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         let value = stored(value.into());
-        match self
-            .pairs
-            .iter_mut()
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-        {
+        match self.pairs.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case(key)) {
             Some((_, old)) => *old = value,
             None => self.pairs.push((key.to_ascii_uppercase(), value)),
         }
@@ -411,18 +358,13 @@ impl Vector {
 
     /// Takes a key out and gives its value back.
     pub fn remove(&mut self, key: &str) -> Option<String> {
-        let place = self
-            .pairs
-            .iter()
-            .position(|(name, _)| name.eq_ignore_ascii_case(key))?;
+        let place = self.pairs.iter().position(|(name, _)| name.eq_ignore_ascii_case(key))?;
         Some(self.pairs.remove(place).1)
     }
 
     /// The pairs in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// Whether there is no pair.

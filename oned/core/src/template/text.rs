@@ -4,18 +4,11 @@
 //! expected (`["MODE"="INCREMENT"]` is sent by a stock client), a value ends at the first blank unless quoted, and
 //! `KEY =` followed by a newline is the empty string.
 
-use super::{
-    Attribute, MAX_ATTRIBUTES, MAX_NAME_BYTES, ParseError, Template, Value, Vector, is_name_byte,
-    trimmed,
-};
+use super::{Attribute, MAX_ATTRIBUTES, MAX_NAME_BYTES, ParseError, Template, Value, Vector, is_name_byte, trimmed};
 
 /// Reads all attributes of a text.
 pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
-    let mut scanner = Scanner {
-        text,
-        at: 0,
-        count: 0,
-    };
+    let mut scanner = Scanner { text, at: 0, count: 0 };
     let mut attributes = Vec::new();
     loop {
         let (token, from) = scanner.token()?;
@@ -82,13 +75,7 @@ impl<'t> Scanner<'t> {
     }
 
     fn unexpected(&self, token: Token<'_>, from: usize, expected: &str) -> ParseError {
-        self.error(
-            from,
-            format!(
-                "syntax error, unexpected {}, expecting {expected}",
-                token.name()
-            ),
-        )
+        self.error(from, format!("syntax error, unexpected {}, expecting {expected}", token.name()))
     }
 
     /// The next token and where it begins. Skips comments and every character that fits nowhere.
@@ -149,10 +136,7 @@ impl<'t> Scanner<'t> {
     /// A word as attribute name, in upper case and counted against the limits.
     fn name(&mut self, word: &str, from: usize) -> Result<String, ParseError> {
         if word.len() > MAX_NAME_BYTES {
-            return Err(self.error(
-                from,
-                format!("an attribute name is longer than {MAX_NAME_BYTES} characters"),
-            ));
+            return Err(self.error(from, format!("an attribute name is longer than {MAX_NAME_BYTES} characters")));
         }
         self.count += 1;
         if self.count > MAX_ATTRIBUTES {
@@ -212,27 +196,15 @@ impl<'t> Scanner<'t> {
             Some(_) => self.bare().to_owned(),
         };
         if value.contains("]]>") {
-            return Err(self.error(
-                from,
-                "a value must not hold ]]>, which ends a CDATA section",
-            ));
+            return Err(self.error(from, "a value must not hold ]]>, which ends a CDATA section"));
         }
         let short = trimmed(&value);
-        Ok(if short.len() == value.len() {
-            value
-        } else {
-            short.to_owned()
-        })
+        Ok(if short.len() == value.len() { value } else { short.to_owned() })
     }
 
     fn bare(&mut self) -> &'t str {
         let from = self.at;
-        while self.peek().is_some_and(|byte| {
-            !matches!(
-                byte,
-                b'=' | b'#' | b' ' | b'\t' | b',' | b'[' | b']' | b'\n'
-            )
-        }) {
+        while self.peek().is_some_and(|byte| !matches!(byte, b'=' | b'#' | b' ' | b'\t' | b',' | b'[' | b']' | b'\n')) {
             self.at += 1;
         }
         self.slice(from, self.at)

@@ -6,9 +6,7 @@
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::{
-    Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, is_safe_attribute_name, trimmed,
-};
+use super::{Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, is_safe_attribute_name, trimmed};
 
 /// Reads all attributes of a document.
 pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
@@ -21,19 +19,12 @@ pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
             Ok(event) => event,
             Err(_) => {
                 let at = offset(reader.error_position());
-                return Err(ParseError::over(
-                    text,
-                    at,
-                    at,
-                    "syntax error, unexpected or unbalanced XML markup",
-                ));
+                return Err(ParseError::over(text, at, at, "syntax error, unexpected or unbalanced XML markup"));
             }
         };
         let to = offset(reader.buffer_position());
         let done = matches!(event, Event::Eof);
-        builder
-            .take(event)
-            .map_err(|message| ParseError::over(text, from, to, message))?;
+        builder.take(event).map_err(|message| ParseError::over(text, from, to, message))?;
         if done {
             return Ok(builder.attributes);
         }
@@ -72,28 +63,22 @@ impl Builder {
                     Err(_) => None,
                 };
                 let Some(character) = character else {
-                    return Err("syntax error, unexpected reference, expecting one of &lt; &gt; &amp; &quot; &apos;".into());
+                    return Err(
+                        "syntax error, unexpected reference, expecting one of &lt; &gt; &amp; &quot; &apos;".into()
+                    );
                 };
                 self.append(character.encode_utf8(&mut [0; 4]))
             }
-            Event::DocType(_) => {
-                Err("syntax error, unexpected DOCTYPE, templates have none".into())
-            }
-            Event::Eof if self.depth > 0 => {
-                Err("syntax error, unexpected end of file, expecting a closing tag".into())
-            }
-            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Eof => {
-                Ok(())
-            }
+            Event::DocType(_) => Err("syntax error, unexpected DOCTYPE, templates have none".into()),
+            Event::Eof if self.depth > 0 => Err("syntax error, unexpected end of file, expecting a closing tag".into()),
+            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Eof => Ok(()),
         }
     }
 
     fn open(&mut self, name: &str) -> Result<(), String> {
         if self.depth == 0 {
             if self.root_seen {
-                return Err(
-                    "syntax error, unexpected second root element, expecting end of file".into(),
-                );
+                return Err("syntax error, unexpected second root element, expecting end of file".into());
             }
             self.root_seen = true;
         } else {
@@ -102,7 +87,9 @@ impl Builder {
                 return Err(format!("more than {MAX_ATTRIBUTES} attributes"));
             }
             if !is_safe_attribute_name(name) {
-                return Err("syntax error, unexpected element name, expecting letters, digits and underscores only".into());
+                return Err(
+                    "syntax error, unexpected element name, expecting letters, digits and underscores only".into()
+                );
             }
         }
         match self.depth {
@@ -115,7 +102,9 @@ impl Builder {
                 self.pairs.get_or_insert_default();
                 self.key = name.to_ascii_uppercase();
             }
-            _ => return Err("syntax error, unexpected element inside the value of a vector, vectors do not nest".into()),
+            _ => {
+                return Err("syntax error, unexpected element inside the value of a vector, vectors do not nest".into());
+            }
         }
         self.content.clear();
         self.depth += 1;
@@ -129,10 +118,7 @@ impl Builder {
                     Some(pairs) => Value::Vector(pairs.into_iter().collect::<Vector>()),
                     None => Value::Scalar(self.value()?),
                 };
-                self.attributes.push(Attribute {
-                    name: std::mem::take(&mut self.name),
-                    value,
-                });
+                self.attributes.push(Attribute { name: std::mem::take(&mut self.name), value });
             }
             3 => {
                 let pair = (std::mem::take(&mut self.key), self.value()?);
