@@ -61,6 +61,27 @@ pub fn run(command: &mut Command, deadline: Duration) -> Result<Output> {
 /// # Errors
 /// As [`run`].
 pub fn run_with_input(command: &mut Command, input: Option<&[u8]>, deadline: Duration) -> Result<Output> {
+    run_watched(command, input, deadline, &mut || Ok(false))
+}
+
+/// As [`run`], but the program is killed as soon as `pointless` says so; the status is then that of a kill.
+///
+/// # Errors
+/// As [`run`], and the probe's own error.
+pub fn run_unless(
+    command: &mut Command,
+    deadline: Duration,
+    pointless: &mut dyn FnMut() -> Result<bool>,
+) -> Result<Output> {
+    run_watched(command, None, deadline, pointless)
+}
+
+fn run_watched(
+    command: &mut Command,
+    input: Option<&[u8]>,
+    deadline: Duration,
+    pointless: &mut dyn FnMut() -> Result<bool>,
+) -> Result<Output> {
     let what = spell(command);
     let mut child = with_sbin(command)
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
@@ -82,6 +103,10 @@ pub fn run_with_input(command: &mut Command, input: Option<&[u8]>, deadline: Dur
     let status = loop {
         if let Some(status) = child.try_wait().with_context(|| what.clone())? {
             break status;
+        }
+        if pointless()? {
+            child.kill().ok();
+            break child.wait().with_context(|| what.clone())?;
         }
         if Instant::now() > end {
             child.kill().ok();

@@ -110,6 +110,14 @@ impl Daemon {
         command::run(&mut self.command(tool, arguments)?, LONG)
     }
 
+    /// As [`Self::run`], but given up as soon as the daemon has ended (a command that waits would wait for its return).
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_while_alive(&self, tool: &str, arguments: &[&str]) -> Result<Output> {
+        command::run_unless(&mut self.command(tool, arguments)?, LONG, &mut || self.has_ended())
+    }
+
     /// As [`Self::run`], with `input` on standard input.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cloud::Cloud;
-use crate::command::wait_for;
+use crate::command::{self, wait_for};
 use crate::daemon::Daemon;
 use crate::libvirtd::Libvirtd;
 use crate::restic::Repository;
@@ -39,20 +39,31 @@ pub fn check(cloud: &Cloud) -> Result<()> {
     if broken.is_empty() { Ok(()) } else { bail!("invariants broken:\n{}", broken.join("\n")) }
 }
 
-/// As [`check`], for a cloud that may still be tidying up: waits until it holds.
+/// As [`check`], for a cloud that may still be tidying up: waits until it rests, which is stricter. Then no job is open,
+/// no bitmap is superfluous on the disk of a VM that is off, and nobody holds a lock on a repository.
 ///
 /// # Errors
 /// With what is still broken after two minutes.
 pub fn settle(cloud: &Cloud) -> Result<()> {
     let mut last = None;
     let outcome = wait_for("the invariants to hold", Duration::from_secs(120), || {
-        last = check(cloud).err();
+        last = rests(cloud).and_then(|()| check(cloud)).err();
         Ok(last.is_none().then_some(()))
     });
     match (outcome, last) {
         (Err(error), Some(broken)) => Err(broken.context(error.to_string())),
         (outcome, _) => outcome,
     }
+}
+
+/// What holds beside [`check`] once everything that was begun has ended, what follows a backup included.
+///
+/// # Errors
+/// With the first violation.
+pub fn rests(cloud: &Cloud) -> Result<()> {
+    no_job_is_open(&cloud.one)?;
+    no_bitmap_is_left_on_disks_of_vms_that_are_off(&cloud.one)?;
+    no_repository_is_locked(&cloud.one, &cloud.password)
 }
 
 /// No VM is in BACKUP, BACKUP_POWEROFF or RESTORE.
@@ -102,19 +113,92 @@ pub fn nothing_temporary_is_left(dir: &Path) -> Result<()> {
         for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
             let entry = entry?;
             let kind = entry.file_type()?;
-            if kind.is_dir() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A repository is made aside, as `.new-SERIES`.
+            if kind.is_dir() && !name.starts_with(".new-") {
                 open.push(entry.path());
                 continue;
             }
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let temporary = [".part", ".tmp", ".new"].iter().any(|ending| name.ends_with(ending));
-            if kind.is_socket() || temporary || name.contains("scratch") {
+            let temporary = [".tmp", ".new"].iter().any(|ending| name.ends_with(ending))
+                || [".part", ".new-", "-tmp-", "scratch"].iter().any(|piece| name.contains(piece));
+            if kind.is_socket() || temporary {
                 found.push(entry.path());
             }
         }
     }
     if !found.is_empty() {
         bail!("left behind: {found:?}");
+    }
+    Ok(())
+}
+
+/// Every job in the daemon's database is done, failed or cancelled.
+///
+/// # Errors
+/// Naming the jobs.
+pub fn no_job_is_open(one: &Daemon) -> Result<()> {
+    // Python's own module, as the `sqlite3` command is not everywhere. Read only: a look must not change anything.
+    const SCRIPT: &str = "\
+import sqlite3, sys
+base = sqlite3.connect('file:' + sys.argv[1] + '?mode=ro', uri=True, timeout=20)
+for row in base.execute(\"SELECT id, kind, phase, error FROM job WHERE phase NOT IN ('done', 'failed', 'cancelled')\"):
+    print('job %d (%s) is %s: %s' % row)
+";
+    let file = one.state().join("one.db");
+    let open = command::output("python3", &["-c", SCRIPT, &file.to_string_lossy()])?;
+    if !open.is_empty() {
+        bail!("jobs are open: {}", open.trim());
+    }
+    Ok(())
+}
+
+/// On the disks of a VM in POWEROFF there is no dirty bitmap beside the one that the next increment is read by. (While it
+/// runs libvirt knows them: see [`no_backup_is_left_on_the_host`].)
+///
+/// # Errors
+/// Naming the disk and the bitmaps.
+pub fn no_bitmap_is_left_on_disks_of_vms_that_are_off(one: &Daemon) -> Result<()> {
+    let pool = one.call("one.vmpool.info", &[(-2).into(), (-1).into(), (-1).into(), (-1).into()])?;
+    for vm in xml::parse(pool.text()?)?.find_all("VM") {
+        if vm.number("STATE")? != 8 {
+            continue;
+        }
+        let dir = one.state().join("datastores/0").join(vm.text("ID"));
+        for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !name.starts_with("disk.") {
+                continue;
+            }
+            let bitmaps = bitmaps(&path)?;
+            if bitmaps.len() > 1 {
+                bail!("{} has superseded bitmaps: {bitmaps:?}", path.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names of the dirty bitmaps in an image that nobody has open.
+///
+/// # Errors
+/// When qemu-img fails.
+pub fn bitmaps(image: &Path) -> Result<Vec<String>> {
+    let said = command::output("qemu-img", &["info", "-U", "--output=json", &image.to_string_lossy()])?;
+    let facts: serde_json::Value = serde_json::from_str(&said)?;
+    let bitmaps = facts["format-specific"]["data"]["bitmaps"].as_array().cloned().unwrap_or_default();
+    Ok(bitmaps.iter().map(|bitmap| bitmap["name"].as_str().unwrap_or_default().to_owned()).collect())
+}
+
+/// No repository holds a lock: whoever read or wrote it is done, or was cleared up after.
+///
+/// # Errors
+/// Naming the lock.
+pub fn no_repository_is_locked(one: &Daemon, password: &str) -> Result<()> {
+    for repository in Repository::find(one.state(), password)? {
+        if let Some(lock) = fs::read_dir(repository.path.join("locks"))?.next() {
+            bail!("left behind: {}", lock?.path().display());
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! only what a stranger knows: its binaries, its options, its wire. Nothing here skips: what is missing is an error
 //! that says what to install. Every outside call has a deadline, and whatever a test started ends with it.
 
+pub mod bench;
 pub mod cloud;
 pub mod command;
 pub mod daemon;

@@ -101,7 +101,7 @@ fn until_it_crashes(cloud: &Cloud, vm: i64, point: &str) -> bool {
     let one = &cloud.one;
     let (id, store, name) = (vm.to_string(), cloud.datastore.to_string(), format!("at-{point}"));
     let ended = |tool: &str, arguments: &[&str]| {
-        one.run(tool, arguments).ok();
+        one.run_while_alive(tool, arguments).ok();
         one.has_ended().unwrap()
     };
     let disk = cloud.work.path().join("small.qcow2");

@@ -6,5 +6,7 @@
 
 mod crash;
 mod door;
+mod faults;
+mod faults_data;
 mod life;
 mod python;

@@ -13,7 +13,7 @@ use super::pool::PoolFilter;
 use super::{Cloud, datastore_for, image_for, only_admin, parse, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::ledger;
-use crate::store::rows::{DatastoreRow, ImageRow};
+use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
 use crate::store::{JobFilter, Tx};
 
 /// TYPE on the wire of a backup.
@@ -286,7 +286,9 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
         return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state: ImageState::Used });
     }
     if let Some(vm_id) = row.backup_vm_id {
-        let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(|job| job.kind == JobKind::Backup.as_str());
+        // One that is only being taken back needs nothing of the image; it may even wait for the room that this makes.
+        let adds = |job: &JobRow| job.kind == JobKind::Backup.as_str() && job.phase != "undoing";
+        let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(adds);
         let retaining = tx.jobs_open(JobFilter::Image(row.id))?.iter().any(|job| job.kind == JobKind::Retain.as_str());
         if busy || retaining {
             return Err(Refusal::ActiveBackup { image: row.id });

@@ -95,6 +95,8 @@ impl Engine {
         if let Err(error) = self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S)) {
             tracing::error!(target: "ONE", "{error}");
         }
+        // What the last daemon saw of the hosts says nothing about them now.
+        self.look_at_all_soon();
     }
 
     /// One round: everything that can be started now is started.
@@ -149,6 +151,11 @@ impl Engine {
         // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
         let (mut vms, mut images) = (Vec::new(), Vec::new());
         for job in jobs {
+            // One that could not be taken back yet tries again by itself. All that it left has its own name, so nobody need
+            // wait for it.
+            if job.phase == "undoing" && job.not_before > now {
+                continue;
+            }
             let turn =
                 job.vm_id.is_none_or(|id| !vms.contains(&id)) && job.image_id.is_none_or(|id| !images.contains(&id));
             vms.extend(job.vm_id);

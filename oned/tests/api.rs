@@ -1,0 +1,24 @@
+//! The api layer over a real database and a clock that stands still: what is refused and how, what is written down for the
+//! engine, what the scheduler starts. No engine and no hypervisor; the method table of `golden/rights.txt` goes through the
+//! door, all else calls the api's functions.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
+
+#[path = "api/backup.rs"]
+mod backup;
+#[path = "api/instantiate.rs"]
+mod instantiate;
+#[path = "api/pools.rs"]
+mod pools;
+#[path = "api/restore.rs"]
+mod restore;
+#[path = "api/rights.rs"]
+mod rights;
+#[path = "api/schedules.rs"]
+mod schedules;
+#[path = "api/secrets.rs"]
+mod secrets;
+#[path = "api/updateconf.rs"]
+mod updateconf;
+#[path = "api/world.rs"]
+mod world;
