@@ -24,7 +24,7 @@ const OWNERS: [(&[&str], &[&str]); 6] = [
 const WALLS: [(&str, &[&str]); 5] = [
     ("oned/src/store", &["crate::engine", "crate::api", "crate::rpc", "drivers::"]),
     ("oned/src/engine", &["crate::api", "crate::rpc"]),
-    ("oned/src/api", &["crate::rpc", "drivers::"]),
+    ("oned/src/api", &["crate::rpc", "crate::engine", "crate::scheduler", "drivers::"]),
     ("oned/src/rpc", &["crate::store", "crate::engine", "drivers::"]),
     ("oned/core/src", &["std::fs", "std::net", "std::time::Instant", "std::process", "tokio::"]),
 ];

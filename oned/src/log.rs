@@ -79,8 +79,8 @@ fn filter(variable: Option<&str>, debug_level: u8) -> Result<EnvFilter, LogError
             1 => "warn",
             2 => "info",
             // The libraries' own debug lines are of use to their authors only.
-            3 => "debug,hyper=info,hyper_util=info,mio=info,rustic_core=warn,rustic_backend=warn,opendal=warn",
-            _ => "trace,hyper=info,hyper_util=info,mio=info",
+            3 => "debug,log=info,hyper=info,hyper_util=info,mio=info,rustic_core=warn,rustic_backend=warn,opendal=warn",
+            _ => "trace,log=info,hyper=info,hyper_util=info,mio=info",
         })),
     }
 }

@@ -42,6 +42,7 @@ pub static METHODS: &[Method<Cloud>] = rows! {
     "one.datastore.delete", [ID], "Deletes an empty datastore.", Id, |c, u, a| datastore::delete(c, u, a.int(0));
     "one.datastore.info", [ID, DECRYPT], "Shows a datastore.", Text,
         |c, u, a| datastore::info(c, u, a.int(0), a.bool(1));
+    "one.datastore.rename", [ID, NAME], "Renames a datastore.", Id, |c, u, a| datastore::rename(c, u, a.int(0), a.text(1));
     "one.datastore.update", [ID, TEXT, TYPE], "Changes a datastore's attributes.", Id,
         |c, u, a| datastore::update(c, u, a.int(0), a.text(1), a.int(2));
     "one.datastorepool.info", [], "Lists the datastores.", Text, |c, u, a| datastore::pool(c, u);
@@ -53,6 +54,7 @@ pub static METHODS: &[Method<Cloud>] = rows! {
         "Adds a host.", Id, |c, u, a| host::allocate(c, u, a.text(0), a.text(1), a.text(2), a.int(3));
     "one.host.delete", [ID], "Removes a host without VMs.", Id, |c, u, a| host::delete(c, u, a.int(0));
     "one.host.info", [ID, DECRYPT], "Shows a host.", Text, |c, u, a| host::info(c, u, a.int(0));
+    "one.host.rename", [ID, NAME], "Renames a host.", Id, |c, u, a| host::rename(c, u, a.int(0), a.text(1));
     "one.host.update", [ID, TEXT, TYPE], "Changes a host's attributes.", Id,
         |c, u, a| host::update(c, u, a.int(0), a.text(1), a.int(2));
     "one.hostpool.info", [], "Lists the hosts.", Text, |c, u, a| host::pool(c, u);
@@ -67,6 +69,8 @@ pub static METHODS: &[Method<Cloud>] = rows! {
     "one.image.restore", [ID, ParamSpec::int("datastore"), ParamSpec::text("options").or_text("")],
         "Restores a backup as a template and images.", Text,
         |c, u, a| restore::restore(c, u, a.int(0), a.int(1), a.text(2));
+    "one.image.update", [ID, TEXT, TYPE], "Changes an image's attributes.", Id,
+        |c, u, a| image::update(c, u, a.int(0), a.text(1), a.int(2));
     "one.imagepool.info", [FILTER[0], FILTER[1], FILTER[2]], "Lists the images.", Text,
         |c, u, a| image::pool(c, u, a.int(0), a.int(1), a.int(2));
     "one.system.config", [], "Shows the daemon's configuration.", Text, |c, u, a| system::config(c, u);
@@ -81,6 +85,7 @@ pub static METHODS: &[Method<Cloud>] = rows! {
          ParamSpec::bool("persistent").or_bool(false)],
         "Makes a VM from a template.", Id, |c, u, a| template::instantiate(
             c, u, a.int(0), &Instantiation { name: a.text(1), hold: a.bool(2), extra: a.text(3), persistent: a.bool(4) });
+    "one.template.rename", [ID, NAME], "Renames a VM template.", Id, |c, u, a| template::rename(c, u, a.int(0), a.text(1));
     "one.template.update", [ID, TEXT, TYPE], "Changes a VM template.", Id,
         |c, u, a| template::update(c, u, a.int(0), a.text(1), a.int(2));
     "one.templatepool.info", [FILTER[0], FILTER[1], FILTER[2]], "Lists the VM templates.", Text,

@@ -53,7 +53,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
 
     let (sender, events) = mpsc::channel::<DomainEvent>();
     let engine = Engine::new(Arc::clone(&cloud), Arc::new(Outside::new(sender)));
-    engine.start();
+    engine.start().context("Cannot start the engine")?;
     let stopping = Arc::new(AtomicBool::new(false));
     let listener = Arc::clone(&engine);
     std::thread::Builder::new()

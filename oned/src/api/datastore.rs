@@ -189,6 +189,23 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     Ok(id)
 }
 
+/// `one.datastore.rename`.
+///
+/// # Errors
+/// Not authorised, unknown datastore, a bad or taken name.
+pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let mut row = datastore_for(tx, caller, Right::Manage, id)?;
+        valid_name(name, ObjectKind::Datastore)?;
+        if let Some(other) = tx.datastore_list()?.iter().find(|other| other.name == name && other.id != id) {
+            return Err(Refusal::NameCollides { kind: ObjectKind::Datastore, name: name.into(), other_id: other.id });
+        }
+        row.name = name.into();
+        tx.datastore_update(&row)?;
+        Ok(id)
+    })
+}
+
 /// `one.datastore.delete`: forgets an empty datastore; its directory is left alone.
 ///
 /// # Errors

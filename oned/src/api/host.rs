@@ -101,6 +101,25 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     Ok(id)
 }
 
+/// `one.host.rename`. The name is the host's address unless LIBVIRT_URI says otherwise.
+///
+/// # Errors
+/// Not authorised, unknown host, a bad or taken name.
+pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
+    only_admin(caller, Right::Manage, ObjectKind::Host, id)?;
+    valid_name(name, ObjectKind::Host)?;
+    cloud.store.write(|tx| {
+        let mut row = tx.host_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Host, id })?;
+        if let Some(other) = tx.host_by_name(name)?.filter(|other| other.id != id) {
+            return Err(Refusal::NameCollides { kind: ObjectKind::Host, name: name.into(), other_id: other.id });
+        }
+        row.name = name.into();
+        row.monitored_at = 0;
+        tx.host_update(&row)?;
+        Ok(id)
+    })
+}
+
 /// `one.host.delete`: forgets a host that runs nothing.
 ///
 /// # Errors

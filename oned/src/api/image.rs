@@ -10,7 +10,7 @@ use one_core::template::Template;
 
 use super::datastore::IMAGE_DS;
 use super::pool::PoolFilter;
-use super::{Cloud, datastore_for, image_for, only_admin, parse, view};
+use super::{Cloud, datastore_for, image_for, only_admin, parse, updated, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::ledger;
 use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
@@ -233,6 +233,23 @@ pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64
                 Ok(id)
             }
         }
+    })
+}
+
+/// `one.image.update`: the free attributes.
+///
+/// # Errors
+/// Not authorised, unknown image, a text that does not parse.
+pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
+    let mut new = parse(text)?;
+    // Shown in the document, kept elsewhere.
+    new.remove("INCREMENT_INFO");
+    new.remove("PROGRESS");
+    cloud.store.write(|tx| {
+        let mut row = image_for(tx, caller, Right::Manage, id)?;
+        row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
+        tx.image_update(&row)?;
+        Ok(id)
     })
 }
 

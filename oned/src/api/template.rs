@@ -93,6 +93,23 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     })
 }
 
+/// `one.template.rename`.
+///
+/// # Errors
+/// Not authorised, unknown template, a bad or taken name.
+pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let mut row = template_for(tx, caller, Right::Manage, id)?;
+        valid_name(name, ObjectKind::Template)?;
+        if let Some(other) = tx.template_by_name(row.uid, name)?.filter(|other| other.id != id) {
+            return Err(Refusal::NameCollides { kind: ObjectKind::Template, name: name.into(), other_id: other.id });
+        }
+        row.name = name.into();
+        tx.template_update(&row)?;
+        Ok(id)
+    })
+}
+
 /// `one.template.delete`.
 ///
 /// # Errors

@@ -321,22 +321,15 @@ fn conf_is_changeable(phase: VmPhase) -> bool {
         | VmState::Undeployed
         | VmState::Cloning
         | VmState::CloningFailure => true,
-        VmState::Active => matches!(
-            phase.lcm,
-            L::LcmInit
-                | L::Prolog
-                | L::Running
-                | L::Epilog
-                | L::Shutdown
-                | L::ShutdownPoweroff
-                | L::CleanupResubmit
-                | L::CleanupDelete
-                | L::HotplugPrologPoweroff
-                | L::HotplugEpilogPoweroff
-                | L::BootFailure
-                | L::PrologFailure
-                | L::EpilogFailure
-        ),
+        VmState::Active => match phase.lcm {
+            L::LcmInit | L::Prolog | L::Running | L::Epilog => true,
+            L::Shutdown | L::ShutdownPoweroff | L::ShutdownUndeploy | L::CleanupResubmit | L::CleanupDelete => true,
+            L::EpilogUndeploy | L::PrologUndeploy | L::PrologMigratePoweroff | L::HotplugSaveasPoweroff => true,
+            L::HotplugPrologPoweroff | L::HotplugEpilogPoweroff | L::DiskSnapshotPoweroff => true,
+            L::DiskSnapshotRevertPoweroff | L::DiskSnapshotDeletePoweroff => true,
+            // A boot, prolog or epilog that failed.
+            lcm => lcm.name().ends_with("_FAILURE"),
+        },
         _ => false,
     }
 }

@@ -112,8 +112,6 @@ pub struct Config {
     pub enable_other_permissions: bool,
     /// LOG/DEBUG_LEVEL: 0 errors, 1 warnings, 2 information, 3 each call, 4 and 5 all.
     pub debug_level: u8,
-    /// DUMMY_DRIVERS: whether hosts and datastores may use the scripted drivers, which keep nothing real.
-    pub dummy_drivers: bool,
     /// Sentences about attributes that are not used.
     pub warnings: Vec<String>,
     /// What `to_document` shows: name and value, or name and pairs.
@@ -127,8 +125,7 @@ enum Shown {
 }
 
 /// Attributes of the published schema of `one.system.config`; the others are ours alone, and not in the document.
-const OURS: [&str; 6] =
-    ["SHUTDOWN_TIMEOUT", "SCRATCH_RESERVE_MB", "TIMEZONE", "SAFE_DIRS", "RESTRICTED_DIRS", "DUMMY_DRIVERS"];
+const OURS: [&str; 5] = ["SHUTDOWN_TIMEOUT", "SCRATCH_RESERVE_MB", "TIMEZONE", "SAFE_DIRS", "RESTRICTED_DIRS"];
 
 impl Config {
     /// Reads the file, or takes the defaults without one.
@@ -179,7 +176,6 @@ impl Config {
             default_umask: r.umask()?,
             enable_other_permissions: r.yes("ENABLE_OTHER_PERMISSIONS", true)?,
             debug_level: r.debug_level()?,
-            dummy_drivers: r.yes("DUMMY_DRIVERS", false)?,
             warnings: Vec::new(),
             shown: Vec::new(),
         };

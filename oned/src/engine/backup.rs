@@ -179,7 +179,7 @@ impl Engine {
                 if phase != JobPhase::Sealed {
                     let reason = work.reason_of_plan();
                     let warning = "the daemon was stopped while this backup ran".to_string();
-                    let sealed = Sealed::new(stored, reason, warning, self.cloud.clock.now() - work.plan.time);
+                    let sealed = Sealed::new(stored, reason, warning, work.plan.time, self.cloud.clock.now());
                     self.seal(work, phase, JobEvent::Adopt, &sealed)?;
                 }
                 Ok(JobPhase::Sealed)
@@ -241,6 +241,8 @@ impl Engine {
     /// Opens the point in time, copies it, publishes it, lets the guest go.
     fn copy(&self, work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Result<(), Trouble> {
         crate::crash::point("backup.planned");
+        // Not the plan's time: the job may have waited, or be on a further attempt.
+        let time = self.cloud.clock.now();
         let (session, whole) = begin(work)?;
         let mut session = Guarded { session: Some(session), work };
         crate::crash::point("backup.begun");
@@ -252,7 +254,7 @@ impl Engine {
             self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20),
             cancel,
         );
-        let stored = store(work, session.get()?.as_mut(), whole.is_some(), progress, cancel);
+        let stored = store(work, session.get()?.as_mut(), whole.is_some(), time, progress, cancel);
         let full = watch.stop();
         let (stored, whole) = match stored {
             Err(error) if error.kind == Kind::Cancelled && full => {
@@ -271,15 +273,14 @@ impl Engine {
                     && whole.is_none() =>
             {
                 let reason = format!("{error}; everything was read");
-                (store(work, session.get()?.as_mut(), true, progress, cancel)?, Some(reason))
+                (store(work, session.get()?.as_mut(), true, time, progress, cancel)?, Some(reason))
             }
             other => (other?, whole),
         };
         crate::crash::point("backup.published");
         self.advance(work, JobPhase::Prepared, JobEvent::Copy, "")?;
         let reason = whole.unwrap_or_else(|| work.reason_of_plan());
-        let duration_s = self.cloud.clock.now() - work.plan.time;
-        let sealed = Sealed::new(stored, reason, warnings.join("; "), duration_s);
+        let sealed = Sealed::new(stored, reason, warnings.join("; "), time, self.cloud.clock.now());
         self.seal(work, JobPhase::Copied, JobEvent::Seal, &sealed)?;
         session.end()?;
         crate::crash::point("backup.ended");
@@ -474,6 +475,7 @@ fn store(
     work: &Work<'_>,
     session: &mut dyn BackupSession,
     whole: bool,
+    time: i64,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Stored, DriverError> {
@@ -488,7 +490,7 @@ fn store(
         series: &work.plan.series,
         tags: &tags,
         job: &label,
-        time: work.plan.time,
+        time,
         parent: work.parent().filter(|_| change == Change::SinceParent),
         document: work.plan.document.as_bytes(),
     };

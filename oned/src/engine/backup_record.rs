@@ -29,15 +29,17 @@ pub(super) struct Sealed {
     pub reason: String,
     /// What did not go as it should.
     pub warning: String,
+    /// The instant of the data, epoch seconds.
+    pub time: i64,
     /// From the instant of the backup to its end, seconds.
     pub duration_s: i64,
 }
 
 impl Sealed {
-    pub(super) fn new(stored: Stored, reason: String, warning: String, duration_s: i64) -> Self {
+    pub(super) fn new(stored: Stored, reason: String, warning: String, time: i64, now: i64) -> Self {
         let disks = stored.disks.iter().map(|disk: &StoredDisk| (disk.id, disk.size_bytes)).collect();
         let Stored { point, read_bytes, stored_bytes, .. } = stored;
-        Self { point, read_bytes, stored_bytes, disks, reason, warning, duration_s }
+        Self { point, read_bytes, stored_bytes, disks, reason, warning, time, duration_s: (now - time).max(0) }
     }
 }
 
@@ -54,7 +56,7 @@ pub(super) fn write_point(
         PlanKind::Increment { image_id, parent_increment, .. } => {
             let mut image = tx.image(*image_id)?;
             image.size_mb += size_mb;
-            image.modtime = plan.time;
+            image.modtime = sealed.time;
             tx.image_update(&image)?;
             (*image_id, parent_increment + 1, *parent_increment, "INCREMENT")
         }
@@ -66,7 +68,7 @@ pub(super) fn write_point(
         increment_id,
         parent_id,
         kind: kind.into(),
-        date: plan.time,
+        date: sealed.time,
         size_mb,
         series: plan.series.clone(),
         point: sealed.point.clone(),
@@ -90,7 +92,7 @@ fn new_image(
     new_chain: bool,
     zone: chrono_tz::Tz,
 ) -> Result<i64, Trouble> {
-    let base = image_name(vm.id, plan.time, zone);
+    let base = image_name(vm.id, sealed.time, zone);
     let mut name = base.clone();
     let mut suffix = 1;
     while tx.image_by_name(vm.uid, &name)?.is_some() {
@@ -107,8 +109,8 @@ fn new_image(
         kind: 6,
         disk_type: 0,
         persistent: 1,
-        regtime: plan.time,
-        modtime: plan.time,
+        regtime: sealed.time,
+        modtime: sealed.time,
         source: sealed.point.get(..8).unwrap_or(&sealed.point).to_string(),
         path: String::new(),
         format: "raw".into(),

@@ -38,7 +38,8 @@ const ATTEMPTS_MAX: i64 = 5;
 /// Closed jobs stay in the database this long, seconds.
 const JOBS_KEPT_S: i64 = 30 * 86_400;
 
-/// Longest sleep of the loop when nothing rings.
+/// Longest sleep of the loop when nothing rings; MANAGER_TIMER may make it shorter, not longer, for retries and limits of
+/// time are looked at in it.
 const NAP: Duration = Duration::from_secs(1);
 
 /// Why a job did not come to its end.
@@ -89,14 +90,16 @@ impl Engine {
         Arc::new(Self { cloud, outside, running: Mutex::default(), monitor: monitor::Monitor::default() })
     }
 
-    /// Removes what a dead daemon left that belongs to no open job, before the first tick.
-    pub fn start(&self) {
-        outside::clean_run_directory(&self.cloud.run_dir);
-        if let Err(error) = self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S)) {
-            tracing::error!(target: "ONE", "{error}");
-        }
+    /// Makes the place for sockets and forgets jobs that closed long ago, before the first tick.
+    ///
+    /// # Errors
+    /// A run directory that cannot be had, the database's failure.
+    pub fn start(&self) -> Result<(), Trouble> {
+        outside::ensure_run_directory(&self.cloud.run_dir)?;
+        self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S))?;
         // What the last daemon saw of the hosts says nothing about them now.
         self.look_at_all_soon();
+        Ok(())
     }
 
     /// One round: everything that can be started now is started.
@@ -110,7 +113,7 @@ impl Engine {
 
     /// Rests until somebody rings.
     pub fn rest(&self) {
-        self.cloud.wake.wait(NAP);
+        self.cloud.wake.wait(NAP.min(self.cloud.config.manager_timer));
     }
 
     /// Asks every running transfer to stop and waits, at most `timeout`; what is cut off goes on at the next start.
@@ -241,6 +244,12 @@ impl Engine {
         // Stopped by the daemon's own end, not by a user: it goes on at the next start.
         let asked = self.cloud.store.read(|tx| tx.job(job.id)).map(|row| row.cancel == 1)?;
         if trouble.is_cancel() && cancel.is_cancelled() && !asked {
+            // An orderly end is no attempt that failed.
+            self.cloud.store.write(|tx| {
+                let mut row = tx.job(job.id)?;
+                row.attempts = (row.attempts - 1).max(0);
+                tx.job_update(&row)
+            })?;
             return Ok(());
         }
         let row = self.cloud.store.read(|tx| tx.job(job.id))?;
@@ -283,7 +292,11 @@ struct Gone<'a> {
 
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
-        self.engine.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        let ended = self.engine.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        // While the job was open nobody looked at its guest, which may have gone meanwhile.
+        if let Some(host_id) = ended.and_then(|job| job.host_id) {
+            self.engine.look_at_soon(host_id);
+        }
         self.engine.cloud.wake.ring();
     }
 }

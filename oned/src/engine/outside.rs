@@ -1,6 +1,7 @@
 //! The engine's hands: hypervisors by host, backup datastores by record. Kept open, remade when their address changes.
 
 use std::collections::HashMap;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,10 +104,21 @@ fn open_datastore(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
     Ok(Arc::new(ResticDatastore::new(config)?))
 }
 
-/// Makes the run directory (sockets of running backups) with access for nobody else. Sockets of a dead daemon are removed
-/// by the jobs that they belong to; this only ensures the place.
-pub fn clean_run_directory(directory: &Path) {
-    if let Err(error) = std::fs::create_dir_all(directory) {
-        tracing::error!(target: "ONE", "{} cannot be made: {error}", directory.display());
+/// Makes the run directory (sockets of running backups) with access for nobody else. What a dead daemon left in it is
+/// removed by the jobs that it belongs to.
+///
+/// # Errors
+/// When it cannot be made, or is somebody else's: through its sockets every disk can be read.
+pub fn ensure_run_directory(directory: &Path) -> Result<()> {
+    let failed = |e| DriverError::io(format!("making {}", directory.display()), e);
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
     }
+    let facts = std::fs::symlink_metadata(directory).map_err(failed)?;
+    if !facts.is_dir() || facts.uid() != rustix::process::geteuid().as_raw() {
+        let reason = "it is there already and is not our own directory; remove it";
+        return Err(DriverError::new(Kind::Permanent, format!("making {}", directory.display()), reason));
+    }
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).map_err(failed)
 }

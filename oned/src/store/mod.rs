@@ -13,6 +13,7 @@ mod queries;
 pub mod rows;
 mod schema;
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -114,6 +115,10 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let broken = |doing: &'static str| move |reason: String| StoreError::Broken { doing, reason };
         let url = path.to_str().ok_or_else(|| broken("opening it")("its path is not UTF-8".into()))?;
+        // Made here with access for nobody else, before SQLite opens it: it holds the keys of the datastores. The files
+        // beside it (-wal, -shm) take its mode.
+        let private = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        private.map_err(|e| broken("opening it")(e.to_string()))?;
         let mut writer = SqliteConnection::establish(url).map_err(|e| broken("opening it")(e.to_string()))?;
         set_pragmas(&mut writer)?;
         writer.run_pending_migrations(MIGRATIONS).map_err(|e| broken("migrating it")(e.to_string()))?;

@@ -138,3 +138,15 @@ fn writers_in_many_threads_never_find_the_database_locked() {
     });
     assert_eq!(store.write(|tx| tx.next_id("vm")).unwrap(), 200);
 }
+
+#[test]
+fn nobody_else_can_read_the_database_or_the_files_beside_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, store) = store();
+    store.write(|tx| tx.next_id("vm")).unwrap();
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", entry.path().display());
+    }
+}

@@ -62,7 +62,7 @@ fn nightly_incremental_starts_at_its_next_night() {
     assert_eq!(action.time, NOW + 14 * 3600);
     assert_eq!(world.schedule_row(action.id.0).due_at, Some(action.time));
     let shown = element(&world.vm_document(&world.alice, vm), "SCHED_ACTION");
-    assert!(shown.contains("<END_VALUE>-1</END_VALUE>"), "{shown}");
+    assert!(shown.contains("<DAYS><![CDATA[0,1,2,3,4,5,6]]></DAYS>"), "{shown}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `one.image.restore`: names, ids, the new images and the new template, and that a refusal leaves nothing behind.
 
-use one_core::lifecycle::ImageState;
+use one_core::lifecycle::{ImageState, VmEvent, VmPhase};
 use one_core::template::Template;
 use oned::api::{self, Cloud};
 use oned::job::{self, RestorePlan};
@@ -233,7 +233,9 @@ fn a_backup_outlives_its_vm() {
     let (world, backup) = world();
     api::vm::action(&world.cloud, &world.alice, "terminate-hard", 0).unwrap();
     world.end_jobs();
-    world.step(0, one_core::lifecycle::VmEvent::EpilogDone);
+    world.step(0, VmEvent::Stopped);
+    world.step(0, VmEvent::EpilogDone);
+    assert_eq!(world.phase(0), VmPhase::DONE);
     let answer = restore(&world, backup, "");
     assert_eq!(ids(&answer).len(), 3);
     world.image_document(&world.alice, backup);
