@@ -125,6 +125,9 @@ pub struct DomainSpec {
     pub memory_mb: u64,
     /// Virtual processors.
     pub vcpus: u32,
+    /// Model of the processors: `host-passthrough`, `host-model`, or a name that the hypervisor knows; none = that of the
+    /// host, or QEMU's default when emulated.
+    pub cpu_model: Option<String>,
     /// Machine type, e.g. `q35`; none = the hypervisor's default.
     pub machine: Option<String>,
     /// Architecture; none = `x86_64`.

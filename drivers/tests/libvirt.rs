@@ -93,6 +93,7 @@ impl Lab {
             emulated: true,
             memory_mb: 32,
             vcpus: 1,
+            cpu_model: None,
             machine: Some("q35".into()),
             arch: None,
             kernel: None,

@@ -35,6 +35,7 @@ impl Lab {
             emulated: true,
             memory_mb: 256,
             vcpus: 1,
+            cpu_model: None,
             machine: Some("q35".into()),
             arch: None,
             kernel: Some(guest.kernel),

@@ -37,6 +37,9 @@ pub mod action {
     pub const BACKUP: i64 = 50;
 }
 
+/// Records kept of a VM's history: a year of daily backups and some more. Its document holds all of them.
+const HISTORY_MAX: i64 = 400;
+
 /// Stored template text as a template; we wrote it ourselves, so it parses. A damaged one shows as empty, aloud.
 #[must_use]
 pub fn stored(text: &str) -> Template {
@@ -165,7 +168,8 @@ pub fn history_action(
     record.action = 0;
     record.uid = -1;
     record.gid = -1;
-    tx.history_put(&record)
+    tx.history_put(&record)?;
+    tx.history_trim(vm_id, record.seq - HISTORY_MAX)
 }
 
 /// A date as OpenNebula writes it into ERROR and MESSAGE: `Fri Nov 20 18:11:42 2026`, local time.

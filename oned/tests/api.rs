@@ -8,6 +8,8 @@
 mod backup;
 #[path = "api/instantiate.rs"]
 mod instantiate;
+#[path = "api/names.rs"]
+mod names;
 #[path = "api/pools.rs"]
 mod pools;
 #[path = "api/restore.rs"]

@@ -101,8 +101,9 @@ pub fn after_backup(cloud: &Cloud, vm: i64) -> Element {
 /// What is recorded of the last restore point of a backup image: type, and why everything was read.
 pub fn last_point(cloud: &Cloud, image: i64) -> (String, String) {
     let image = cloud.one.show("oneimage", image).unwrap();
-    let kind = image.texts("BACKUP_INCREMENTS/INCREMENT/TYPE").last().unwrap().to_string();
-    let reason = image.find_all("TEMPLATE/INCREMENT_INFO").last().unwrap().text("REASON").to_owned();
+    // A backup that stands alone lists none.
+    let kind = image.texts("BACKUP_INCREMENTS/INCREMENT/TYPE").last().map_or("FULL", |kind| *kind).to_owned();
+    let reason = image.find_all("TEMPLATE/INCREMENT_INFO").last().map_or("", |info| info.text("REASON")).to_owned();
     (kind, reason)
 }
 

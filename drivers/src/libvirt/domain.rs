@@ -30,6 +30,7 @@ pub(super) fn document(spec: &DomainSpec) -> Result<String> {
             features.leaf("acpi", &[]);
             features.leaf("apic", &[]);
         });
+        cpu(domain, spec);
         domain.leaf("clock", &[("offset", "utc")]);
         domain.text("on_poweroff", &[], "destroy");
         domain.text("on_reboot", &[], "restart");
@@ -46,10 +47,28 @@ pub(super) fn document(spec: &DomainSpec) -> Result<String> {
     out.finish()
 }
 
+/// Guests of today refuse to boot on QEMU's default model (no SSE4), so that of the host is shown to them where it can be.
+fn cpu(domain: &mut Document, spec: &DomainSpec) {
+    match spec.cpu_model.as_deref() {
+        None if spec.emulated => {}
+        None => domain.leaf("cpu", &[("mode", "host-passthrough")]),
+        Some(mode @ ("host-passthrough" | "host-model")) => domain.leaf("cpu", &[("mode", mode)]),
+        Some(model) => domain.node("cpu", &[("mode", "custom"), ("match", "exact")], |cpu| {
+            cpu.text("model", &[("fallback", "allow")], model);
+        }),
+    }
+}
+
 /// Refuses what would not survive the way into the document.
 fn check(spec: &DomainSpec) -> Result<()> {
     check_name(&spec.name)?;
-    let texts = [Some(&spec.uuid), spec.machine.as_ref(), spec.arch.as_ref(), spec.kernel_cmd.as_ref()];
+    let texts = [
+        Some(&spec.uuid),
+        spec.machine.as_ref(),
+        spec.arch.as_ref(),
+        spec.kernel_cmd.as_ref(),
+        spec.cpu_model.as_ref(),
+    ];
     texts.into_iter().flatten().try_for_each(|text| check_text("defining a domain", text))?;
     for disk in &spec.disks {
         check_text("defining a domain", &disk.target)?;
@@ -195,6 +214,7 @@ mod tests {
             emulated: true,
             memory_mb: 64,
             vcpus: 1,
+            cpu_model: None,
             machine: Some("q35".into()),
             arch: None,
             kernel: Some("/boot/k".into()),
@@ -234,6 +254,20 @@ mod tests {
         let mut bad = spec();
         bad.name = "a/b".into();
         assert_eq!(document(&bad).unwrap_err().kind, Kind::Permanent);
+    }
+
+    #[test]
+    fn a_virtualised_guest_sees_the_hosts_processor_unless_another_is_named() {
+        let mut kvm = spec();
+        assert!(!document(&kvm).unwrap().contains("<cpu"), "emulated: QEMU's default");
+        kvm.emulated = false;
+        assert!(document(&kvm).unwrap().contains("<cpu mode=\"host-passthrough\"/>"));
+        kvm.cpu_model = Some("Haswell".into());
+        let text = document(&kvm).unwrap();
+        assert!(
+            text.contains("<cpu mode=\"custom\" match=\"exact\"><model fallback=\"allow\">Haswell</model></cpu>"),
+            "{text}"
+        );
     }
 
     #[test]

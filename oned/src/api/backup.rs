@@ -50,6 +50,12 @@ pub fn start(
         PlanInput { vm: row.id, config: &config, disks: &disks, chain: chain.as_ref(), datastore: datastore_id, reset };
     let decision = backup::plan(input)?;
     let datastore = target(cloud, tx, caller, &decision)?;
+    if decision.disk_ids.is_empty() {
+        return Err(Refusal::Action(format!(
+            "VM {} has no disk that can be backed up; volatile disks are only with BACKUP_VOLATILE = YES in BACKUP_CONFIG.",
+            row.id
+        )));
+    }
 
     let now = cloud.clock.now();
     let before = ledger::phase(&row);

@@ -323,6 +323,10 @@ fn volatile_disk(wish: &Vector) -> Result<Vector, Refusal> {
         Some(other) => return refuse(format!("FORMAT \"{other}\" of a volatile disk is not known; use qcow2 or raw.")),
     };
     let mut disk = wish.clone();
+    // Keys of disks that come from images: a volatile one is always a new file of the VM's own.
+    for key in ["SOURCE", "CLONE", "PERSISTENT", "DATASTORE", "DATASTORE_ID", "TM_MAD", "DISK_TYPE"] {
+        disk.remove(key);
+    }
     for (key, value) in
         [("TYPE", kind.as_str()), ("FORMAT", format), ("DRIVER", format), ("READONLY", "NO"), ("SAVE", "NO")]
     {

@@ -313,7 +313,6 @@ impl Engine {
             if ledger::phase(&vm).is_backing_up() {
                 ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
             }
-            ledger::history_action(tx, vm.id, 0, -1, -1, now)?;
             tx.job_advance(work.job.id, JobPhase::Sealed.as_str(), to.as_str(), now, "")?;
             if let Some(mut datastore) = tx.datastore_find(work.plan.decision.datastore_id)? {
                 datastore.monitored_at = 0;
@@ -428,7 +427,6 @@ impl Engine {
         vm.backup_config = ledger::config_text(&config);
         tx.vm_update(&vm)?;
         ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
-        ledger::history_action(tx, vm.id, 0, -1, -1, now)?;
         let text = if job.cancel == 1 { "cancelled on request" } else { job.error.as_str() };
         ledger::vm_error(tx, &mut vm, Some((&format!("BACKUP: {text}"), now, self.cloud.config.timezone)))?;
         Ok(())

@@ -128,6 +128,7 @@ impl Engine {
             emulated: host.vm_mad == "qemu",
             memory_mb,
             vcpus,
+            cpu_model: template.vector("CPU_MODEL").and_then(|cpu| cpu.get("MODEL")).map(String::from),
             machine: text("MACHINE"),
             arch: text("ARCH"),
             kernel: file("KERNEL")?,

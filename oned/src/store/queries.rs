@@ -318,6 +318,16 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Removes a VM's history records up to `last_seq`.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn history_trim(&mut self, vm_id: i64, last_seq: i64) -> Result<(), StoreError> {
+        diesel::delete(history::table.filter(history::vm_id.eq(vm_id).and(history::seq.le(last_seq))))
+            .execute(self.0)?;
+        Ok(())
+    }
+
     /// A VM's scheduled actions, by id.
     ///
     /// # Errors

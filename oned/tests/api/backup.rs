@@ -6,6 +6,7 @@ use one_core::refusal::Refusal;
 use oned::api::{self, Cloud};
 use oned::job::{self, BackupPlan};
 use oned::ledger;
+use oned::store::rows::{IncrementRow, JobRow};
 
 use crate::world::{IMAGES, NOW, World, element, octal, only_vector, pairs, point};
 
@@ -126,7 +127,8 @@ fn a_second_backup_during_the_first_is_refused_by_the_lcm_state() {
 #[test]
 fn a_vm_without_a_place_and_one_on_another_machine_are_refused() {
     let (world, vm, datastore) = world();
-    let pending = api::vm::allocate(&world.cloud, &world.alice, "CPU=1\nMEMORY=128\n", false).unwrap();
+    let text = "CPU=1\nMEMORY=128\nDISK=[IMAGE_ID=0]\n";
+    let pending = api::vm::allocate(&world.cloud, &world.alice, text, false).unwrap();
     let sentence = "Could not create a new backup for VM 1, wrong state PENDING.";
     world.refuses(8192, sentence, backup(&world, pending, datastore, false));
     let far = world.add_host("far.example");
@@ -142,6 +144,20 @@ fn disk_ids_that_leave_nothing_are_refused() {
     world.edit_config(vm, |config| config.disk_ids = vec![4]);
     let sentence = "None of the disks in DISK_IDS can be backed up, change DISK_IDS in BACKUP_CONFIG";
     world.refuses(2048, sentence, backup(&world, vm, datastore, false));
+}
+
+#[test]
+fn a_vm_without_a_disk_to_back_up_is_refused() {
+    let (world, _, datastore) = world();
+    let text = "CPU=1\nMEMORY=128\nDISK=[TYPE=fs,SIZE=8]\nDISK=[TYPE=swap,SIZE=8]\n";
+    let vm = api::vm::allocate(&world.cloud, &world.alice, text, false).unwrap();
+    world.run_vm(vm, 0);
+    let refusal = world.refusal(backup(&world, vm, datastore, false));
+    assert_eq!(refusal.code(), 2048);
+    assert!(refusal.to_string().contains("BACKUP_VOLATILE = YES"), "{refusal}");
+    api::vm::update_conf(&world.cloud, &world.alice, vm, "BACKUP_CONFIG=[BACKUP_VOLATILE=YES]", 1).unwrap();
+    backup(&world, vm, datastore, false)(&world.cloud).unwrap();
+    assert_eq!(plan(&world).decision.disk_ids, [0]);
 }
 
 #[test]
@@ -303,14 +319,13 @@ fn a_lost_checkpoint_and_changed_disks_are_no_errors() {
     let (world, vm, datastore) = world();
     let image = world.add_backup(vm, datastore, 1, true);
     let row = world.read(|tx| tx.increments(image)).remove(0);
-    world
-        .write(|tx| tx.increment_update(&oned::store::rows::IncrementRow { checkpoint: String::new(), ..row.clone() }));
+    world.write(|tx| tx.increment_update(&IncrementRow { checkpoint: String::new(), ..row.clone() }));
     backup(&world, vm, datastore, false)(&world.cloud).unwrap();
     let kind = plan(&world).decision.kind;
     assert!(matches!(kind, PlanKind::Increment { since_checkpoint: None, .. }), "{kind:?}");
     world.end_backup(vm);
 
-    world.write(|tx| tx.increment_update(&oned::store::rows::IncrementRow { disks: "0,1".into(), ..row }));
+    world.write(|tx| tx.increment_update(&IncrementRow { disks: "0,1".into(), ..row }));
     backup(&world, vm, datastore, false)(&world.cloud).unwrap();
     let reason = "the disks of the backup have changed".to_owned();
     assert_eq!(plan(&world).decision.kind, PlanKind::Full { new_chain: true, reason });
@@ -392,14 +407,13 @@ fn a_cancel_needs_a_running_backup_and_asks_its_job_to_stop() {
 fn every_outside_thing_of_a_backup_is_named_after_its_job() {
     assert_eq!(BackupPlan::label(7), "job=7");
     assert_eq!(BackupPlan::checkpoint_name(3, 7), "one-3-7");
-    let plan: Result<BackupPlan, _> = job::plan(&world_with_no_plan());
-    assert!(plan.is_err(), "{plan:?}");
 }
 
-/// A job whose plan is no backup's.
-fn world_with_no_plan() -> oned::store::rows::JobRow {
+#[test]
+fn a_plan_that_is_no_backups_is_an_error_that_names_the_job() {
     let (world, vm, datastore) = world();
     backup(&world, vm, datastore, false)(&world.cloud).unwrap();
     let (row, _) = world.backup_plan();
-    oned::store::rows::JobRow { plan: "{}".into(), ..row }
+    let error = job::plan::<BackupPlan>(&JobRow { plan: "{}".into(), ..row.clone() }).unwrap_err();
+    assert!(error.to_string().contains(&format!("job {}", row.id)), "{error}");
 }

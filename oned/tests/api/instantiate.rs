@@ -226,8 +226,20 @@ fn attributes_that_reach_into_the_host_are_for_administrators() {
         world.refuses(512, &sentence, |_| world.instantiate(&world.alice, template, text));
         let whole = format!("{SIZE}{text}\n");
         world.refuses(512, &sentence, |cloud| api::vm::allocate(cloud, &world.alice, &whole, false));
-        api::vm::allocate(&world.cloud, &world.admin, &whole, false).unwrap();
+        let vm = api::vm::allocate(&world.cloud, &world.admin, &whole, false).unwrap();
+        world.vm_document(&world.admin, vm);
     }
+}
+
+#[test]
+fn a_volatile_disk_is_a_new_file_whatever_its_wish_says() {
+    let world = world();
+    let disk = "DISK=[TYPE=fs,SIZE=1,SOURCE=\"/etc/shadow\",CLONE=NO,PERSISTENT=YES,DATASTORE_ID=1,DISK_TYPE=BLOCK]\n";
+    let vm = api::vm::allocate(&world.cloud, &world.admin, &format!("{SIZE}{disk}"), false).unwrap();
+    let row = world.vm_row(vm);
+    let found = world.read(|tx| oned::disks::of_vm(tx, &row, &world.cloud.config));
+    assert_eq!((found.len(), &found[0].origin), (1, &oned::disks::Origin::Volatile));
+    assert!(found[0].path.ends_with("0/0/disk.0"), "{:?}", found[0].path);
 }
 
 #[test]

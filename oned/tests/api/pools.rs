@@ -78,7 +78,7 @@ fn start_and_end_are_ids_or_a_page_when_the_end_is_below_minus_one() {
 #[test]
 fn pages_of_two_put_together_are_the_whole_pool() {
     let world = templates();
-    let mut whole = Vec::new();
+    let mut whole: Vec<i64> = Vec::new();
     for page in 0.. {
         let part = seen(&world, &world.admin, -2, page * 2, -2);
         whole.extend(&part);

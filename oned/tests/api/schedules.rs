@@ -333,6 +333,19 @@ fn a_schedule_whose_record_is_damaged_stops_nobody_else() {
     world.vm_document(&world.alice, vm);
 }
 
+#[test]
+fn a_backup_and_the_mark_that_it_started_are_one_transaction() {
+    let (world, vm) = world();
+    let id = add(&world, vm, &format!("ACTION=backup,ARGS=\"100\",TIME={NOW}"));
+    // A daemon that dies between the two, or a database that fails, must not make the backup twice.
+    world.sql("CREATE TRIGGER fault BEFORE UPDATE ON schedule BEGIN SELECT RAISE(ABORT, 'fault'); END;");
+    nothing_happens(&world);
+    world.sql("DROP TRIGGER fault");
+    tick(&world);
+    assert!(backing_up(&world, vm));
+    assert_eq!(world.action(id).done, Some(NOW));
+}
+
 fn change(world: &World, vm: i64, id: i64, keys: &str) -> Result<i64, Refusal> {
     api::schedule::update(&world.cloud, &world.alice, vm, id, &format!("SCHED_ACTION=[{keys}]"))
 }

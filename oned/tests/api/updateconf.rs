@@ -237,6 +237,27 @@ fn a_user_may_not_slip_in_what_reaches_into_the_host() {
 }
 
 #[test]
+fn what_an_administrator_gave_a_vm_survives_its_owners_changes() {
+    let (world, vm) = world();
+    let by_admin = "RAW=[TYPE=kvm,DATA=\"<devices/>\"]\nOS=[ARCH=x86_64,KERNEL=\"/boot/vmlinuz\"]";
+    api::vm::update_conf(&world.cloud, &world.admin, vm, by_admin, APPEND).unwrap();
+    for (text, kind, machine) in [
+        ("OS=[MACHINE=pc]", APPEND, Some("pc")),
+        ("OS=[MACHINE=q35]", REPLACE, Some("q35")),
+        ("INPUT=[BUS=usb]", REPLACE, None),
+    ] {
+        update(&world, vm, text, kind);
+        let template = Template::parse(&world.vm_row(vm).template).unwrap();
+        let os = template.vector("OS").unwrap();
+        assert_eq!((os.get("KERNEL"), os.get("MACHINE")), (Some("/boot/vmlinuz"), machine), "{text}");
+        assert_eq!(template.vector("RAW").and_then(|raw| raw.get("DATA")), Some("<devices/>"), "{text}");
+    }
+    api::vm::update_conf(&world.cloud, &world.admin, vm, "INPUT=[BUS=usb]", REPLACE).unwrap();
+    let template = Template::parse(&world.vm_row(vm).template).unwrap();
+    assert!(!template.contains("RAW") && !template.contains("OS"));
+}
+
+#[test]
 fn backup_config_in_a_users_template_is_only_text() {
     let (world, vm) = world();
     let before = stored(&world, vm);

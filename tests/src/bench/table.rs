@@ -22,7 +22,9 @@ pub struct Row {
     pub unit: &'static str,
     /// Beside whom.
     pub against: String,
-    /// The other's figure divided by ours.
+    /// The other's figure; in the table only.
+    pub theirs: f64,
+    /// The other's figure divided by ours, in the same round; of several rounds the median.
     pub ratio: Option<f64>,
     /// The least ratio that we hold to be right; none when there is nothing to be won.
     pub goal: Option<f64>,
@@ -70,7 +72,7 @@ pub fn render(rows: &[Row]) -> String {
             row.bench.clone(),
             format!("{} {}", number(row.value), row.unit),
             row.against.clone(),
-            row.ratio.map_or("-".into(), |ratio| format!("{} {}", number(ratio * row.value), row.unit)),
+            format!("{} {}", number(row.theirs), row.unit),
             row.ratio.map_or("-".into(), times),
             row.goal.map_or("-".into(), times),
             row.met().map_or("", |met| if met { "met" } else { "NOT MET" }).into(),
@@ -114,7 +116,7 @@ mod tests {
 
     fn row(ratio: Option<f64>, goal: Option<f64>) -> Row {
         let [bench, work, subject, against] = ["full", "a disk", "keeplast", "restic"].map(String::from);
-        Row { bench, work, subject, value: 2.0, unit: "s", against, ratio, goal }
+        Row { bench, work, subject, value: 2.0, unit: "s", against, theirs: 20.0, ratio, goal }
     }
 
     #[test]

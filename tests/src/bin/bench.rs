@@ -60,7 +60,7 @@ fn bench_header(disk_bytes: u64, rounds: u64) -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         "A disk of {} MiB: a quarter random, a quarter text, half never written. {cpus} CPUs. Medians of {rounds}.\n\
-         Ratio: theirs divided by ours; above 1x we are better.",
+         Ratio: theirs divided by ours in the same round; above 1x we are better.",
         disk_bytes / MIB
     )
 }
@@ -101,8 +101,15 @@ impl Figures {
         self.add(who, took.as_secs_f64());
     }
 
-    fn of(&self, who: &str) -> f64 {
-        median(self.0.get(who).map_or(&[], Vec::as_slice))
+    fn all(&self, who: &str) -> &[f64] {
+        self.0.get(who).map_or(&[], Vec::as_slice)
+    }
+
+    /// The median of the ratios of each round, not the ratio of medians: what slows the machine for a round slows both.
+    fn ratio(&self, ours: &str, theirs: &str) -> Option<f64> {
+        let pairs = self.all(ours).iter().zip(self.all(theirs));
+        let ratios: Vec<f64> = pairs.filter(|(ours, _)| **ours > 0.0).map(|(ours, theirs)| theirs / ours).collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
     }
 }
 
@@ -286,7 +293,6 @@ impl Bench {
         (ours, unit): (&str, &'static str),
         (theirs, goal): (&str, Option<f64>),
     ) {
-        let value = figures.of(ours);
         let against = match theirs {
             "written" => "bytes the guest wrote",
             "added" => "bytes restic adds",
@@ -300,10 +306,11 @@ impl Bench {
             bench,
             work: work.to_owned(),
             subject: OURS.to_owned(),
-            value,
+            value: median(figures.all(ours)),
             unit,
             against: against.to_owned(),
-            ratio: (value > 0.0).then(|| figures.of(theirs) / value),
+            theirs: median(figures.all(theirs)),
+            ratio: figures.ratio(ours, theirs),
             goal: goal.filter(|_| self.disk_bytes == DISK_BYTES),
         });
     }
