@@ -33,50 +33,58 @@ pub fn tick(cloud: &Cloud) {
 
 enum Outcome {
     Started,
-    /// No slot is free; nothing is recorded and it stays due.
+    /// No slot is free, or the action was changed meanwhile; nothing is recorded.
     Waits,
 }
 
 fn run(cloud: &Cloud, row: &ScheduleRow, now: i64) -> Result<(), StoreError> {
     let Some(action) = ledger::read_schedule(row) else { return Ok(()) };
     let zone = cloud.config.timezone;
-    match cloud.store.write(|tx| start(cloud, tx, row, &action)) {
+    // The start and its mark are one transaction: a daemon that dies in between must not start it twice.
+    let started = cloud.store.write(|tx| {
+        let outcome = start(cloud, tx, row, &action)?;
+        if matches!(outcome, Outcome::Started) {
+            save(tx, row, &action.after_run(now, zone), 0, 0)?;
+        }
+        Ok(outcome)
+    });
+    match started {
         Ok(Outcome::Waits) => Ok(()),
         Ok(Outcome::Started) => {
             cloud.wake.ring();
-            let next = action.after_run(now, zone);
-            save(cloud, row, &next, 0, 0)
+            Ok(())
         }
         Err(refusal) => {
             let refusals = row.refusals + 1;
             let next = action.after_failure(now, zone, &ledger::flat(&format!("[{}] {refusal}", action.action)));
             let delay = retry_delay(u32::try_from(refusals).unwrap_or(u32::MAX));
             tracing::warn!(target: "SCHED", "VM {}: scheduled {} refused: {refusal}", row.vm_id, action.action);
-            save(cloud, row, &next, refusals, now + delay)
+            cloud.store.write(|tx| save(tx, row, &next, refusals, now + delay))
         }
     }
 }
 
 /// Keeps the outcome, unless the action was changed or deleted meanwhile.
 fn save(
-    cloud: &Cloud,
+    tx: &mut Tx<'_>,
     old: &ScheduleRow,
     next: &ScheduledAction,
     refusals: i64,
     not_before: i64,
 ) -> Result<(), StoreError> {
-    cloud.store.write(|tx| {
-        if tx.schedule_find(old.id)?.as_ref() != Some(old) {
-            return Ok(());
-        }
-        let mut row = schedule::row_of(next, old.vm_id, old.uid)?;
-        row.refusals = refusals;
-        row.not_before = not_before;
-        tx.schedule_update(&row)
-    })
+    if tx.schedule_find(old.id)?.as_ref() != Some(old) {
+        return Ok(());
+    }
+    let mut row = schedule::row_of(next, old.vm_id, old.uid)?;
+    row.refusals = refusals;
+    row.not_before = not_before;
+    tx.schedule_update(&row)
 }
 
 fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAction) -> Result<Outcome, Refusal> {
+    if tx.schedule_find(row.id)?.as_ref() != Some(row) {
+        return Ok(Outcome::Waits);
+    }
     let vm_row = tx.vm(row.vm_id)?;
     let owner = owner(tx, &vm_row)?;
     may(&owner, Right::Manage, &vm_row.object())?;

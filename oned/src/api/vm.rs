@@ -296,6 +296,7 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
         // A text that is only about backups leaves the domain alone, also as a replace: nobody means to lose the kernel by it.
         if !sections.is_empty() {
             vm_create::check_restricted(caller, &new)?;
+            let old = system.clone();
             for name in CONF_SECTIONS.iter().filter(|name| kind == 0 || new.contains(name)) {
                 system.remove(name);
             }
@@ -304,6 +305,7 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
                     system.push_vector(&section.name, vector);
                 }
             }
+            vm_create::keep_restricted(caller, &old, &mut system);
             row.template = system.to_text();
         }
         tx.vm_update(&row)?;

@@ -165,6 +165,24 @@ pub fn check_restricted(caller: &Caller, template: &Template) -> Result<(), Refu
     Ok(())
 }
 
+/// Gives back what an administrator had set and a user's change left out: to remove it is not for him either.
+pub fn keep_restricted(caller: &Caller, old: &Template, new: &mut Template) {
+    if caller.is_admin() {
+        return;
+    }
+    for (name, key) in RESTRICTED {
+        if key.is_empty() && !new.contains(name) {
+            old.vectors(name).for_each(|vector| new.push_vector(name, vector.clone()));
+        } else if let Some(value) = old.vector(name).and_then(|vector| vector.get(key))
+            && !new.vectors(name).any(|vector| vector.contains(key))
+        {
+            let mut vector = new.vector(name).cloned().unwrap_or_default();
+            vector.set(key, value);
+            new.set_vector(name, vector);
+        }
+    }
+}
+
 fn check_size(template: &Template) -> Result<(), Refusal> {
     let number = |name: &str, default: f64| match template.scalar(name) {
         None => Some(default),

@@ -95,7 +95,6 @@ impl Engine {
         }
         if phase == JobPhase::Planned {
             cancel.check()?;
-            self.count_attempt(&work)?;
             self.copy(&work, &progress, cancel)?;
             phase = JobPhase::Sealed;
         }
@@ -167,7 +166,7 @@ impl Engine {
         let seen = Seen {
             sealed: found.is_some(),
             cancel: row.cancel == 1,
-            attempts_left: row.attempts < ATTEMPTS_MAX,
+            attempts_left: row.attempts <= ATTEMPTS_MAX,
             ..Seen::default()
         };
         let way = recover(phase, seen);
@@ -198,15 +197,6 @@ impl Engine {
                 Ok(JobPhase::Planned)
             }
         }
-    }
-
-    fn count_attempt(&self, work: &Work<'_>) -> Result<(), Trouble> {
-        self.cloud.store.write(|tx| {
-            let mut row = tx.job(work.job.id)?;
-            row.attempts += 1;
-            tx.job_update(&row)
-        })?;
-        Ok(())
     }
 
     fn advance(&self, work: &Work<'_>, from: JobPhase, event: JobEvent, text: &str) -> Result<JobPhase, Trouble> {

@@ -217,6 +217,17 @@ impl Engine {
     }
 
     fn run(&self, job: &JobRow, cancel: &Cancel) {
+        // Counted before anything is done, so that a job which kills the daemon is not tried for ever.
+        let counted = self.cloud.store.write(|tx| {
+            let mut row = tx.job(job.id)?;
+            row.attempts += 1;
+            tx.job_update(&row)
+        });
+        if let Err(error) = counted {
+            tracing::error!(target: "ONE", "Job {} is not begun: {error}", job.id);
+            std::thread::sleep(NAP);
+            return;
+        }
         let outcome = match JobKind::parse(&job.kind) {
             Some(JobKind::Deploy | JobKind::Resume) => self.boot(job),
             Some(JobKind::Stop) => self.stop_vm(job, cancel),
@@ -253,11 +264,10 @@ impl Engine {
             return Ok(());
         }
         let row = self.cloud.store.read(|tx| tx.job(job.id))?;
-        if trouble.may_pass() && row.attempts + 1 < ATTEMPTS_MAX && !asked {
+        if trouble.may_pass() && row.attempts < ATTEMPTS_MAX && !asked {
             self.cloud.store.write(|tx| {
                 let mut row = tx.job(job.id)?;
-                row.attempts += 1;
-                row.not_before = now + (1_i64 << row.attempts.min(6));
+                row.not_before = now + (1_i64 << row.attempts.clamp(0, 6));
                 row.error = trouble.to_string();
                 tx.job_update(&row)?;
                 tx.job_note(job.id, now, &row.phase, &format!("waits: {trouble}"))

@@ -6,7 +6,7 @@ use one_core::schedule::ScheduledAction;
 use oned::api::{self, Cloud};
 use oned::scheduler;
 
-use crate::world::{NOW, TEAM, World, element, octal};
+use crate::world::{NOW, TEAM, World, element, octal, unchanged};
 
 const HOUR: i64 = 3600;
 const WEEK: i64 = 7 * 24 * HOUR;
@@ -33,7 +33,7 @@ fn nothing_happens(world: &World) {
     let before = world.records();
     tick(world);
     tick(world);
-    assert_eq!(world.records(), before);
+    unchanged(&before, &world.records(), "nothing was due");
 }
 
 fn backing_up(world: &World, vm: i64) -> bool {

@@ -2,6 +2,7 @@
 //! tests need. Whatever users can do goes through the api; what the engine would do is written as the engine writes it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -390,7 +391,7 @@ impl World {
     pub fn refusal<T: Debug>(&self, call: impl FnOnce(&Cloud) -> Result<T, Refusal>) -> Refusal {
         let before = self.records();
         let refusal = call(&self.cloud).expect_err("the call should have been refused");
-        assert_eq!(self.records(), before, "refused with \"{refusal}\", and yet it changed something");
+        unchanged(&before, &self.records(), &format!("refused with \"{refusal}\""));
         refusal
     }
 
@@ -450,6 +451,15 @@ fn disk_ids(row: &VmRow) -> String {
     let disks = one_core::backup::Disks::from_template(&template, &[]);
     let ids: Vec<String> = disks.chosen(&ledger::config_of(row)).iter().map(|disk| disk.id.to_string()).collect();
     ids.join(",")
+}
+
+/// Holds two dumps against each other and shows only the rows that differ.
+#[track_caller]
+pub fn unchanged(before: &str, after: &str, what: &str) {
+    let rows = |text: &str| -> BTreeSet<String> { text.lines().map(str::to_owned).collect() };
+    let (old, new) = (rows(before), rows(after));
+    let (gone, came): (Vec<_>, Vec<_>) = (old.difference(&new).collect(), new.difference(&old).collect());
+    assert!(before == after, "{what}, and yet it changed something\n- {gone:#?}\n+ {came:#?}");
 }
 
 /// The vector of that name in a text, which must be there once.

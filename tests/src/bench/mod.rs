@@ -2,6 +2,7 @@
 //! under measurement, and the table. The scenario itself is `bin/bench.rs`.
 
 pub mod content;
+pub mod cpu;
 pub mod stock;
 pub mod subject;
 pub mod table;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::content::settle;
+use super::cpu;
 use crate::cloud::{Cloud, datastore_template};
 use crate::command;
 use crate::daemon::Options;
@@ -37,6 +38,8 @@ pub struct Subject {
 pub struct Point {
     /// From the call until the VM was back.
     pub took: Duration,
+    /// Seconds of processor time that the daemon and QEMU used meanwhile.
+    pub cpu_s: f64,
     /// The backup image.
     pub image: i64,
     /// Bytes read from the VM's disk.
@@ -113,10 +116,12 @@ impl Subject {
         let before = self.state()?;
         let points_before = self.points()?.map_or(0, |(_, document)| increments(&document).len());
         settle();
+        let cpu = self.cpu_s()?;
         let started = Instant::now();
         let answer = self.cloud.one.call("one.vm.backup", &[self.vm.into(), datastore.into(), reset.into()])?;
         answer.id()?;
         let took = wait(started, || Ok(self.state()? == before))?;
+        let cpu_s = self.cpu_s()? - cpu;
         let (image, document) = self.points()?.context("the VM has no backup")?;
         let points = increments(&document);
         let made = if reset { points.len() == 1 } else { points.len() == points_before + 1 };
@@ -130,7 +135,7 @@ impl Subject {
             bail!("this increment is none: {}", info.text("REASON"));
         }
         let bytes = |name| Ok::<_, anyhow::Error>(u64::try_from(info.number(name)?)?);
-        Ok(Point { took, image, read_bytes: bytes("READ_BYTES")?, stored_bytes: bytes("STORED_BYTES")? })
+        Ok(Point { took, cpu_s, image, read_bytes: bytes("READ_BYTES")?, stored_bytes: bytes("STORED_BYTES")? })
     }
 
     /// Restores the last point of a backup image into the image datastore; how long until the image is READY, its id and
@@ -190,6 +195,14 @@ impl Subject {
     /// When the daemon does not end.
     pub fn stop(self) -> Result<()> {
         self.cloud.one.stop()
+    }
+
+    /// Processor time of the daemon, of the children that it has waited for, and of the VM's QEMU if it runs.
+    fn cpu_s(&self) -> Result<f64> {
+        let daemon = self.cloud.one.pid().context("the daemon does not run")?;
+        let qemu = self.cloud.libvirtd.domain_pid(&self.domain()).ok();
+        let of_qemu = qemu.and_then(|pid| cpu::of_process(&pid.to_string()).ok()).unwrap_or(0.0);
+        Ok(cpu::of_process(&daemon.to_string())? + cpu::of_children(&daemon.to_string())? + of_qemu)
     }
 
     fn state(&self) -> Result<(i64, i64)> {

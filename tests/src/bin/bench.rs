@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use system_tests::bench::content::{Dirt, MIB, make_disk};
+use system_tests::bench::cpu;
 use system_tests::bench::stock::{self, Restic};
-use system_tests::bench::subject::{Point, Subject};
+use system_tests::bench::subject::Subject;
 use system_tests::bench::table::{self, Row, median};
 use system_tests::place;
 
@@ -164,10 +165,9 @@ impl Bench {
             self.image = point.image;
             figures.time(OURS, point.took);
             figures.add("stored", megabytes(point.stored_bytes));
+            figures.add("cpu", point.cpu_s);
             self.restic = Restic::init(self.folder.join(format!("restic-{round}")))?;
-            let before = self.restic.bytes()?;
-            figures.time(RESTIC, self.restic.backup(&self.raw)?);
-            figures.add("added", megabytes(self.restic.bytes()? - before));
+            self.restic_backup(&mut figures)?;
             self.convert(&mut figures)?;
             fs::remove_dir_all(self.folder.join(format!("restic-{}", round - 1)))?;
         }
@@ -180,6 +180,13 @@ impl Bench {
         self.row("full", &work, &figures, (OURS, "s"), (RESTIC, Some(1.0)));
         // It neither hashes nor compresses nor encrypts, so there is nothing to be won.
         self.row("full", &work, &figures, (OURS, "s"), (CONVERT, None));
+        self.row(
+            "full",
+            &format!("{work}: processor time, QEMU's too"),
+            &figures,
+            ("cpu", "s"),
+            ("restic's", Some(1.0)),
+        );
         self.row("full", &format!("{work}: bytes stored"), &figures, ("stored", "MiB"), ("added", Some(0.95)));
         Ok(())
     }
@@ -202,15 +209,21 @@ impl Bench {
     }
 
     /// One round of increments, after a write.
-    fn increment(&mut self, figures: &mut Figures) -> Result<Point> {
+    fn increment(&mut self, figures: &mut Figures) -> Result<()> {
         let point = self.subject.increment(self.datastore)?;
         figures.time(OURS, point.took);
         figures.add("read", megabytes(point.read_bytes));
         figures.add("stored", megabytes(point.stored_bytes));
-        let before = self.restic.bytes()?;
+        figures.add("cpu", point.cpu_s);
+        self.restic_backup(figures)
+    }
+
+    fn restic_backup(&self, figures: &mut Figures) -> Result<()> {
+        let (bytes, cpu_s) = (self.restic.bytes()?, cpu::of_children("self")?);
         figures.time(RESTIC, self.restic.backup(&self.raw)?);
-        figures.add("added", megabytes(self.restic.bytes()? - before));
-        Ok(point)
+        figures.add("restic's", cpu::of_children("self")? - cpu_s);
+        figures.add("added", megabytes(self.restic.bytes()? - bytes));
+        Ok(())
     }
 
     fn increments(&mut self, name: &str, length: u64) -> Result<()> {
@@ -226,6 +239,13 @@ impl Bench {
         }
         self.row(name, &work, &figures, (OURS, "s"), (RESTIC, Some(10.0)));
         self.row(name, &work, &figures, (OURS, "s"), (CONVERT, None));
+        self.row(
+            name,
+            &format!("{work}: processor time, QEMU's too"),
+            &figures,
+            ("cpu", "s"),
+            ("restic's", Some(10.0)),
+        );
         // A chunk of 256 KiB is read whole when a part of it was written.
         let least = (length as f64 / (256 << 10) as f64).min(1.0) * 0.99;
         self.row(name, &format!("{work}: bytes read"), &figures, ("read", "MiB"), ("written", Some(least)));
@@ -296,10 +316,11 @@ impl Bench {
         let against = match theirs {
             "written" => "bytes the guest wrote",
             "added" => "bytes restic adds",
+            "restic's" => RESTIC,
             other => other,
         };
         let bench = match ours {
-            "read" | "stored" => format!("{bench}, {ours}"),
+            "read" | "stored" | "cpu" => format!("{bench}, {ours}"),
             _ => bench.to_owned(),
         };
         self.rows.push(Row {
