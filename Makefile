@@ -17,7 +17,7 @@ help:
 	@echo 'make demo        a real VM backed up twice, restored and compared (STAY=1: look around at the end)'
 	@echo 'make test        every test, with real libvirt, QEMU, restic and clients'
 	@echo 'make check       format, lints, unit tests and the rules of the house'
-	@echo 'make bench       how fast a backup, an increment and a restore are on this machine'
+	@echo 'make bench       how fast a backup, an increment and a restore are on this machine (QUICK=1: a small disk)'
 	@echo 'make build       the daemon and the commands, into target/release'
 	@echo 'make clean-demo  removes what the demonstration left in .demo'
 
@@ -44,4 +44,4 @@ check: setup
 	$(CARGO) test -p system-tests --test tidy -j$(JOBS)
 
 bench: build
-	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/bench"
+	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/bench" $(if $(QUICK),--quick)

@@ -41,7 +41,7 @@ fn run(cloud: &Cloud, row: &ScheduleRow, now: i64) -> Result<(), StoreError> {
     let Some(action) = ledger::read_schedule(row) else { return Ok(()) };
     let zone = cloud.config.timezone;
     // The start and its mark are one transaction: a daemon that dies in between must not start it twice.
-    let started = cloud.store.write(|tx| {
+    let started: Result<_, Refusal> = cloud.store.write(|tx| {
         let outcome = start(cloud, tx, row, &action)?;
         if matches!(outcome, Outcome::Started) {
             save(tx, row, &action.after_run(now, zone), 0, 0)?;

@@ -46,9 +46,10 @@ fn calls_about_what_is_not_there_or_not_so_are_refused_and_change_nothing() {
     let cloud = Cloud::start(quiet()).unwrap();
     let vm = cloud.blank_vm("refused", "16M", "MODE = \"INCREMENT\"").unwrap();
     cloud.backup(vm).unwrap();
-    let held = cloud.one.call("one.vm.allocate", &["MEMORY = 32".into(), true.into()]).unwrap().id().unwrap();
     let backup = cloud.backup_images(vm).unwrap()[0];
     let disk = cloud.one.vm(vm).unwrap().number("TEMPLATE/DISK/IMAGE_ID").unwrap();
+    let template = format!("MEMORY = 32\nDISK = [ IMAGE_ID = {disk} ]");
+    let held = cloud.one.call("one.vm.allocate", &[template.as_str().into(), true.into()]).unwrap().id().unwrap();
     let objects = Objects { vm, held, image: disk, backup, datastore: cloud.datastore, host: cloud.host };
     invariants::settle(&cloud).unwrap();
     let before = standing(&cloud.one);
@@ -196,7 +197,7 @@ fn a_backup_gives_way_before_its_scratch_files_fill_the_hosts_disk() {
     let conf = quiet().conf + "SCRATCH_RESERVE_MB = 100\n";
     let cloud = Cloud::start(Options { state: Some(state.path().into()), conf, ..quiet() }).unwrap();
     let vm = cloud.blank_vm("scratch", "512M", "MODE = \"INCREMENT\"").unwrap();
-    write_noise(&cloud, vm, 0, 200);
+    write_noise(&cloud, vm, 0, 128);
 
     // Too little from the start.
     disk.fill_up_to(80);
@@ -316,7 +317,7 @@ fn a_guest_killed_during_its_backup_is_off_and_the_next_backup_reads_everything(
     let vm = cloud.blank_vm("killed", "512M", "MODE = \"INCREMENT\"").unwrap();
     write_noise(&cloud, vm, 400, 2);
     cloud.backup(vm).unwrap();
-    write_noise(&cloud, vm, 0, 256);
+    write_noise(&cloud, vm, 0, 128);
     Held::backup(&cloud, vm).kill_guest();
     off_after_its_guest_was_killed(&cloud, vm, 1);
     let disk = cloud.one.state().join(format!("datastores/0/{vm}/disk.0"));
@@ -341,7 +342,7 @@ fn a_guest_killed_during_its_backup_is_off_and_the_next_backup_reads_everything(
 fn a_guest_killed_during_the_backup_of_its_first_disk_can_be_resumed_and_backed_up() {
     let cloud = Cloud::start(quiet()).unwrap();
     let vm = cloud.blank_vm("first", "512M", "MODE = \"FULL\"").unwrap();
-    write_noise(&cloud, vm, 0, 256);
+    write_noise(&cloud, vm, 0, 128);
     Held::backup(&cloud, vm).kill_guest();
     off_after_its_guest_was_killed(&cloud, vm, 0);
     // Off as it is.
@@ -359,7 +360,7 @@ fn a_cancelled_backup_is_gone_within_seconds_and_the_next_one_is_whole() {
     cloud.backup(vm).unwrap();
     let repository = Repository::find(cloud.one.state(), &cloud.password).unwrap().remove(0);
     let before = repository.snapshots().unwrap();
-    write_noise(&cloud, vm, 0, 256);
+    write_noise(&cloud, vm, 0, 128);
     let held = Held::backup(&cloud, vm);
     cloud.one.ok("onevm", &["backup-cancel", &vm.to_string()]).unwrap();
     held.let_go();
@@ -388,7 +389,7 @@ fn what_a_vm_in_backup_must_not_do_is_refused_and_the_backup_ends_well() {
     let vm = cloud.blank_vm("busy", "512M", "MODE = \"INCREMENT\"").unwrap();
     cloud.backup(vm).unwrap();
     let image = cloud.backup_images(vm).unwrap()[0];
-    write_noise(&cloud, vm, 0, 256);
+    write_noise(&cloud, vm, 0, 128);
     let held = Held::backup(&cloud, vm);
     let call = |method: &str, parameters: &[Value]| {
         let (code, message, object) = refusal(&cloud.one.call(method, parameters).unwrap(), method);
@@ -477,11 +478,11 @@ fn checkpoints_and_domains_lost_behind_our_back_cost_a_full_read_and_nothing_els
 }
 
 /// After something was lost from the repository: either the backup fails and says so, or it is whole.
-fn publishes_only_what_can_be_restored(cloud: &Cloud, vm: i64, domain_writes_at_mib: u64) {
-    write_noise(cloud, vm, domain_writes_at_mib, 1);
+fn publishes_only_what_can_be_restored(cloud: &Cloud, vm: i64, at_mib: u64) {
+    write_noise(cloud, vm, at_mib, 1);
     let old = points(cloud, vm);
     let after = backup_to_the_end(cloud, vm);
-    running(cloud, vm);
+    cloud.one.wait_vm(vm, 3, 3).unwrap();
     if points(cloud, vm) == old {
         assert!(error_of(&after).contains("BACKUP: "), "a backup that made nothing says why: {:?}", error_of(&after));
         let said = error_of(&after);
@@ -494,7 +495,7 @@ fn publishes_only_what_can_be_restored(cloud: &Cloud, vm: i64, domain_writes_at_
         assert!(reason.contains("everything was read"), "{reason:?}");
     }
     let newest = *cloud.backup_images(vm).unwrap().last().unwrap();
-    let (template, _) = cloud.restore(newest, &["--name", &format!("lost-{domain_writes_at_mib}")]).unwrap();
+    let (template, _) = cloud.restore(newest, &["--name", &format!("lost-{at_mib}")]).unwrap();
     assert!(template >= 0);
 }
 

@@ -49,7 +49,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Res
     for name in OWN_COLUMNS {
         template.remove(name);
     }
-    // Readable to every user of the cloud unless the owner says otherwise, as the original forces it.
+    // USE for the datastore's group whatever the umask, as the original forces it.
     let mut permissions = cloud.new_permissions(caller);
     permissions.group.use_ = true;
     let id = cloud.store.write(|tx| {
@@ -224,7 +224,8 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
     })
 }
 
-/// Permissions of the datastores that the installation makes: everybody may use them.
+/// Permissions of the datastores that the installation makes. Ordinary users get USE by an access rule, once rules are
+/// evaluated; until then their use is up to the administrators' group.
 #[must_use]
 pub fn installed_permissions() -> Permissions {
     Permissions::from_octal(0o640)

@@ -1,13 +1,12 @@
 //! A cloud for one test: a database file, a clock that stands, three users, and the shortest ways to the objects that the
 //! tests need. Whatever users can do goes through the api; what the engine would do is written as the engine writes it.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use one_core::access::{Caller, Permissions};
 use one_core::backup::BackupConfig;
@@ -52,7 +51,6 @@ pub struct World {
     /// In another group.
     pub mallory: Caller,
     pub admin: Caller,
-    dump: RefCell<Option<Dump>>,
     dir: tempfile::TempDir,
 }
 
@@ -64,7 +62,9 @@ impl World {
 
     /// The same with another configuration.
     pub fn configured(change: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // Each answer is synced to the disk; where there is one in memory, that costs nothing.
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let overrides = Overrides { listen: None, state_dir: dir.path().to_owned() };
         let mut config = Config::load(None, &overrides).unwrap();
         config.timezone = chrono_tz::Tz::UTC;
@@ -83,7 +83,7 @@ impl World {
         cloud.store.write(people).unwrap();
         let caller = |name: &str| cloud.authenticate(&session(name)).unwrap();
         let (alice, bob, mallory, admin) = (caller("alice"), caller("bob"), caller("mallory"), caller("oneadmin"));
-        let world = Self { alice, bob, mallory, admin, cloud, clock, dump: RefCell::new(None), dir };
+        let world = Self { alice, bob, mallory, admin, cloud, clock, dir };
         // As an operator does who lets users work: without access rules of sites, this is how users get at it.
         world.edit_datastore(IMAGES, |row| row.permissions = octal(0o644));
         world.add_host("localhost");
@@ -383,8 +383,7 @@ impl World {
 
     /// Every row of every table.
     pub fn records(&self) -> String {
-        let mut dump = self.dump.borrow_mut();
-        dump.get_or_insert_with(|| Dump::start(&self.dir.path().join("one.db"))).take()
+        DUMP.lock().unwrap_or_else(PoisonError::into_inner).take(&self.dir.path().join("one.db"))
     }
 
     /// Runs a call that must be refused, and holds it to changing nothing.
@@ -529,17 +528,19 @@ pub fn golden(name: &str, text: &str) {
     assert_eq!(text, expected, "{name} differs from the golden file; UPDATE_GOLDEN=1 rewrites it");
 }
 
-/// Python's own SQLite, which writes the whole database as text whenever it is asked.
+/// Python's own SQLite, which writes a whole database as text whenever it is asked. One for all tests; it ends with them, at
+/// the end of its input.
 struct Dump {
-    child: Child,
-    ask: Option<ChildStdin>,
+    ask: ChildStdin,
     answer: BufReader<ChildStdout>,
 }
 
-const DUMP: &str = "
+static DUMP: LazyLock<Mutex<Dump>> = LazyLock::new(|| Mutex::new(Dump::start()));
+
+const DUMP_SCRIPT: &str = "
 import sqlite3, sys
-for _ in sys.stdin:
-    base = sqlite3.connect('file:%s?mode=ro' % sys.argv[1], uri=True)
+for path in sys.stdin:
+    base = sqlite3.connect('file:%s?mode=ro' % path.strip(), uri=True)
     text = '\\n'.join(base.iterdump()).encode()
     base.close()
     sys.stdout.buffer.write(b'%d\\n' % len(text) + text)
@@ -547,35 +548,24 @@ for _ in sys.stdin:
 ";
 
 impl Dump {
-    fn start(path: &Path) -> Self {
+    #[expect(clippy::zombie_processes, reason = "it ends with the tests, which is when nobody is left to wait")]
+    fn start() -> Self {
         let mut child = Command::new("python3")
-            .args(["-c", DUMP])
-            .arg(path)
+            .args(["-c", DUMP_SCRIPT])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 is needed: apt install python3");
-        let ask = child.stdin.take();
-        let answer = BufReader::new(child.stdout.take().unwrap());
-        Self { child, ask, answer }
+        Self { ask: child.stdin.take().unwrap(), answer: BufReader::new(child.stdout.take().unwrap()) }
     }
 
-    fn take(&mut self) -> String {
-        let ask = self.ask.as_mut().unwrap();
-        ask.write_all(b"\n").unwrap();
-        ask.flush().unwrap();
+    fn take(&mut self, path: &Path) -> String {
+        self.ask.write_all(format!("{}\n", path.display()).as_bytes()).unwrap();
+        self.ask.flush().unwrap();
         let mut line = String::new();
         self.answer.read_line(&mut line).unwrap();
         let mut text = vec![0; line.trim().parse().expect("python3 tells the length of the dump")];
         self.answer.read_exact(&mut text).unwrap();
         String::from_utf8(text).unwrap()
-    }
-}
-
-impl Drop for Dump {
-    fn drop(&mut self) {
-        // The end of its input ends it.
-        drop(self.ask.take());
-        let _ = self.child.wait();
     }
 }
