@@ -457,6 +457,7 @@ pub fn standing(one: &Daemon) -> String {
 pub fn refusal(answer: &Answer, call: &str) -> (i64, String, i64) {
     match answer {
         Answer::Refused { code, message, object } => (*code, message.clone(), *object),
+        #[expect(clippy::panic, reason = "tests")]
         other => panic!("{call} was not refused: {other:?}"),
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod crash;
+mod disks;
 mod door;
 mod faults;
 mod faults_data;

@@ -20,6 +20,7 @@ use system_tests::guest::{self, Guest};
 use system_tests::libvirtd::Libvirtd;
 use system_tests::restic::Repository;
 use system_tests::supervisor::tail;
+use system_tests::xml::Element;
 use system_tests::{place, xml};
 
 const DISK_MIB: u64 = 512;
@@ -180,11 +181,20 @@ impl Demo {
         let image = self.one.vm(vm)?.number("BACKUPS/BACKUP_IDS/ID")?;
         self.one("oneimage", &["show", &image.to_string()])?;
         let document = self.one.show("oneimage", image)?;
-        let sizes = document.texts("BACKUP_INCREMENTS/INCREMENT/SIZE");
-        let [full, increment] = sizes[..] else { bail!("expected two restore points, image {image} has {sizes:?}") };
+        let points = document.find_all("TEMPLATE/INCREMENT_INFO");
+        let [full, increment] = &points[..] else {
+            bail!("expected two restore points, image {image} has {}", points.len())
+        };
+        let kib = |point: &Element, name| Ok::<_, anyhow::Error>(point.number(name)? / 1024);
         println!(
-            "\nThe disk has {DISK_MIB} MiB. The first backup stored {full} MB. The guest then wrote {WRITTEN_MIB} MiB; \
-             the increment read and stored {increment} MB."
+            "\nThe disk has {} KiB; the first backup read {} KiB and stored {} KiB.\nThe guest then wrote {} KiB; the increment \
+             read {} KiB and stored {} KiB.",
+            DISK_MIB * 1024,
+            kib(full, "READ_BYTES")?,
+            kib(full, "STORED_BYTES")?,
+            WRITTEN_MIB * 1024,
+            kib(increment, "READ_BYTES")?,
+            kib(increment, "STORED_BYTES")?,
         );
         Ok(image)
     }
