@@ -205,6 +205,12 @@ pub trait BackupSession: Send {
     /// [`crate::Kind::Missing`] for a disk that is not part of the session.
     fn disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>>;
 
+    /// As [`Self::disk`], all of it, also when the session was begun to read what changed since a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Self::disk`].
+    fn whole_disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>>;
+
     /// What was lost on the way, in one sentence each, e.g. that the guest could not be frozen.
     fn warnings(&self) -> Vec<String>;
 

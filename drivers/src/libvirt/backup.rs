@@ -272,15 +272,25 @@ impl LiveSession {
     }
 }
 
-impl BackupSession for LiveSession {
-    fn disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>> {
+impl LiveSession {
+    fn open(&self, id: u32, whole: bool) -> Result<Box<dyn DiskReader>> {
         let disk = self.spec.disks.iter().find(|disk| disk.id == id).ok_or_else(|| {
             let doing = format!("reading disk {id} of domain {}", self.spec.domain);
             DriverError::new(Kind::Missing, doing, "it is not part of this backup")
         })?;
-        let bitmap = disk.since.as_ref().map(|_| bitmap_export(&disk.target));
+        let bitmap = disk.since.as_ref().filter(|_| !whole).map(|_| bitmap_export(&disk.target));
         let export = nbd::Export::connect_unix(&self.spec.socket, &disk.target, bitmap.as_deref(), READ_WITHIN)?;
         Ok(Box::new(export))
+    }
+}
+
+impl BackupSession for LiveSession {
+    fn disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>> {
+        self.open(id, false)
+    }
+
+    fn whole_disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>> {
+        self.open(id, true)
     }
 
     fn warnings(&self) -> Vec<String> {

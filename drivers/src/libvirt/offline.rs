@@ -355,15 +355,25 @@ impl OfflineSession {
     }
 }
 
-impl BackupSession for OfflineSession {
-    fn disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>> {
+impl OfflineSession {
+    fn open(&mut self, id: u32, whole: bool) -> Result<Box<dyn DiskReader>> {
         let readers = self.readers.get_mut().unwrap_or_else(PoisonError::into_inner);
         let reader = readers.iter().find(|reader| reader.id == id).ok_or_else(|| {
             let doing = format!("reading disk {id} of domain {}", self.spec.domain);
             DriverError::new(Kind::Missing, doing, "it is not part of this backup")
         })?;
-        let export = nbd::Export::connect_unix(&reader.socket, EXPORT, reader.since.as_deref(), READ_WITHIN)?;
-        Ok(Box::new(export))
+        let since = reader.since.as_deref().filter(|_| !whole);
+        Ok(Box::new(nbd::Export::connect_unix(&reader.socket, EXPORT, since, READ_WITHIN)?))
+    }
+}
+
+impl BackupSession for OfflineSession {
+    fn disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>> {
+        self.open(id, false)
+    }
+
+    fn whole_disk(&mut self, id: u32) -> Result<Box<dyn DiskReader>> {
+        self.open(id, true)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -93,6 +93,10 @@ impl ResticConfig {
 const USED_BYTES_AGE: Duration = Duration::from_secs(60);
 /// Folder of the lease files, beside the repositories; no series is called so.
 const LEASE_FOLDER: &str = ".lease";
+/// Space that is given up when the file system is full, so that what makes room has room to work: a lock, a new index.
+const RESERVE_FILE: &str = ".reserve";
+/// Length of the reserve; it is made only where much more is free.
+const RESERVE_BYTES: u64 = 4 << 20;
 /// Longest name of a series.
 const MAX_SERIES_LENGTH: usize = 100;
 
@@ -234,6 +238,27 @@ impl ResticDatastore {
         Ok(Opened { directory, cipher, key })
     }
 
+    fn free_bytes(&self) -> Result<u64> {
+        let base = &self.config.base_path;
+        let space = rustix::fs::statvfs(base)
+            .map_err(|errno| DriverError::io(format!("measuring {}", base.display()), errno.into()))?;
+        Ok(space.f_frsize.saturating_mul(space.f_bavail))
+    }
+
+    /// Makes the reserve when there is none and plenty is free. Without one everything works until the disk is full.
+    fn keep_reserve(&self) {
+        let path = self.config.base_path.join(RESERVE_FILE);
+        if path.exists() || self.free_bytes().is_ok_and(|free| free < 8 * RESERVE_BYTES) {
+            return;
+        }
+        // Bytes that no file system stores as a hole.
+        let bytes = vec![0x5a; usize::try_from(RESERVE_BYTES).unwrap_or(0)];
+        if let Err(error) = std::fs::write(&path, bytes) {
+            tracing::debug!(path = %path.display(), %error, "no reserve");
+            std::fs::remove_file(&path).ok();
+        }
+    }
+
     fn unfinished_path(&self, series: &str) -> PathBuf {
         self.config.base_path.join(format!(".new-{series}"))
     }
@@ -304,6 +329,7 @@ impl BackupDatastore for ResticDatastore {
         self.series_path(request.series)?;
         cancel.check()?;
         let _write = self.lease(request.series, LeaseKind::Write, true)?;
+        self.keep_reserve();
         let opened = self.open_or_create(request.series)?;
         let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
         points::store(&self.config, &opened.directory, &opened.cipher, request, disks, progress, cancel)
@@ -364,6 +390,9 @@ impl BackupDatastore for ResticDatastore {
     }
 
     fn forget(&self, series: &str, points: &[String]) -> Result<u64> {
+        if self.free_bytes()? < RESERVE_BYTES {
+            std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).ok();
+        }
         let freed = self.alone(series, |opened| {
             let before = opened.directory.size_bytes()?;
             points::forget(&opened.directory, points)?;

@@ -26,11 +26,11 @@ use super::backup_record::{Sealed, retain, write_point};
 use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
-use crate::job::{self, BackupPlan};
+use crate::job::{self, BackupPlan, JobKind};
 use crate::ledger;
 use crate::progress::Subject;
 use crate::store::rows::JobRow;
-use crate::store::{StoreError, Tx};
+use crate::store::{JobFilter, StoreError, Tx};
 
 /// How long quiescing the guest may take in all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -391,7 +391,13 @@ impl Engine {
         if let Some(stored) = work.datastore.find(&work.plan.series, &BackupPlan::label(work.job.id))? {
             work.datastore.forget(&work.plan.series, &[stored.point])?;
         }
-        work.datastore.sweep(&work.plan.series)?;
+        // Only room is lost by what is not swept; a damaged repository must not hold the job for ever.
+        if let Err(error) = work.datastore.sweep(&work.plan.series) {
+            if error.kind == Kind::Retry {
+                return Err(error.into());
+            }
+            tracing::warn!(target: "ONE", job = work.job.id, "Job {} leaves data behind: {error}", work.job.id);
+        }
         crate::crash::point("backup.undone");
         let now = self.cloud.clock.now();
         self.cloud.store.write(|tx| {
@@ -409,7 +415,9 @@ impl Engine {
     /// Returns the VM of a backup that failed, with the reason where its owner looks. Does nothing the second time.
     fn release_vm(&self, tx: &mut Tx<'_>, job: &JobRow, now: i64) -> Result<(), Trouble> {
         let Some(mut vm) = job.vm_id.map(|id| tx.vm_find(id)).transpose()?.flatten() else { return Ok(()) };
-        if !ledger::phase(&vm).is_backing_up() {
+        // The second time a later backup may have begun: that one releases the VM itself.
+        let backup = |other: &JobRow| other.id > job.id && other.kind == JobKind::Backup.as_str();
+        if !ledger::phase(&vm).is_backing_up() || tx.jobs_open(JobFilter::Vm(vm.id))?.iter().any(backup) {
             return Ok(());
         }
         let mut config = ledger::config_of(&vm);
@@ -470,7 +478,8 @@ fn store(
     let change = if whole || work.parent().is_none() { Change::Whole } else { Change::SinceParent };
     let mut disks = Vec::new();
     for disk in &work.plan.disks {
-        disks.push(SourceDisk { id: disk.id, reader: session.disk(disk.id)?, change });
+        let reader = if whole { session.whole_disk(disk.id)? } else { session.disk(disk.id)? };
+        disks.push(SourceDisk { id: disk.id, reader, change });
     }
     let tags = [format!("one-{}", work.vm_id())];
     let label = BackupPlan::label(work.job.id);
