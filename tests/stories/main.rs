@@ -2,7 +2,7 @@
 //!
 //! One binary, one file per subject. A test is one story; its name is what it proves.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod crash;
 mod disks;

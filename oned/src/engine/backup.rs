@@ -26,28 +26,22 @@ use super::backup_record::{Sealed, retain, write_point};
 use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
-use crate::job::{self, BackupPlan, JobKind};
+use crate::job::{self, BackupPlan};
 use crate::ledger;
 use crate::progress::Subject;
 use crate::store::rows::JobRow;
-use crate::store::{JobFilter, StoreError, Tx};
+use crate::store::StoreError;
 
 /// How long quiescing the guest may take in all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Rest between two attempts to clean up behind a recorded backup, seconds.
-const RECORDED_PAUSE_S: i64 = 60;
-
-/// Rest between two attempts to take a failed backup back, seconds.
-const UNDO_PAUSE_S: i64 = 15;
-
 /// A running backup's tools.
-struct Work<'a> {
-    job: &'a JobRow,
-    plan: BackupPlan,
-    hypervisor: Arc<dyn Hypervisor>,
-    datastore: Arc<dyn BackupDatastore>,
-    spec: BackupSpec,
+pub(super) struct Work<'a> {
+    pub(super) job: &'a JobRow,
+    pub(super) plan: BackupPlan,
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) datastore: Arc<dyn BackupDatastore>,
+    pub(super) spec: BackupSpec,
 }
 
 impl Work<'_> {
@@ -69,13 +63,13 @@ impl Work<'_> {
         places
     }
 
-    fn drop_checkpoint(&self) -> Result<(), DriverError> {
+    pub(super) fn drop_checkpoint(&self) -> Result<(), DriverError> {
         let Some(checkpoint) = &self.plan.checkpoint else { return Ok(()) };
         self.hypervisor.delete_checkpoint(&self.plan.domain, checkpoint, &self.disk_paths())
     }
 }
 
-fn phase_of(job: &JobRow) -> Result<JobPhase, Trouble> {
+pub(super) fn phase_of(job: &JobRow) -> Result<JobPhase, Trouble> {
     Ok(job.phase.parse::<JobPhase>()?)
 }
 
@@ -115,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    fn work<'a>(&self, job: &'a JobRow) -> Result<Work<'a>, Trouble> {
+    pub(super) fn work<'a>(&self, job: &'a JobRow) -> Result<Work<'a>, Trouble> {
         let plan: BackupPlan = job::plan(job)?;
         let host = self.cloud.store.read(|tx| tx.host(plan.host_id))?;
         let hypervisor = self.outside.hypervisor(&host)?;
@@ -337,96 +331,6 @@ impl Engine {
                 work.hypervisor.delete_checkpoint(&work.plan.domain, &checkpoint, &work.disk_paths())?;
             }
         }
-        Ok(())
-    }
-
-    /// Takes everything back after a failure or a cancel.
-    pub(super) fn undo_backup(&self, job: &JobRow, trouble: &Trouble) -> Result<(), Trouble> {
-        let now = self.cloud.clock.now();
-        let row = self.cloud.store.read(|tx| tx.job(job.id))?;
-        let phase = phase_of(&row)?;
-        if phase.is_recorded() {
-            // Forward only: the rest is tried again later.
-            return self.later(job.id, RECORDED_PAUSE_S);
-        }
-        if phase != JobPhase::Undoing {
-            let to = job_next(phase, JobEvent::Undo)?;
-            self.cloud.store.write(|tx| {
-                let mut row = tx.job(job.id)?;
-                row.error = ledger::flat(&trouble.to_string());
-                tx.job_update(&row)?;
-                tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)
-            })?;
-            crate::crash::point("backup.undoing");
-            match self.work(job).and_then(|work| self.finish_undo(&work)) {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(target: "ONE", job = job.id, "Job {} cannot be taken back yet: {error}", job.id);
-                }
-            }
-        }
-        // What is left outside cannot be reached now. The VM need not wait for it: its next jobs run after this one, which
-        // goes on cleaning until all is gone.
-        self.cloud.store.write(|tx| {
-            let row = tx.job(job.id)?;
-            self.release_vm(tx, &row, now)
-        })?;
-        self.later(job.id, UNDO_PAUSE_S)
-    }
-
-    fn later(&self, job_id: i64, pause_s: i64) -> Result<(), Trouble> {
-        let now = self.cloud.clock.now();
-        self.cloud.store.write(|tx| {
-            let mut row = tx.job(job_id)?;
-            row.not_before = now + pause_s;
-            tx.job_update(&row)
-        })?;
-        Ok(())
-    }
-
-    fn finish_undo(&self, work: &Work<'_>) -> Result<(), Trouble> {
-        work.hypervisor.abandon_backup(&work.spec)?;
-        work.drop_checkpoint()?;
-        // Published after all (the answer was lost, or the cancel came too late): it is not wanted any more.
-        if let Some(stored) = work.datastore.find(&work.plan.series, &BackupPlan::label(work.job.id))? {
-            work.datastore.forget(&work.plan.series, &[stored.point])?;
-        }
-        // Only room is lost by what is not swept; a damaged repository must not hold the job for ever.
-        if let Err(error) = work.datastore.sweep(&work.plan.series) {
-            if error.kind == Kind::Retry {
-                return Err(error.into());
-            }
-            tracing::warn!(target: "ONE", job = work.job.id, "Job {} leaves data behind: {error}", work.job.id);
-        }
-        crate::crash::point("backup.undone");
-        let now = self.cloud.clock.now();
-        self.cloud.store.write(|tx| {
-            let row = tx.job(work.job.id)?;
-            let event = if row.cancel == 1 { JobEvent::Cancel } else { JobEvent::Fail };
-            let to = job_next(JobPhase::Undoing, event)?;
-            tx.job_advance(row.id, JobPhase::Undoing.as_str(), to.as_str(), now, &row.error)?;
-            self.release_vm(tx, &row, now)
-        })?;
-        self.look_at_soon(work.plan.host_id);
-        self.cloud.wake.ring();
-        Ok(())
-    }
-
-    /// Returns the VM of a backup that failed, with the reason where its owner looks. Does nothing the second time.
-    fn release_vm(&self, tx: &mut Tx<'_>, job: &JobRow, now: i64) -> Result<(), Trouble> {
-        let Some(mut vm) = job.vm_id.map(|id| tx.vm_find(id)).transpose()?.flatten() else { return Ok(()) };
-        // The second time a later backup may have begun: that one releases the VM itself.
-        let backup = |other: &JobRow| other.id > job.id && other.kind == JobKind::Backup.as_str();
-        if !ledger::phase(&vm).is_backing_up() || tx.jobs_open(JobFilter::Vm(vm.id))?.iter().any(backup) {
-            return Ok(());
-        }
-        let mut config = ledger::config_of(&vm);
-        config.end_backup();
-        vm.backup_config = ledger::config_text(&config);
-        tx.vm_update(&vm)?;
-        ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
-        let text = if job.cancel == 1 { "cancelled on request" } else { job.error.as_str() };
-        ledger::vm_error(tx, &mut vm, Some((&format!("BACKUP: {text}"), now, self.cloud.config.timezone)))?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 
 mod backup;
 mod backup_record;
+mod backup_undo;
 mod image_jobs;
 mod monitor;
 mod outside;
