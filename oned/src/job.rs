@@ -126,6 +126,12 @@ impl BackupPlan {
         format!("one-{vm_id}-{job_id}")
     }
 
+    /// Whether a checkpoint is one that a backup of this VM made; others are somebody else's and are left alone.
+    #[must_use]
+    pub fn is_checkpoint_of(vm_id: i64, name: &str) -> bool {
+        name.strip_prefix(&format!("one-{vm_id}-")).is_some_and(|job| job.parse::<i64>().is_ok())
+    }
+
     /// The socket, in the daemon's run directory (short, for socket paths hold 107 bytes).
     #[must_use]
     pub fn socket(run_dir: &Path, job_id: i64) -> PathBuf {

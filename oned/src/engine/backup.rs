@@ -29,8 +29,8 @@ use super::{ATTEMPTS_MAX, Engine, Trouble};
 use crate::job::{self, BackupPlan};
 use crate::ledger;
 use crate::progress::Subject;
-use crate::store::rows::JobRow;
 use crate::store::StoreError;
+use crate::store::rows::JobRow;
 
 /// How long quiescing the guest may take in all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -238,7 +238,7 @@ impl Engine {
             self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20),
             cancel,
         );
-        let stored = store(work, session.get()?.as_mut(), whole.is_some(), time, progress, cancel);
+        let stored = store_or_read_all(work, session.get()?.as_mut(), whole, time, progress, cancel);
         let full = watch.stop();
         let (stored, whole) = match stored {
             Err(error) if error.kind == Kind::Cancelled && full => {
@@ -250,16 +250,7 @@ impl Engine {
                 )
                 .into());
             }
-            // The parent cannot be built upon: everything is read once more, as a point of its own in the same chain.
-            Err(error)
-                if matches!(error.kind, Kind::Corrupt | Kind::Missing)
-                    && work.parent().is_some()
-                    && whole.is_none() =>
-            {
-                let reason = format!("{error}; everything was read");
-                (store(work, session.get()?.as_mut(), true, time, progress, cancel)?, Some(reason))
-            }
-            other => (other?, whole),
+            other => other?,
         };
         crate::crash::point("backup.published");
         self.advance(work, JobPhase::Prepared, JobEvent::Copy, "")?;
@@ -327,7 +318,7 @@ impl Engine {
                 .map(|point| point.checkpoint),
         };
         for checkpoint in checkpoints {
-            if Some(&checkpoint) != active.as_ref() {
+            if Some(&checkpoint) != active.as_ref() && BackupPlan::is_checkpoint_of(work.vm_id(), &checkpoint) {
                 work.hypervisor.delete_checkpoint(&work.plan.domain, &checkpoint, &work.disk_paths())?;
             }
         }
@@ -368,6 +359,27 @@ fn begin(work: &Work<'_>) -> Result<(Box<dyn BackupSession>, Option<String>), Dr
             Ok((session, Some("no record of what changed was kept; everything was read".into())))
         }
         other => Ok((other?, None)),
+    }
+}
+
+/// Stores what is asked for. When the parent cannot be built upon, everything is read once more, as a point of its own in
+/// the same chain, and the second value says why.
+fn store_or_read_all(
+    work: &Work<'_>,
+    session: &mut dyn BackupSession,
+    whole: Option<String>,
+    time: i64,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<(Stored, Option<String>), DriverError> {
+    match store(work, session, whole.is_some(), time, progress, cancel) {
+        Err(error)
+            if matches!(error.kind, Kind::Corrupt | Kind::Missing) && work.parent().is_some() && whole.is_none() =>
+        {
+            let reason = format!("{error}; everything was read");
+            Ok((store(work, session, true, time, progress, cancel)?, Some(reason)))
+        }
+        other => Ok((other?, whole)),
     }
 }
 

@@ -11,7 +11,7 @@ use one_core::template::Template;
 
 use super::{Engine, Trouble};
 use crate::disks::{self, Origin, VmDisk};
-use crate::job::{self, StopPlan};
+use crate::job::{self, BackupPlan, StopPlan};
 use crate::ledger::{self, stored};
 use crate::store::StoreError;
 use crate::store::rows::{DatastoreRow, HostRow, JobRow, VmRow};
@@ -247,7 +247,8 @@ impl Engine {
             .map(|vm_disk| vm_disk.path)
             .collect();
         if !kept.is_empty() {
-            for checkpoint in hypervisor.checkpoints(&row.deploy_id, &kept)? {
+            let ours = |name: &String| BackupPlan::is_checkpoint_of(row.id, name);
+            for checkpoint in hypervisor.checkpoints(&row.deploy_id, &kept)?.into_iter().filter(ours) {
                 hypervisor.delete_checkpoint(&row.deploy_id, &checkpoint, &kept)?;
             }
         }
