@@ -521,6 +521,20 @@ fn a_sweep_removes_what_a_crash_left() {
 }
 
 #[test]
+fn a_forget_that_was_cut_off_is_repeated_and_leaves_no_half_written_file() {
+    let rig = Rig::new();
+    let disk = noise(200_000, 13);
+    let gone = rig.full("job=1", &noise(100_000, 14));
+    let kept = rig.full("job=2", &disk);
+    let pack = &rig.files("data")[0];
+    std::fs::write(pack.with_file_name("abc-tmp-keeplast"), b"half a pack").unwrap();
+    rig.datastore.forget("7", std::slice::from_ref(&gone.point)).unwrap();
+    assert!(rig.files("").iter().all(|path| !path.to_string_lossy().contains("tmp-keeplast")));
+    assert_eq!(rig.restored(&kept.point, 0, disk.len()).unwrap(), disk);
+    rig.check_clean();
+}
+
+#[test]
 fn one_writer_at_a_time_and_stock_prune_keeps_away() {
     let rig = Rig::new();
     let disk = noise(300_000, 12);

@@ -394,6 +394,8 @@ impl BackupDatastore for ResticDatastore {
             std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).ok();
         }
         let freed = self.alone(series, |opened| {
+            // Of a forget or store that was cut off; nobody else writes now.
+            opened.directory.remove_temporaries()?;
             let before = opened.directory.size_bytes()?;
             points::forget(&opened.directory, points)?;
             repository::prune(&opened.directory, &opened.key, Prune::Reclaim { repository_bytes: before })?;

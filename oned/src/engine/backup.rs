@@ -174,6 +174,8 @@ impl Engine {
                     let warning = "the daemon was stopped while this backup ran".to_string();
                     let sealed = Sealed::new(stored, reason, warning, work.plan.time, self.cloud.clock.now());
                     self.seal(work, phase, JobEvent::Adopt, &sealed)?;
+                    // Its lock may still lie there. The point is good whatever comes of this.
+                    sweep_if_possible(work.datastore.as_ref(), &work.plan.series);
                 }
                 Ok(JobPhase::Sealed)
             }
@@ -342,6 +344,14 @@ impl Work<'_> {
                 "no record of what changed was kept; everything was read".into()
             }
         }
+    }
+}
+
+/// Removes what a dead daemon left in a series, when nobody else is busy there. What stays costs room, or keeps stock restic
+/// from pruning for half an hour, nothing more.
+pub(super) fn sweep_if_possible(datastore: &dyn BackupDatastore, series: &str) {
+    if let Err(error) = datastore.sweep(series) {
+        tracing::warn!(target: "ONE", "Series {series} is not swept: {error}");
     }
 }
 

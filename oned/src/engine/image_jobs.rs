@@ -3,6 +3,7 @@
 use drivers::{Cancel, DriverError, Kind, Progress, disk};
 use one_core::lifecycle::ImageState;
 
+use super::backup::sweep_if_possible;
 use super::vm_jobs::format_of;
 use super::{Engine, Trouble};
 use crate::job::{self, DeletePlan, ImportPlan, JobKind, RestorePlan, RetainPlan};
@@ -71,6 +72,10 @@ impl Engine {
         let datastore = self.backup_datastore(plan.datastore_id)?;
         let progress = Progress::default();
         let _shown = self.cloud.board.show(Subject::Image(row.id), "restore", &progress);
+        if job.attempts > 0 {
+            // A restore that was cut off left its lock.
+            sweep_if_possible(datastore.as_ref(), &plan.series);
+        }
         let point = datastore.inspect(&plan.series, &plan.point)?;
         let size_bytes = point.disks.iter().find(|disk| disk.id == plan.disk).map(|disk| disk.size_bytes);
         let Some(size_bytes) = size_bytes else {
