@@ -223,6 +223,14 @@ pub struct JobSubject {
     pub uid: i64,
 }
 
+impl JobSubject {
+    /// An image and its datastore.
+    #[must_use]
+    pub fn image(image_id: i64, datastore_id: i64, uid: i64) -> Self {
+        Self { image_id: Some(image_id), datastore_id: Some(datastore_id), uid, ..Self::default() }
+    }
+}
+
 /// Writes a job's intent under an id that was drawn for it.
 ///
 /// # Errors

@@ -10,10 +10,10 @@ use one_core::backup::BackupConfig;
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmPhase, VmState, next};
 use one_core::refusal::Refusal;
 use one_core::schedule::ScheduledAction;
-use one_core::template::Template;
+use one_core::template::{Template, Vector};
 
 use crate::job::{self, DeletePlan, JobKind, JobSubject};
-use crate::store::rows::{HistoryRow, HostRow, ImageRow, ScheduleRow, VmRow};
+use crate::store::rows::{HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
 
 /// TYPE on the wire of an image datastore.
@@ -202,10 +202,16 @@ pub fn flat(text: &str) -> String {
     line.replace("]]>", "]] >").trim().trim_end_matches('\\').to_string()
 }
 
+/// A VM's BACKUP_CONFIG as it is stored and shown; empty when it has none.
+#[must_use]
+pub fn config_vector(row: &VmRow) -> Vector {
+    stored(&row.backup_config).vector("BACKUP_CONFIG").cloned().unwrap_or_default()
+}
+
 /// A VM's backup configuration.
 #[must_use]
 pub fn config_of(row: &VmRow) -> BackupConfig {
-    BackupConfig::from_vector(&stored(&row.backup_config).vector("BACKUP_CONFIG").cloned().unwrap_or_default())
+    BackupConfig::from_vector(&config_vector(row))
 }
 
 /// A backup configuration as the database keeps it.
@@ -255,8 +261,7 @@ pub fn image_deletion(tx: &mut Tx<'_>, row: &ImageRow, force: bool, uid: i64, no
             tx.vm_update(&vm)?;
         }
     }
-    let subject =
-        JobSubject { image_id: Some(row.id), datastore_id: Some(row.datastore_id), uid, ..JobSubject::default() };
+    let subject = JobSubject::image(row.id, row.datastore_id, uid);
     job::add(tx, JobKind::Delete, subject, &plan, now)?;
     Ok(())
 }
@@ -302,4 +307,16 @@ pub fn vm_size(template: &Template) -> (i64, i64) {
     let memory_mb = template.int("MEMORY").unwrap_or(128);
     // Bounded when the VM was made, so the conversions cannot overflow.
     ((cpu.clamp(0.0, 1e6) * 100.0).round() as i64, memory_mb.saturating_mul(1024))
+}
+
+/// The form of a restore point's id that users know: its first 8 digits.
+#[must_use]
+pub fn short_point(point: &str) -> &str {
+    point.get(..8).unwrap_or(point)
+}
+
+/// The disks that a restore point holds.
+#[must_use]
+pub fn disk_ids(point: &IncrementRow) -> Vec<i64> {
+    point.disks.split(',').filter_map(|disk| disk.trim().parse().ok()).collect()
 }

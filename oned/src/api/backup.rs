@@ -105,13 +105,14 @@ fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<Chain>
     let Some((image_id, _)) = config.chain() else { return Ok(None) };
     let Some(image) = tx.image_find(image_id)? else { return Ok(None) };
     let Some(last) = tx.increments(image_id)?.pop() else { return Ok(None) };
+    let disk_ids = ledger::disk_ids(&last);
     Ok(Some(Chain {
         image_id,
         datastore_id: image.datastore_id,
         last_increment: last.increment_id,
         last_point: last.point,
         checkpoint: Some(last.checkpoint).filter(|name| !name.is_empty()),
-        disk_ids: last.disks.split(',').filter_map(|disk| disk.trim().parse().ok()).collect(),
+        disk_ids,
         ready: image.state == ImageState::Ready.number(),
     }))
 }

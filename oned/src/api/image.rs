@@ -125,12 +125,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, datastore_id: i64) -
             format: wish.format.clone(),
             target: PathBuf::from(&row.source),
         };
-        let subject = JobSubject {
-            image_id: Some(row.id),
-            datastore_id: Some(datastore.id),
-            uid: caller.uid,
-            ..JobSubject::default()
-        };
+        let subject = JobSubject::image(row.id, datastore.id, caller.uid);
         job::add(tx, JobKind::Import, subject, &plan, cloud.clock.now())?;
         Ok(row.id)
     })?;

@@ -17,6 +17,7 @@ use super::datastore::IMAGE_DS;
 use super::image::{self, BACKUP, NewImage};
 use super::{Cloud, datastore_for, image_for, parse, template, view};
 use crate::job::{self, JobKind, JobSubject, RestorePlan};
+use crate::ledger;
 use crate::store::Tx;
 use crate::store::rows::{DatastoreRow, ImageRow, IncrementRow};
 
@@ -88,7 +89,7 @@ fn make(
     datastore: &DatastoreRow,
     options: &RestoreOptions,
 ) -> Result<String, Refusal> {
-    let stored: Vec<i64> = source.point.disks.split(',').filter_map(|disk| disk.trim().parse().ok()).collect();
+    let stored = ledger::disk_ids(source.point);
     let wanted: Vec<i64> = stored.iter().copied().filter(|id| options.disk_id.is_none_or(|only| only == *id)).collect();
     if let Some(disk) = options.disk_id.filter(|_| wanted.is_empty()) {
         let known: Vec<String> = stored.iter().map(i64::to_string).collect();
@@ -166,12 +167,7 @@ fn make_image(
         disk: u32::try_from(disk).unwrap_or(u32::MAX),
         target: PathBuf::from(&row.source),
     };
-    let subject = JobSubject {
-        image_id: Some(row.id),
-        datastore_id: Some(datastore.id),
-        uid: caller.uid,
-        ..JobSubject::default()
-    };
+    let subject = JobSubject::image(row.id, datastore.id, caller.uid);
     job::add(tx, JobKind::Restore, subject, &plan, cloud.clock.now())?;
     Ok(row.id)
 }

@@ -53,13 +53,7 @@ impl Names {
     }
 }
 
-pub use crate::ledger::{stored, vm_size};
-
-/// The first vector of stored text, e.g. a BACKUP_CONFIG or SCHED_ACTION column.
-#[must_use]
-pub fn stored_vector(text: &str, name: &str) -> Vector {
-    stored(text).vector(name).cloned().unwrap_or_default()
-}
+pub use crate::ledger::{short_point, stored, vm_size};
 
 /// A template with its secrets replaced.
 #[must_use]
@@ -85,7 +79,7 @@ pub fn vm(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<
     view.sched_actions = tx.schedules_of_vm(row.id)?.iter().filter_map(ledger::read_schedule).collect();
     view.history = tx.history(row.id)?.iter().map(history).collect();
     view.backup_ids = tx.backups_of_vm(row.id)?.iter().map(|image| image.id).collect();
-    view.backup_config = stored_vector(&row.backup_config, "BACKUP_CONFIG");
+    view.backup_config = ledger::config_vector(row);
     Ok(view)
 }
 
@@ -160,7 +154,7 @@ pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> R
     let mut disks = Vec::new();
     for point in tx.increments(row.id)? {
         template.push_vector("INCREMENT_INFO", increment_info(&point));
-        disks = point.disks.split(',').filter_map(|disk| disk.trim().parse().ok()).collect();
+        disks = ledger::disk_ids(&point);
         if row.backup_mode.as_deref() == Some("INCREMENT") {
             increments.push(increment(&point));
         }
@@ -204,12 +198,6 @@ fn increment(row: &IncrementRow) -> IncrementView {
         source: short_point(&row.point).to_string(),
         full: row.kind == "FULL",
     }
-}
-
-/// The form of a restore point's id that users know: its first 8 digits.
-#[must_use]
-pub fn short_point(point: &str) -> &str {
-    point.get(..8).unwrap_or(point)
 }
 
 /// What the wire's INCREMENT has no room for: bytes, seconds, reasons.

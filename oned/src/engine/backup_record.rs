@@ -111,7 +111,7 @@ fn new_image(
         persistent: 1,
         regtime: sealed.time,
         modtime: sealed.time,
-        source: sealed.point.get(..8).unwrap_or(&sealed.point).to_string(),
+        source: ledger::short_point(&sealed.point).to_string(),
         path: String::new(),
         format: "raw".into(),
         fs: String::new(),
@@ -164,12 +164,7 @@ pub(super) fn retain(
         drop: decision.drop,
         new_full: decision.new_full,
     };
-    let subject = JobSubject {
-        image_id: Some(image_id),
-        datastore_id: Some(retain.datastore_id),
-        uid: -1,
-        ..JobSubject::default()
-    };
+    let subject = JobSubject::image(image_id, retain.datastore_id, -1);
     job::add(tx, JobKind::Retain, subject, &retain, now)?;
     Ok(())
 }

@@ -160,7 +160,7 @@ impl Engine {
                         point.kind = "FULL".into();
                         point.parent_id = -1;
                         tx.increment_update(&point)?;
-                        image.source = point.point.get(..8).unwrap_or(&point.point).to_string();
+                        image.source = ledger::short_point(&point.point).to_string();
                     }
                 }
                 image.size_mb = size_mb;

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drivers::{Cancel, DriverError, Kind};
+use one_core::lifecycle::JobPhase;
 use one_core::refusal::Refusal;
 
 use crate::cloud::Cloud;
@@ -105,9 +106,13 @@ impl Engine {
 
     /// One round: everything that can be started now is started.
     pub fn tick(self: &Arc<Self>) {
-        let outcome = self.place().and_then(|()| self.cancel_asked()).and_then(|()| self.start_jobs());
-        if let Err(error) = outcome {
-            tracing::error!(target: "ONE", "{error}");
+        let outcome = self.place().and_then(|()| self.cloud.store.read(|tx| tx.jobs_open(JobFilter::All)));
+        match outcome {
+            Ok(jobs) => {
+                self.cancel_asked(&jobs);
+                self.start_jobs(jobs);
+            }
+            Err(error) => tracing::error!(target: "ONE", "{error}"),
         }
         self.look_around();
     }
@@ -136,22 +141,17 @@ impl Engine {
     }
 
     /// Passes on the wish to cancel to jobs that run.
-    fn cancel_asked(&self) -> Result<(), StoreError> {
+    fn cancel_asked(&self, jobs: &[JobRow]) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_empty() {
-            return Ok(());
-        }
-        for job in self.cloud.store.read(|tx| tx.jobs_open(JobFilter::All))? {
-            if let Some(job) = running.get(&job.id).filter(|_| job.cancel == 1) {
+        for job in jobs.iter().filter(|job| job.cancel == 1) {
+            if let Some(job) = running.get(&job.id) {
                 job.cancel.cancel();
             }
         }
-        Ok(())
     }
 
-    fn start_jobs(self: &Arc<Self>) -> Result<(), StoreError> {
+    fn start_jobs(self: &Arc<Self>, jobs: Vec<JobRow>) {
         let now = self.cloud.clock.now();
-        let jobs = self.cloud.store.read(|tx| tx.jobs_open(JobFilter::All))?;
         // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
         let (mut vms, mut images) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -168,7 +168,6 @@ impl Engine {
                 self.start_job(job);
             }
         }
-        Ok(())
     }
 
     /// Whether a job may start beside those that run: limits, and nothing else on the same VM or image.
@@ -217,18 +216,29 @@ impl Engine {
         }
     }
 
+    /// The job as it is now, its attempt counted before anything is done, so that a job which kills the daemon is not tried
+    /// for ever. None when it closed since the tick read it: running it again would repeat what is done.
+    fn begin(&self, id: i64) -> Result<Option<JobRow>, Trouble> {
+        self.cloud.store.write(|tx| {
+            let job = tx.job(id)?;
+            if !job.phase.parse::<JobPhase>()?.is_open() {
+                return Ok(None);
+            }
+            tx.job_update(&JobRow { attempts: job.attempts + 1, ..job.clone() })?;
+            Ok(Some(job))
+        })
+    }
+
     fn run(&self, job: &JobRow, cancel: &Cancel) {
-        // Counted before anything is done, so that a job which kills the daemon is not tried for ever.
-        let counted = self.cloud.store.write(|tx| {
-            let mut row = tx.job(job.id)?;
-            row.attempts += 1;
-            tx.job_update(&row)
-        });
-        if let Err(error) = counted {
-            tracing::error!(target: "ONE", "Job {} is not begun: {error}", job.id);
-            std::thread::sleep(NAP);
-            return;
-        }
+        let job = &match self.begin(job.id) {
+            Ok(Some(job)) => job,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(target: "ONE", "Job {} is not begun: {error}", job.id);
+                std::thread::sleep(NAP);
+                return;
+            }
+        };
         let outcome = match JobKind::parse(&job.kind) {
             Some(JobKind::Deploy | JobKind::Resume) => self.boot(job),
             Some(JobKind::Stop) => self.stop_vm(job, cancel),
@@ -254,7 +264,8 @@ impl Engine {
         let now = self.cloud.clock.now();
         tracing::warn!(target: "ONE", job = job.id, "Job {} ({}): {trouble}", job.id, job.kind);
         // Stopped by the daemon's own end, not by a user: it goes on at the next start.
-        let asked = self.cloud.store.read(|tx| tx.job(job.id)).map(|row| row.cancel == 1)?;
+        let row = self.cloud.store.read(|tx| tx.job(job.id))?;
+        let asked = row.cancel == 1;
         if trouble.is_cancel() && cancel.is_cancelled() && !asked {
             // An orderly end is no attempt that failed.
             self.cloud.store.write(|tx| {
@@ -264,7 +275,6 @@ impl Engine {
             })?;
             return Ok(());
         }
-        let row = self.cloud.store.read(|tx| tx.job(job.id))?;
         if trouble.may_pass() && row.attempts < ATTEMPTS_MAX && !asked {
             self.cloud.store.write(|tx| {
                 let mut row = tx.job(job.id)?;

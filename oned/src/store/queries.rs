@@ -210,18 +210,6 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
-    /// Every restore point stored in one series, whatever its image.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn points_of_series(&mut self, datastore_id: i64, series: &str) -> Result<Vec<String>, StoreError> {
-        Ok(increment::table
-            .inner_join(image::table.on(image::id.eq(increment::image_id)))
-            .filter(image::datastore_id.eq(datastore_id).and(increment::series.eq(series)))
-            .select(increment::point)
-            .load(self.0)?)
-    }
-
     /// Appends a restore point.
     ///
     /// # Errors
@@ -350,17 +338,6 @@ impl Tx<'_> {
             .order((schedule::due_at.asc(), schedule::id.asc()))
             .select(ScheduleRow::as_select())
             .load(self.0)?)
-    }
-
-    /// When the next action will be due.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn schedule_next_due(&mut self, now: i64) -> Result<Option<i64>, StoreError> {
-        Ok(schedule::table
-            .filter(schedule::due_at.gt(now))
-            .select(diesel::dsl::min(schedule::due_at))
-            .first::<Option<i64>>(self.0)?)
     }
 
     /// Open jobs, oldest first.
