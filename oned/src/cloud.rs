@@ -1,17 +1,15 @@
-//! What every part of the daemon works with: the database, the time, the configuration, the bell. And who is calling.
+//! What every part of the daemon works with: the database, the time, the configuration, the bell.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use one_core::access::{Caller, Permissions};
-use one_core::refusal::Refusal;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::progress::Board;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::wake::Wake;
 
 /// The daemon's common ground.
@@ -33,30 +31,11 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// The caller behind a session string `name:password`.
-    ///
-    /// # Errors
-    /// [`Refusal::BadSession`] for everything that is not a known, enabled user with the right password.
-    pub fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
-        let (name, password) = session.split_once(':').ok_or(Refusal::BadSession)?;
-        let found = self.store.read(|tx| {
-            let Some(user) = tx.user_by_name(name)? else { return Ok::<_, StoreError>(None) };
-            let groups = tx.user_groups(user.id)?;
-            Ok(Some((user, groups)))
-        })?;
-        let (user, groups) = found.ok_or(Refusal::BadSession)?;
-        let given = password_digest(password);
-        let right = bool::from(given.as_bytes().ct_eq(user.password_sha256.as_bytes()));
-        if !right || user.enabled != 1 || user.auth_driver != "core" {
-            return Err(Refusal::BadSession);
-        }
-        Ok(Caller { uid: user.id, gid: user.gid, groups, name: user.name })
-    }
-
     /// Permission bits of a new object of this caller.
     #[must_use]
     pub fn new_permissions(&self, caller: &Caller) -> Permissions {
-        Permissions::from_umask(self.config.default_umask, caller, self.config.enable_other_permissions)
+        let umask = caller.umask.unwrap_or(self.config.default_umask);
+        Permissions::from_umask(umask, caller, self.config.enable_other_permissions)
     }
 }
 

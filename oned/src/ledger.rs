@@ -232,7 +232,7 @@ pub fn read_schedule(row: &ScheduleRow) -> Option<ScheduledAction> {
     match serde_json::from_str(&row.body) {
         Ok(action) => Some(action),
         Err(error) => {
-            tracing::error!(target: "STO", "Scheduled action {} of VM {} does not read: {error}", row.id, row.vm_id);
+            tracing::error!(target: "STO", "Scheduled action {} does not read: {error}", row.id);
             None
         }
     }

@@ -21,5 +21,6 @@ pub mod progress;
 pub mod rpc;
 pub mod scheduler;
 pub mod service;
+pub mod session;
 pub mod store;
 pub mod wake;

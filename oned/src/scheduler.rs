@@ -1,15 +1,15 @@
 //! Runs scheduled actions when they are due: a client within the daemon. It asks the api for what a user asked for, with
 //! the rights that the VM's owner has at that moment.
 
-use one_core::access::{Caller, may};
+use one_core::access::may;
 use one_core::refusal::{Refusal, Right};
 use one_core::schedule::{BACKUP, ScheduledAction, retry_delay};
 
 use crate::api::{Cloud, Owned, backup, schedule, vm};
 use crate::job::JobKind;
-use crate::ledger;
-use crate::store::rows::{ScheduleRow, UserRow, VmRow};
+use crate::store::rows::ScheduleRow;
 use crate::store::{JobFilter, StoreError, Tx};
+use crate::{ledger, session};
 
 /// Starts everything that is due, at most one action of each VM.
 pub fn tick(cloud: &Cloud) {
@@ -26,7 +26,7 @@ pub fn tick(cloud: &Cloud) {
         if seen.insert(row.vm_id)
             && let Err(error) = run(cloud, &row, now)
         {
-            tracing::error!(target: "SCHED", "Scheduled action {} of VM {}: {error}", row.id, row.vm_id);
+            tracing::error!(target: "SCHED", "Scheduled action {} of VM {}: {error}", row.id, row.vm_id.unwrap_or(-1));
         }
     }
 }
@@ -58,7 +58,7 @@ fn run(cloud: &Cloud, row: &ScheduleRow, now: i64) -> Result<(), StoreError> {
             let refusals = row.refusals + 1;
             let next = action.after_failure(now, zone, &ledger::flat(&format!("[{}] {refusal}", action.action)));
             let delay = retry_delay(u32::try_from(refusals).unwrap_or(u32::MAX));
-            tracing::warn!(target: "SCHED", "VM {}: scheduled {} refused: {refusal}", row.vm_id, action.action);
+            tracing::warn!(target: "SCHED", "VM {}: scheduled {} refused: {refusal}", row.vm_id.unwrap_or(-1), action.action);
             cloud.store.write(|tx| save(tx, row, &next, refusals, now + delay))
         }
     }
@@ -75,7 +75,7 @@ fn save(
     if tx.schedule_find(old.id)?.as_ref() != Some(old) {
         return Ok(());
     }
-    let mut row = schedule::row_of(next, old.vm_id, old.uid)?;
+    let mut row = schedule::row_of(next, old.uid)?;
     row.refusals = refusals;
     row.not_before = not_before;
     tx.schedule_update(&row)
@@ -85,8 +85,9 @@ fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAc
     if tx.schedule_find(row.id)?.as_ref() != Some(row) {
         return Ok(Outcome::Waits);
     }
-    let vm_row = tx.vm(row.vm_id)?;
-    let owner = owner(tx, &vm_row)?;
+    let Some(vm_id) = row.vm_id else { return Ok(Outcome::Waits) };
+    let vm_row = tx.vm(vm_id)?;
+    let owner = session::owner(tx, vm_row.uid, &format!("VM {vm_id}"))?;
     may(&owner, Right::Manage, &vm_row.object())?;
     if action.action != BACKUP {
         vm::act(cloud, tx, &owner, vm_row, &action.action)?;
@@ -98,14 +99,6 @@ fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAc
     let (datastore, reset) = action.backup_args()?;
     backup::start(cloud, tx, &owner, vm_row, datastore.0, reset)?;
     Ok(Outcome::Started)
-}
-
-/// The VM's owner as a caller, as he is now.
-fn owner(tx: &mut Tx<'_>, vm: &VmRow) -> Result<Caller, Refusal> {
-    let user: UserRow = tx.user_find(vm.uid)?.filter(|user| user.enabled == 1).ok_or_else(|| {
-        Refusal::Internal(format!("The owner of VM {}, user {}, is gone or disabled.", vm.id, vm.uid))
-    })?;
-    Ok(Caller { uid: user.id, gid: user.gid, groups: tx.user_groups(user.id)?, name: user.name })
 }
 
 fn has_slot(cloud: &Cloud, tx: &mut Tx<'_>, host_id: Option<i64>) -> Result<bool, Refusal> {

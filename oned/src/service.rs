@@ -18,6 +18,7 @@ use crate::methods::METHODS;
 use crate::progress::Board;
 use crate::rpc::Door;
 use crate::scheduler;
+use crate::session;
 use crate::store::Store;
 use crate::wake::Wake;
 
@@ -28,7 +29,7 @@ const SOCKET_PATH_MAX: usize = 107;
 
 impl Door for Cloud {
     fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
-        Self::authenticate(self, session)
+        session::authenticate(self, session)
     }
 }
 
@@ -86,7 +87,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
         }
         engine.stop(timeout);
     });
-    Ok(Service { door: cloud, methods: METHODS, stop })
+    Ok(Service { door: cloud, methods: &METHODS, stop })
 }
 
 /// `run` in the state directory, or, where that is too long for sockets, a directory named after it in the system's place

@@ -10,6 +10,8 @@ mod backup;
 mod instantiate;
 #[path = "api/names.rs"]
 mod names;
+#[path = "api/people.rs"]
+mod people;
 #[path = "api/pools.rs"]
 mod pools;
 #[path = "api/restore.rs"]

@@ -1,23 +1,31 @@
 //! What a fresh database holds: users, groups, cluster, zone, datastores and access rules (OpenNebula's first start).
 
-use one_core::refusal::Refusal;
+use one_core::access::{Permissions, Rule, Selector};
+use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::Cloud;
 use super::datastore::{FILE_DS, IMAGE_DS, SYSTEM_DS, default_base_path, installed_permissions};
+use super::{Cloud, vdc};
 use crate::cloud::{hex, password_digest};
-use crate::store::rows::{AclRow, ClusterRow, DatastoreRow, GroupRow, UserRow, ZoneRow};
+use crate::session;
+use crate::store::rows::{ClusterRow, DatastoreRow, GroupRow, SecurityGroupRow, UserRow, VdcRow, ZoneRow};
 use crate::store::{StoreError, Tx};
+
+/// The security group of network cards that name none: everything in and out.
+const DEFAULT_SECURITY_GROUP: &str = "DESCRIPTION=\"The default security group is added to every network.\"\nRULE=[PROTOCOL=\"ALL\",RULE_TYPE=\"OUTBOUND\"]\nRULE=[PROTOCOL=\"ALL\",RULE_TYPE=\"INBOUND\"]";
 
 /// Ids below this belong to the installation.
 const FIRST_FREE_ID: i64 = 100;
 
-/// The default access rules as (user, resource, rights, text); hexadecimal as on the wire.
-const ACL: [(&str, &str, &str, &str); 4] = [
-    ("200000001", "112409400000000", "8", "@1 VM+IMAGE+TEMPLATE+DOCUMENT+SECGROUP+BACKUPJOB/* CREATE *"),
-    ("400000000", "800400000000", "1", "* ZONE/* USE *"),
-    ("200000001", "2400000000", "2", "@1 HOST/* MANAGE #0"),
-    ("200000001", "104400000000", "1", "@1 NET+DATASTORE/* USE #0"),
-];
+/// The default access rules that are not those of the default virtual data centre.
+fn rules() -> [Rule; 3] {
+    use ObjectKind as K;
+    let people = [K::Vm, K::Image, K::Template, K::Document, K::SecurityGroup, K::VmGroup, K::BackupJob];
+    [
+        Rule::new(Selector::Group(1), &people, Selector::All, &[Right::Create]),
+        Rule::new(Selector::All, &[K::Zone], Selector::All, &[Right::Use]),
+        Rule::new(Selector::All, &[K::Marketplace, K::MarketplaceApp], Selector::All, &[Right::Use]),
+    ]
+}
 
 /// Fills an empty database; an already filled one keeps everything. `name` and `password`
 /// are the first administrator's, used only when that user does not exist yet.
@@ -38,23 +46,29 @@ pub fn bootstrap(cloud: &Cloud, name: &str, password: &str) -> Result<(), Refusa
             template: format!("ENDPOINT=\"{}\"", cloud.endpoint),
         })?;
         datastores(cloud, tx)?;
-        for (id, (user, resource, rights, text)) in (0..).zip(ACL) {
-            tx.acl_insert(&AclRow {
-                id,
-                user_hex: user.into(),
-                resource_hex: resource.into(),
-                rights_hex: rights.into(),
-                zone_hex: "400000000".into(),
-                text: text.into(),
-            })?;
+        for rule in rules() {
+            session::add_rule(tx, &rule)?;
         }
+        tx.vdc_insert(&VdcRow { id: vdc::DEFAULT, name: "default".into(), template: String::new() })?;
+        tx.vdc_member_add(vdc::DEFAULT, "CLUSTER", 0, vdc::ALL)?;
+        vdc::join_default(tx, 1)?;
+        tx.security_group_insert(&SecurityGroupRow {
+            id: 0,
+            uid: 0,
+            gid: 0,
+            name: "default".into(),
+            permissions: Permissions::from_octal(0o604).to_i64(),
+            lock: String::new(),
+            template: DEFAULT_SECURITY_GROUP.into(),
+        })?;
         for (pool, first) in [
             ("user", 2),
             ("user_group", FIRST_FREE_ID),
             ("cluster", FIRST_FREE_ID),
             ("zone", FIRST_FREE_ID),
             ("datastore", FIRST_FREE_ID),
-            ("acl", 4),
+            ("vdc", FIRST_FREE_ID),
+            ("security_group", FIRST_FREE_ID),
         ] {
             tx.reserve_ids(pool, first)?;
         }
@@ -107,7 +121,7 @@ fn datastores(cloud: &Cloud, tx: &mut Tx<'_>) -> Result<(), StoreError> {
             kind,
             disk_type: 0,
             state: 0,
-            cluster_id: 0,
+            clusters: "0".into(),
             total_mb: 0,
             free_mb: 0,
             used_mb: 0,

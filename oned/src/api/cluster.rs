@@ -1,18 +1,30 @@
-//! Clusters, zones and access rules: what bootstrapping made, to be read.
+//! Clusters and zones.
 
-use one_core::access::Caller;
+use one_core::access::{Caller, may};
 use one_core::doc;
-use one_core::refusal::{ObjectKind, Refusal};
+use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::{Cloud, view};
+use super::{Cloud, unowned, view};
+use crate::store::Tx;
+use crate::store::rows::ClusterRow;
+
+/// The cluster, if the caller has the right on it.
+///
+/// # Errors
+/// Unknown cluster, not authorised.
+pub fn cluster_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<ClusterRow, Refusal> {
+    let row = tx.cluster_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Cluster, id })?;
+    may(caller, right, &unowned(ObjectKind::Cluster, row.id, vec![row.id]))?;
+    Ok(row)
+}
 
 /// `one.cluster.info`.
 ///
 /// # Errors
-/// Unknown cluster.
-pub fn info(cloud: &Cloud, _caller: &Caller, id: i64) -> Result<String, Refusal> {
+/// Unknown cluster; not authorised (USE).
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = tx.cluster_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Cluster, id })?;
+        let row = cluster_for(tx, caller, Right::Use, id)?;
         Ok(doc::cluster(&view::cluster(tx, &row)?))
     })
 }
@@ -21,10 +33,12 @@ pub fn info(cloud: &Cloud, _caller: &Caller, id: i64) -> Result<String, Refusal>
 ///
 /// # Errors
 /// The database's failure.
-pub fn pool(cloud: &Cloud, _caller: &Caller) -> Result<String, Refusal> {
+pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
         let mut documents = Vec::new();
-        for row in tx.cluster_list()? {
+        let seen =
+            |row: &ClusterRow| may(caller, Right::Use, &unowned(ObjectKind::Cluster, row.id, vec![row.id])).is_ok();
+        for row in tx.cluster_list()?.into_iter().filter(seen) {
             documents.push(doc::cluster(&view::cluster(tx, &row)?));
         }
         Ok(doc::pool("CLUSTER_POOL", documents.into_iter()))
@@ -35,9 +49,10 @@ pub fn pool(cloud: &Cloud, _caller: &Caller) -> Result<String, Refusal> {
 ///
 /// # Errors
 /// Unknown zone.
-pub fn zone(cloud: &Cloud, _caller: &Caller, id: i64) -> Result<String, Refusal> {
+pub fn zone(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
         let row = tx.zone_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Zone, id })?;
+        may(caller, Right::Use, &unowned(ObjectKind::Zone, id, Vec::new()))?;
         Ok(doc::zone(&view::zone(&row)))
     })
 }
@@ -50,16 +65,5 @@ pub fn zone_pool(cloud: &Cloud, _caller: &Caller) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
         let rows = tx.zone_list()?;
         Ok(doc::pool("ZONE_POOL", rows.iter().map(|row| doc::zone(&view::zone(row)))))
-    })
-}
-
-/// `one.acl.info`.
-///
-/// # Errors
-/// The database's failure.
-pub fn acl_pool(cloud: &Cloud, _caller: &Caller) -> Result<String, Refusal> {
-    cloud.store.read(|tx| {
-        let rows = tx.acl_list()?;
-        Ok(doc::pool("ACL_POOL", rows.iter().map(|row| doc::acl(&view::acl(row)))))
     })
 }

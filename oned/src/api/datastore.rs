@@ -7,6 +7,7 @@ use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
+use super::owned::{self, Pooled as _};
 use super::pool::PoolFilter;
 use super::{Cloud, datastore_for, parse, updated, view};
 use crate::store::rows::DatastoreRow;
@@ -55,8 +56,8 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Res
     let id = cloud.store.write(|tx| {
         let cluster_id = if cluster < 0 { 0 } else { cluster };
         tx.cluster_find(cluster_id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Cluster, id: cluster_id })?;
-        if let Some(other) = tx.datastore_list()?.iter().find(|row| row.name == name) {
-            return Err(Refusal::NameTaken { kind: ObjectKind::Datastore, other_id: other.id });
+        if let Some(other_id) = DatastoreRow::namesake(tx, caller.uid, &name)? {
+            return Err(Refusal::NameTaken { kind: ObjectKind::Datastore, other_id });
         }
         let id = tx.next_id("datastore")?;
         let base_path =
@@ -73,7 +74,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Res
             kind,
             disk_type: 0,
             state: 0,
-            cluster_id,
+            clusters: cluster_id.to_string(),
             total_mb: 0,
             free_mb: 0,
             used_mb: 0,
@@ -139,7 +140,7 @@ fn check_attributes(template: &Template, kind: i64) -> Result<(), Refusal> {
 /// Not authorised, unknown datastore.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = datastore_for(tx, caller, Right::Use, id)?;
+        let row: DatastoreRow = owned::to_show(tx, caller, id)?;
         let names = view::Names::read(tx)?;
         Ok(doc::datastore(&view::datastore(tx, &names, &row, decrypt && caller.is_admin())?))
     })
@@ -189,23 +190,6 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     Ok(id)
 }
 
-/// `one.datastore.rename`.
-///
-/// # Errors
-/// Not authorised, unknown datastore, a bad or taken name.
-pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let mut row = datastore_for(tx, caller, Right::Manage, id)?;
-        valid_name(name, ObjectKind::Datastore)?;
-        if let Some(other) = tx.datastore_list()?.iter().find(|other| other.name == name && other.id != id) {
-            return Err(Refusal::NameCollides { kind: ObjectKind::Datastore, name: name.into(), other_id: other.id });
-        }
-        row.name = name.into();
-        tx.datastore_update(&row)?;
-        Ok(id)
-    })
-}
-
 /// `one.datastore.delete`: forgets an empty datastore; its directory is left alone.
 ///
 /// # Errors
@@ -224,8 +208,8 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
     })
 }
 
-/// Permissions of the datastores that the installation makes. Ordinary users get USE by an access rule, once rules are
-/// evaluated; until then their use is up to the administrators' group.
+/// Permissions of the datastores that the installation makes; ordinary users get USE by the rules of the default virtual
+/// data centre.
 #[must_use]
 pub fn installed_permissions() -> Permissions {
     Permissions::from_octal(0o640)

@@ -1,16 +1,30 @@
-//! Hosts: only administrators may change them, everybody may look.
+//! Hosts. They belong to nobody: administrators may everything, others what access rules give them.
 
-use one_core::access::{Caller, may_create, valid_name};
+use one_core::access::{Caller, may, may_create, valid_name};
 use one_core::doc;
 use one_core::lifecycle::HostState;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::{Cloud, only_admin, parse, updated, view};
-use crate::store::VmFilter;
+use super::{Cloud, parse, unowned, updated, view};
 use crate::store::rows::HostRow;
+use crate::store::{Tx, VmFilter};
 
 /// Hypervisor drivers: hardware virtualisation, and full emulation for machines without it.
 const VM_DRIVERS: [&str; 2] = ["kvm", "qemu"];
+
+fn object(row: &HostRow) -> one_core::access::Object {
+    unowned(ObjectKind::Host, row.id, vec![row.cluster_id])
+}
+
+/// The host, if the caller has the right on it.
+///
+/// # Errors
+/// Unknown host, not authorised.
+pub fn host_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<HostRow, Refusal> {
+    let row = tx.host_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Host, id })?;
+    may(caller, right, &object(&row))?;
+    Ok(row)
+}
 
 /// `one.host.allocate`: adds a host, to be monitored from now on.
 ///
@@ -60,10 +74,10 @@ pub fn allocate(
 /// `one.host.info`.
 ///
 /// # Errors
-/// Unknown host.
-pub fn info(cloud: &Cloud, _caller: &Caller, id: i64) -> Result<String, Refusal> {
+/// Unknown host; not authorised (USE).
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = tx.host_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Host, id })?;
+        let row = host_for(tx, caller, Right::Use, id)?;
         Ok(doc::host(&view::host(tx, &row)?))
     })
 }
@@ -72,10 +86,10 @@ pub fn info(cloud: &Cloud, _caller: &Caller, id: i64) -> Result<String, Refusal>
 ///
 /// # Errors
 /// The database's failure.
-pub fn pool(cloud: &Cloud, _caller: &Caller) -> Result<String, Refusal> {
+pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
         let mut documents = Vec::new();
-        for row in tx.host_list()? {
+        for row in tx.host_list()?.into_iter().filter(|row| may(caller, Right::Use, &object(row)).is_ok()) {
             documents.push(doc::host(&view::host(tx, &row)?));
         }
         Ok(doc::pool("HOST_POOL", documents.into_iter()))
@@ -87,10 +101,9 @@ pub fn pool(cloud: &Cloud, _caller: &Caller) -> Result<String, Refusal> {
 /// # Errors
 /// Not authorised, unknown host, a template that does not parse.
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
-    only_admin(caller, Right::Manage, ObjectKind::Host, id)?;
     let new = parse(text)?;
     cloud.store.write(|tx| {
-        let mut row = tx.host_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Host, id })?;
+        let mut row = host_for(tx, caller, Right::Admin, id)?;
         row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
         // Asked again at once: the address may be another.
         row.monitored_at = 0;
@@ -106,10 +119,9 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
 /// # Errors
 /// Not authorised, unknown host, a bad or taken name.
 pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
-    only_admin(caller, Right::Manage, ObjectKind::Host, id)?;
-    valid_name(name, ObjectKind::Host)?;
     cloud.store.write(|tx| {
-        let mut row = tx.host_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Host, id })?;
+        let mut row = host_for(tx, caller, Right::Admin, id)?;
+        valid_name(name, ObjectKind::Host)?;
         if let Some(other) = tx.host_by_name(name)?.filter(|other| other.id != id) {
             return Err(Refusal::NameCollides { kind: ObjectKind::Host, name: name.into(), other_id: other.id });
         }
@@ -125,9 +137,8 @@ pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64
 /// # Errors
 /// Not authorised, unknown host, VMs on it.
 pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
-    only_admin(caller, Right::Manage, ObjectKind::Host, id)?;
     cloud.store.write(|tx| {
-        tx.host_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Host, id })?;
+        host_for(tx, caller, Right::Admin, id)?;
         let vms = tx.vms(VmFilter { host_id: Some(id), ..VmFilter::default() })?;
         if let Some(vm) = vms.first() {
             return Err(Refusal::Internal(format!(

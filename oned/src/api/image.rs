@@ -10,7 +10,7 @@ use one_core::template::Template;
 
 use super::datastore::IMAGE_DS;
 use super::pool::PoolFilter;
-use super::{Cloud, datastore_for, image_for, only_admin, parse, updated, view};
+use super::{Cloud, datastore_for, image_for, only_admin, owned, parse, updated, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::ledger;
 use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
@@ -85,6 +85,8 @@ pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>
         datastore_id: new.datastore.id,
         backup_vm_id: None,
         backup_mode: None,
+        snapshots: String::new(),
+        lock: String::new(),
         template: new.template.to_text(),
     };
     tx.image_insert(&row)?;
@@ -188,7 +190,7 @@ impl Wish {
 /// Not authorised, unknown image.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = image_for(tx, caller, Right::Use, id)?;
+        let row: ImageRow = owned::to_show(tx, caller, id)?;
         let names = view::Names::read(tx)?;
         Ok(doc::image(&view::image(tx, &names, &cloud.board, &row)?))
     })
@@ -207,27 +209,6 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
             documents.push(doc::image(&view::image(tx, &names, &cloud.board, &row)?));
         }
         Ok(doc::pool("IMAGE_POOL", documents.into_iter()))
-    })
-}
-
-/// `one.image.rename`.
-///
-/// # Errors
-/// Not authorised, unknown image, a bad or taken name.
-pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let mut row = image_for(tx, caller, Right::Manage, id)?;
-        valid_name(name, ObjectKind::Image)?;
-        match tx.image_by_name(row.uid, name)? {
-            Some(other) if other.id != id => {
-                Err(Refusal::NameCollides { kind: ObjectKind::Image, name: name.into(), other_id: other.id })
-            }
-            _ => {
-                row.name = name.into();
-                tx.image_update(&row)?;
-                Ok(id)
-            }
-        }
     })
 }
 

@@ -11,23 +11,26 @@ pub mod cluster;
 pub mod datastore;
 pub mod host;
 pub mod image;
+pub mod owned;
+pub mod people;
 pub mod pool;
 pub mod restore;
 pub mod schedule;
 pub mod system;
 pub mod template;
-pub mod user;
+pub mod vdc;
 pub mod view;
 pub mod vm;
 pub mod vm_create;
 
-use one_core::access::{Caller, Object, Permissions, may};
+use one_core::access::{Caller, Object, Permissions};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
 pub use crate::cloud::Cloud;
 use crate::store::Tx;
 use crate::store::rows::{DatastoreRow, ImageRow, TemplateRow, VmRow};
+pub use owned::Owned;
 
 /// Longest text that a user may store in one object, bytes.
 const TEMPLATE_MAX_BYTES: usize = 1 << 20;
@@ -69,52 +72,23 @@ fn only_admin(caller: &Caller, right: Right, kind: ObjectKind, id: i64) -> Resul
     Err(Refusal::NotAuthorized { user: caller.uid, right, kind, id: Some(id) })
 }
 
-/// Rows that have an owner and permission bits.
-pub trait Owned {
-    /// What rights are checked against.
-    fn object(&self) -> Object;
+/// Hosts, clusters and other things that belong to nobody: administrators may everything, others what rules give them.
+fn unowned(kind: ObjectKind, id: i64, clusters: Vec<i64>) -> Object {
+    Object { kind, id, uid: -1, gid: -1, permissions: Permissions::default(), lock: None, clusters }
 }
-
-macro_rules! owned {
-    ($row:ident, $kind:ident) => {
-        impl Owned for $row {
-            fn object(&self) -> Object {
-                Object {
-                    kind: ObjectKind::$kind,
-                    id: self.id,
-                    uid: self.uid,
-                    gid: self.gid,
-                    permissions: Permissions::from_i64(self.permissions),
-                }
-            }
-        }
-    };
-}
-owned!(VmRow, Vm);
-owned!(ImageRow, Image);
-owned!(DatastoreRow, Datastore);
-owned!(TemplateRow, Template);
 
 fn vm_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<VmRow, Refusal> {
-    let row = tx.vm_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Vm, id })?;
-    may(caller, right, &row.object())?;
-    Ok(row)
+    owned::to_use(tx, caller, right, id)
 }
 
 fn image_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<ImageRow, Refusal> {
-    let row = tx.image_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Image, id })?;
-    may(caller, right, &row.object())?;
-    Ok(row)
+    owned::to_use(tx, caller, right, id)
 }
 
 fn datastore_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<DatastoreRow, Refusal> {
-    let row = tx.datastore_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Datastore, id })?;
-    may(caller, right, &row.object())?;
-    Ok(row)
+    owned::to_use(tx, caller, right, id)
 }
 
 fn template_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<TemplateRow, Refusal> {
-    let row = tx.template_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Template, id })?;
-    may(caller, right, &row.object())?;
-    Ok(row)
+    owned::to_use(tx, caller, right, id)
 }

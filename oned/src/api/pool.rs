@@ -1,6 +1,6 @@
 //! Filter flags and ranges of the pool calls (OpenNebula's XML-RPC API, `*pool.info`).
 
-use one_core::access::{Caller, may};
+use one_core::access::{Caller, may_unlocked};
 use one_core::refusal::{Refusal, Right};
 
 use super::Owned;
@@ -42,7 +42,7 @@ impl PoolFilter {
 
     fn wants<R: Owned>(self, caller: &Caller, row: &R) -> bool {
         let object = row.object();
-        if may(caller, Right::Use, &object).is_err() {
+        if may_unlocked(caller, Right::Use, &object).is_err() {
             return false;
         }
         match self.flag {

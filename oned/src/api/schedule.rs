@@ -44,7 +44,7 @@ fn insert(
         action = action.starting_after(cloud.clock.now(), cloud.config.timezone);
     }
     check_target(tx, caller, &action)?;
-    tx.schedule_insert(&row_of(&action, vm_id, caller.uid)?)?;
+    tx.schedule_insert(&row_of(&action, caller.uid)?)?;
     Ok(id)
 }
 
@@ -65,12 +65,16 @@ fn check_target(tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> R
 ///
 /// # Errors
 /// An action that cannot be written down.
-pub fn row_of(action: &ScheduledAction, vm_id: i64, uid: i64) -> Result<ScheduleRow, StoreError> {
+pub fn row_of(action: &ScheduledAction, uid: i64) -> Result<ScheduleRow, StoreError> {
     let body = serde_json::to_string(action)
         .map_err(|e| StoreError::Broken { doing: "writing a scheduled action", reason: e.to_string() })?;
     // Due exactly when the core says so, once its TIME has come.
     let due_at = action.is_due(action.time).then_some(action.time);
-    Ok(ScheduleRow { id: action.id.0, vm_id, uid, body, due_at, not_before: 0, refusals: 0 })
+    let (vm_id, backup_job_id) = match action.parent {
+        Parent::Vm => (Some(action.parent_id), None),
+        Parent::BackupJob => (None, Some(action.parent_id)),
+    };
+    Ok(ScheduleRow { id: action.id.0, vm_id, backup_job_id, uid, body, due_at, not_before: 0, refusals: 0 })
 }
 
 fn wish(text: &str) -> Result<Vector, Refusal> {
@@ -99,7 +103,7 @@ pub fn add(cloud: &Cloud, caller: &Caller, vm_id: i64, text: &str) -> Result<i64
 }
 
 fn action_of(tx: &mut Tx<'_>, vm_id: i64, id: i64) -> Result<Option<ScheduleRow>, Refusal> {
-    Ok(tx.schedule_find(id)?.filter(|row| row.vm_id == vm_id))
+    Ok(tx.schedule_find(id)?.filter(|row| row.vm_id == Some(vm_id)))
 }
 
 /// `one.vm.schedupdate`: keys left out keep their value.
@@ -113,7 +117,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64, text: &str) -
         let old = ledger::read_schedule(&row).ok_or(Refusal::UnknownScheduledAction { id })?;
         let new = old.updated(&wish(text)?, vm.stime, cloud.config.timezone)?;
         check_target(tx, caller, &new)?;
-        tx.schedule_update(&row_of(&new, vm_id, caller.uid)?)?;
+        tx.schedule_update(&row_of(&new, caller.uid)?)?;
         Ok::<_, Refusal>(())
     })?;
     cloud.wake.ring();

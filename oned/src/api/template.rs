@@ -7,7 +7,7 @@ use one_core::template::Template;
 
 use super::pool::PoolFilter;
 use super::vm_create::{self, NewVm};
-use super::{Cloud, parse, template_for, updated, view};
+use super::{Cloud, owned, parse, template_for, updated, view};
 use crate::store::Tx;
 use crate::store::rows::TemplateRow;
 
@@ -49,6 +49,7 @@ pub fn insert(
         name: name.into(),
         permissions: cloud.new_permissions(caller).to_i64(),
         regtime: cloud.clock.now(),
+        lock: String::new(),
         template: template.to_text(),
     })?;
     Ok(id)
@@ -60,7 +61,7 @@ pub fn insert(
 /// Not authorised, unknown template.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = template_for(tx, caller, Right::Use, id)?;
+        let row: TemplateRow = owned::to_show(tx, caller, id)?;
         let names = view::Names::read(tx)?;
         Ok(doc::vm_template(&view::template(&names, &row)))
     })
@@ -88,23 +89,6 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     cloud.store.write(|tx| {
         let mut row = template_for(tx, caller, Right::Manage, id)?;
         row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
-        tx.template_update(&row)?;
-        Ok(id)
-    })
-}
-
-/// `one.template.rename`.
-///
-/// # Errors
-/// Not authorised, unknown template, a bad or taken name.
-pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let mut row = template_for(tx, caller, Right::Manage, id)?;
-        valid_name(name, ObjectKind::Template)?;
-        if let Some(other) = tx.template_by_name(row.uid, name)?.filter(|other| other.id != id) {
-            return Err(Refusal::NameCollides { kind: ObjectKind::Template, name: name.into(), other_id: other.id });
-        }
-        row.name = name.into();
         tx.template_update(&row)?;
         Ok(id)
     })

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use one_core::access::Permissions;
 use one_core::doc::{
-    AclView, ClusterView, DatastoreView, GroupView, HistoryView, HostShareView, HostView, ImageView, IncrementView,
-    Owner, QuotasView, TemplateView, UserView, VmView, ZoneView,
+    self, AclView, ClusterView, DatastoreView, GroupView, HistoryView, HostShareView, HostView, ImageView,
+    IncrementView, LoginTokenView, Owner, QuotasView, TemplateView, UserView, VmView, ZoneView,
 };
 use one_core::lifecycle::{ImageState, VmState};
 use one_core::template::{Template, Vector};
 
+use super::{Cloud, owned};
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{
@@ -234,7 +235,7 @@ pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow, clear: bool
         kind: number(row.kind),
         disk_type: number(row.disk_type),
         state: number(row.state),
-        clusters: vec![row.cluster_id],
+        clusters: owned::ids(&row.clusters),
         total_mb: row.total_mb,
         free_mb: row.free_mb,
         used_mb: row.used_mb,
@@ -286,7 +287,8 @@ pub fn host(tx: &mut Tx<'_>, row: &HostRow) -> Result<HostView, StoreError> {
 /// The database's failure.
 pub fn cluster(tx: &mut Tx<'_>, row: &ClusterRow) -> Result<ClusterView, StoreError> {
     let hosts = tx.host_list()?.into_iter().filter(|h| h.cluster_id == row.id).map(|h| h.id).collect();
-    let datastores = tx.datastore_list()?.into_iter().filter(|d| d.cluster_id == row.id).map(|d| d.id).collect();
+    let datastores =
+        tx.datastore_list()?.into_iter().filter(|d| owned::ids(&d.clusters).contains(&row.id)).map(|d| d.id).collect();
     Ok(ClusterView {
         id: row.id,
         name: row.name.clone(),
@@ -304,32 +306,64 @@ pub fn template(names: &Names, row: &TemplateRow) -> TemplateView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),
         name: row.name.clone(),
-        lock: None,
+        lock: lock(&row.lock),
         permissions: Permissions::from_i64(row.permissions),
         regtime: row.regtime,
         template: stored(&row.template),
     }
 }
 
-/// The user view; the password's digest only for administrators.
+/// The user view. What is kept of the password only for administrators (`full`); secrets of the template when `clear`.
 ///
 /// # Errors
 /// The database's failure.
-pub fn user(tx: &mut Tx<'_>, names: &Names, row: &UserRow, clear: bool) -> Result<UserView, StoreError> {
+pub fn user(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    names: &Names,
+    row: &UserRow,
+    full: bool,
+    clear: bool,
+) -> Result<UserView, StoreError> {
+    let now = cloud.clock.now();
+    let tokens = tx.login_tokens(row.id)?.into_iter().filter(|token| token.expires_at == -1 || token.expires_at > now);
+    let template = stored(&row.template);
     Ok(UserView {
         id: row.id,
         gid: row.gid,
         groups: tx.user_groups(row.id)?,
         gname: names.group(row.gid),
         name: row.name.clone(),
-        password: if clear { row.password_sha256.clone() } else { String::new() },
+        password: if full { row.password_sha256.clone() } else { String::new() },
         auth_driver: row.auth_driver.clone(),
         enabled: row.enabled == 1,
-        login_tokens: Vec::new(),
-        template: without_secrets(stored(&row.template)),
-        quotas: QuotasView::default(),
-        default_quotas: QuotasView::default(),
+        login_tokens: tokens
+            .map(|token| LoginTokenView {
+                token: token.token_sha256,
+                expiration_time: token.expires_at,
+                egid: token.egid,
+            })
+            .collect(),
+        template: if clear { template } else { without_secrets(template) },
+        quotas: quotas(tx, "USER", row.id)?,
+        default_quotas: default_quotas(tx, "USER")?,
     })
+}
+
+/// Limits and usage of a user or group.
+///
+/// # Errors
+/// The database's failure.
+pub fn quotas(_tx: &mut Tx<'_>, _owner: &str, _id: i64) -> Result<QuotasView, StoreError> {
+    Ok(QuotasView::default())
+}
+
+/// The limits of those who have none of their own.
+///
+/// # Errors
+/// The database's failure.
+pub fn default_quotas(tx: &mut Tx<'_>, owner: &str) -> Result<QuotasView, StoreError> {
+    quotas(tx, owner, -1)
 }
 
 /// The group view.
@@ -342,9 +376,31 @@ pub fn group(tx: &mut Tx<'_>, row: &GroupRow) -> Result<GroupView, StoreError> {
         name: row.name.clone(),
         template: stored(&row.template),
         users: tx.group_users(row.id)?,
-        admins: Vec::new(),
-        quotas: QuotasView::default(),
-        default_quotas: QuotasView::default(),
+        admins: tx.group_admins(row.id)?,
+        quotas: quotas(tx, "GROUP", row.id)?,
+        default_quotas: default_quotas(tx, "GROUP")?,
+    })
+}
+
+/// A client that read a document sends what stood in place of a secret back: that is no new value.
+pub fn keep_hidden(old: &Template, new: &mut Template) {
+    for name in SECRETS {
+        if new.scalar(name) == Some(HIDDEN)
+            && let Some(secret) = old.scalar(name).map(String::from)
+        {
+            new.set(name, secret);
+        }
+    }
+}
+
+/// The lock of a column, for a document.
+#[must_use]
+pub fn lock(column: &str) -> Option<doc::Lock> {
+    owned::stored_lock(column).map(|lock| doc::Lock {
+        level: lock.level.number(),
+        owner: lock.owner,
+        time: lock.time,
+        request_id: lock.request_id,
     })
 }
 

@@ -1,14 +1,14 @@
 //! Virtual machines: looking at them, acting on them, configuring their backups.
 
-use one_core::access::{Caller, may};
+use one_core::access::{Caller, may_unlocked};
 use one_core::backup::Disks;
 use one_core::doc;
 use one_core::lifecycle::{LcmState, VmEvent, VmPhase, VmState};
-use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::refusal::{Refusal, Right};
 
 use super::pool::PoolFilter;
 use super::vm_create::{self, NewVm};
-use super::{Cloud, Owned, parse, updated, view, vm_for};
+use super::{Cloud, Owned, owned, parse, updated, view, vm_for};
 use crate::job::{self, JobKind, JobSubject, StopPlan};
 use crate::ledger;
 use crate::store::rows::VmRow;
@@ -36,7 +36,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, hold: bool) -> Resul
 /// Not authorised, unknown VM.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = vm_for(tx, caller, Right::Use, id)?;
+        let row: VmRow = owned::to_show(tx, caller, id)?;
         let names = view::Names::read(tx)?;
         Ok(doc::vm(&view::vm(tx, &names, &cloud.board, &row)?))
     })
@@ -92,7 +92,7 @@ pub fn info_set(cloud: &Cloud, caller: &Caller, ids: &str, extended: bool) -> Re
     cloud.store.read(|tx| {
         let mut rows = Vec::new();
         for id in ids {
-            rows.extend(tx.vm_find(id)?.filter(|row| may(caller, Right::Use, &row.object()).is_ok()));
+            rows.extend(tx.vm_find(id)?.filter(|row| may_unlocked(caller, Right::Use, &row.object()).is_ok()));
         }
         rows.sort_by_key(|row| row.id);
         rows.dedup_by_key(|row| row.id);
@@ -247,20 +247,6 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     cloud.store.write(|tx| {
         let mut row = vm_for(tx, caller, Right::Manage, id)?;
         row.user_template = updated(&view::stored(&row.user_template), &new, kind)?.to_text();
-        tx.vm_update(&row)?;
-        Ok(id)
-    })
-}
-
-/// `one.vm.rename`.
-///
-/// # Errors
-/// Not authorised, a bad name.
-pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let mut row = vm_for(tx, caller, Right::Manage, id)?;
-        one_core::access::valid_name(name, ObjectKind::Vm)?;
-        row.name = name.into();
         tx.vm_update(&row)?;
         Ok(id)
     })

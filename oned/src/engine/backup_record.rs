@@ -120,6 +120,8 @@ fn new_image(
         prev_state: ImageState::Init.number(),
         datastore_id: plan.decision.datastore_id,
         backup_vm_id: Some(vm.id),
+        snapshots: String::new(),
+        lock: String::new(),
         backup_mode: Some(if new_chain { "INCREMENT" } else { "FULL" }.into()),
         template: String::new(),
     })?;

@@ -8,6 +8,7 @@
 //! Updates that depend on a state are made inside the transaction that read it, or are compare-and-set
 //! ([`Tx::job_advance`]); a conflict is an error, never silence.
 
+mod people;
 mod pools;
 mod queries;
 pub mod rows;

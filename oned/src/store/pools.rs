@@ -114,3 +114,48 @@ pool!(
     schedule_delete
 );
 pool!(job, JobRow, "job", job, job_find, job_list, job_insert, job_update, job_delete);
+pool!(vdc, VdcRow, "virtual data centre", vdc, vdc_find, vdc_list, vdc_insert, vdc_update, vdc_delete);
+pool!(
+    document,
+    DocumentRow,
+    "document",
+    document,
+    document_find,
+    document_list,
+    document_insert,
+    document_update,
+    document_delete
+);
+pool!(
+    security_group,
+    SecurityGroupRow,
+    "security group",
+    security_group,
+    security_group_find,
+    security_group_list,
+    security_group_insert,
+    security_group_update,
+    security_group_delete
+);
+pool!(
+    network,
+    NetworkRow,
+    "virtual network",
+    network,
+    network_find,
+    network_list,
+    network_insert,
+    network_update,
+    network_delete
+);
+pool!(
+    backup_job,
+    BackupJobRow,
+    "backup job",
+    backup_job,
+    backup_job_find,
+    backup_job_list,
+    backup_job_insert,
+    backup_job_update,
+    backup_job_delete
+);

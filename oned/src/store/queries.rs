@@ -4,9 +4,7 @@ use diesel::dsl::max;
 use diesel::prelude::*;
 
 use super::rows::*;
-use super::schema::{
-    counter, history, host, image, image_use, increment, job, job_event, membership, schedule, user, vm, vm_template,
-};
+use super::schema::{counter, history, host, image, image_use, increment, job, job_event, schedule, vm, vm_template};
 use super::{StoreError, Tx};
 
 /// Phases in which a job is over.
@@ -71,49 +69,6 @@ impl Tx<'_> {
         if id < at_least {
             self.next_ids(pool, at_least - id)?;
         }
-        Ok(())
-    }
-
-    /// The user of that name.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn user_by_name(&mut self, name: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(user::table.filter(user::name.eq(name)).select(UserRow::as_select()).first(self.0).optional()?)
-    }
-
-    /// All groups of a user, the primary one included.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn user_groups(&mut self, uid: i64) -> Result<Vec<i64>, StoreError> {
-        Ok(membership::table
-            .filter(membership::uid.eq(uid))
-            .order(membership::gid.asc())
-            .select(membership::gid)
-            .load(self.0)?)
-    }
-
-    /// All members of a group.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn group_users(&mut self, gid: i64) -> Result<Vec<i64>, StoreError> {
-        Ok(membership::table
-            .filter(membership::gid.eq(gid))
-            .order(membership::uid.asc())
-            .select(membership::uid)
-            .load(self.0)?)
-    }
-
-    /// Puts a user into a group.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn membership_add(&mut self, uid: i64, gid: i64) -> Result<(), StoreError> {
-        diesel::insert_or_ignore_into(membership::table)
-            .values((membership::uid.eq(uid), membership::gid.eq(gid)))
-            .execute(self.0)?;
         Ok(())
     }
 
@@ -328,13 +283,25 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
-    /// Actions that are due, the longest waiting first.
+    /// A backup job's scheduled actions, by id.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn schedules_of_backup_job(&mut self, backup_job_id: i64) -> Result<Vec<ScheduleRow>, StoreError> {
+        Ok(schedule::table
+            .filter(schedule::backup_job_id.eq(backup_job_id))
+            .order(schedule::id.asc())
+            .select(ScheduleRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// Actions of VMs that are due, the longest waiting first.
     ///
     /// # Errors
     /// The database's failure.
     pub fn schedules_due(&mut self, now: i64) -> Result<Vec<ScheduleRow>, StoreError> {
         Ok(schedule::table
-            .filter(schedule::due_at.le(now).and(schedule::not_before.le(now)))
+            .filter(schedule::due_at.le(now).and(schedule::not_before.le(now)).and(schedule::vm_id.is_not_null()))
             .order((schedule::due_at.asc(), schedule::id.asc()))
             .select(ScheduleRow::as_select())
             .load(self.0)?)

@@ -35,6 +35,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    group_admin (gid, uid) {
+        gid -> BigInt,
+        uid -> BigInt,
+    }
+}
+
+diesel::table! {
+    login_token (uid, token_sha256) {
+        uid -> BigInt,
+        token_sha256 -> Text,
+        expires_at -> BigInt,
+        egid -> BigInt,
+    }
+}
+
+diesel::table! {
     acl (id) {
         id -> BigInt,
         user_hex -> Text,
@@ -42,6 +58,35 @@ diesel::table! {
         rights_hex -> Text,
         zone_hex -> Text,
         text -> Text,
+    }
+}
+
+diesel::table! {
+    quota (owner, owner_id, resource, resource_id, metric) {
+        owner -> Text,
+        owner_id -> BigInt,
+        resource -> Text,
+        resource_id -> Text,
+        metric -> Text,
+        most -> Nullable<BigInt>,
+        used -> BigInt,
+    }
+}
+
+diesel::table! {
+    vdc (id) {
+        id -> BigInt,
+        name -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    vdc_member (vdc_id, kind, zone_id, object_id) {
+        vdc_id -> BigInt,
+        kind -> Text,
+        zone_id -> BigInt,
+        object_id -> BigInt,
     }
 }
 
@@ -91,7 +136,7 @@ diesel::table! {
         kind -> BigInt,
         disk_type -> BigInt,
         state -> BigInt,
-        cluster_id -> BigInt,
+        clusters -> Text,
         total_mb -> BigInt,
         free_mb -> BigInt,
         used_mb -> BigInt,
@@ -122,6 +167,8 @@ diesel::table! {
         datastore_id -> BigInt,
         backup_vm_id -> Nullable<BigInt>,
         backup_mode -> Nullable<Text>,
+        snapshots -> Text,
+        lock -> Text,
         template -> Text,
     }
 }
@@ -162,7 +209,85 @@ diesel::table! {
         name -> Text,
         permissions -> BigInt,
         regtime -> BigInt,
+        lock -> Text,
         template -> Text,
+    }
+}
+
+diesel::table! {
+    document (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        kind -> BigInt,
+        regtime -> BigInt,
+        lock -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    security_group (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        lock -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    network (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        clusters -> Text,
+        parent_id -> Nullable<BigInt>,
+        vn_mad -> Text,
+        bridge -> Text,
+        ranges -> Text,
+        lock -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    lease (network_id, range_id, place) {
+        network_id -> BigInt,
+        range_id -> BigInt,
+        place -> BigInt,
+        holder -> Text,
+        holder_id -> BigInt,
+        nic_id -> BigInt,
+    }
+}
+
+diesel::table! {
+    backup_job (id) {
+        id -> BigInt,
+        uid -> BigInt,
+        gid -> BigInt,
+        name -> Text,
+        permissions -> BigInt,
+        priority -> BigInt,
+        last_backup_time -> BigInt,
+        last_backup_duration -> BigInt,
+        lock -> Text,
+        template -> Text,
+    }
+}
+
+diesel::table! {
+    backup_job_vm (backup_job_id, vm_id) {
+        backup_job_id -> BigInt,
+        list -> Text,
+        vm_id -> BigInt,
     }
 }
 
@@ -183,9 +308,21 @@ diesel::table! {
         deploy_id -> Text,
         uuid -> Text,
         host_id -> Nullable<BigInt>,
+        resched -> BigInt,
+        lock -> Text,
+        snapshots -> Text,
         template -> Text,
         user_template -> Text,
         backup_config -> Text,
+    }
+}
+
+diesel::table! {
+    sample (kind, object_id, time) {
+        kind -> Text,
+        object_id -> BigInt,
+        time -> BigInt,
+        body -> Text,
     }
 }
 
@@ -216,7 +353,8 @@ diesel::table! {
 diesel::table! {
     schedule (id) {
         id -> BigInt,
-        vm_id -> BigInt,
+        vm_id -> Nullable<BigInt>,
+        backup_job_id -> Nullable<BigInt>,
         uid -> BigInt,
         body -> Text,
         due_at -> Nullable<BigInt>,
@@ -258,9 +396,13 @@ diesel::table! {
 
 diesel::allow_tables_to_appear_in_same_query!(
     acl,
+    backup_job,
+    backup_job_vm,
     cluster,
     counter,
     datastore,
+    document,
+    group_admin,
     history,
     host,
     image,
@@ -268,10 +410,18 @@ diesel::allow_tables_to_appear_in_same_query!(
     increment,
     job,
     job_event,
+    lease,
+    login_token,
     membership,
+    network,
+    quota,
+    sample,
     schedule,
+    security_group,
     user,
     user_group,
+    vdc,
+    vdc_member,
     vm,
     vm_template,
     zone,

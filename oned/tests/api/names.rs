@@ -4,6 +4,8 @@ use one_core::refusal::Refusal;
 use oned::api::{self, Cloud};
 
 use crate::world::{TEAM, World};
+use oned::api::owned::rename;
+use oned::store::rows::{DatastoreRow, ImageRow, TemplateRow, VmRow};
 
 type Rename = fn(&Cloud, &one_core::access::Caller, i64, &str) -> Result<i64, Refusal>;
 
@@ -17,9 +19,9 @@ fn furnished() -> (World, Vec<(&'static str, Rename, i64, i64)>) {
     let templates = (template(templates.0), template(templates.1));
     let hosts = (world.add_host("one"), world.add_host("two"));
     let calls: Vec<(&str, Rename, i64, i64)> = vec![
-        ("datastore", api::datastore::rename, datastores.0, datastores.1),
-        ("image", api::image::rename, images.0, images.1),
-        ("virtual machine template", api::template::rename, templates.0, templates.1),
+        ("datastore", rename::<DatastoreRow>, datastores.0, datastores.1),
+        ("image", rename::<ImageRow>, images.0, images.1),
+        ("virtual machine template", rename::<TemplateRow>, templates.0, templates.1),
         ("host", api::host::rename, hosts.0, hosts.1),
     ];
     (world, calls)
@@ -63,13 +65,13 @@ fn names_of_images_and_templates_are_their_owners_and_those_of_vms_are_free() {
     let image = api::image::allocate(&world.cloud, &world.bob, "NAME=one\nPATH=\"/var/tmp/a\"\n", 1).unwrap();
     let template = api::template::allocate(&world.cloud, &world.bob, "NAME=one\nCPU=1\nMEMORY=1\n").unwrap();
     assert_eq!(world.image_row(image).gid, TEAM);
-    api::image::rename(&world.cloud, &world.bob, image, "two").unwrap();
-    api::template::rename(&world.cloud, &world.bob, template, "two").unwrap();
+    rename::<ImageRow>(&world.cloud, &world.bob, image, "two").unwrap();
+    rename::<TemplateRow>(&world.cloud, &world.bob, template, "two").unwrap();
     let (first, second) = (world.add_running_vm(""), world.add_running_vm(""));
     for vm in [first, second] {
-        api::vm::rename(&world.cloud, &world.alice, vm, "same").unwrap();
+        rename::<VmRow>(&world.cloud, &world.alice, vm, "same").unwrap();
         assert!(world.vm_document(&world.alice, vm).contains("<NAME><![CDATA[same]]></NAME>"));
     }
-    let refusal = world.refusal(|cloud| api::vm::rename(cloud, &world.alice, first, ""));
+    let refusal = world.refusal(|cloud| rename::<VmRow>(cloud, &world.alice, first, ""));
     assert_eq!(refusal.code(), 2048);
 }

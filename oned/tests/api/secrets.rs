@@ -101,9 +101,9 @@ fn a_backup_job_knows_its_datastore_by_id_and_no_password() {
 fn a_users_password_digest_is_for_administrators() {
     let world = world();
     let digest = world.read(|tx| tx.user(world.alice.uid)).password_sha256;
-    let own = valid(api::user::info(&world.cloud, &world.alice, -1).unwrap());
+    let own = valid(api::people::info(&world.cloud, &world.alice, -1, false).unwrap());
     assert!(own.contains("<NAME><![CDATA[alice]]></NAME>") && !own.contains(&digest), "{own}");
-    let pool = valid(api::user::pool(&world.cloud, &world.alice).unwrap());
+    let pool = valid(api::people::pool(&world.cloud, &world.alice).unwrap());
     assert!(!pool.contains(&digest));
-    assert!(valid(api::user::info(&world.cloud, &world.admin, 2).unwrap()).contains(&digest));
+    assert!(valid(api::people::info(&world.cloud, &world.admin, 2, false).unwrap()).contains(&digest));
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use one_core::access::{Caller, Permissions};
+use one_core::access::acl::group_admin_rules;
+use one_core::access::{Caller, Permissions, Rule, Selector};
 use one_core::backup::BackupConfig;
 use one_core::lifecycle::{ImageState, VmEvent, VmPhase};
-use one_core::refusal::Refusal;
+use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::schedule::ScheduledAction;
 use one_core::template::Template;
 use oned::api::bootstrap::bootstrap;
@@ -81,10 +82,11 @@ impl World {
         });
         bootstrap(&cloud, "oneadmin", "oneadmin-pw").unwrap();
         cloud.store.write(people).unwrap();
-        let caller = |name: &str| cloud.authenticate(&session(name)).unwrap();
+        cloud.store.write(|tx| api::vdc::leave_all(tx, 1)).unwrap();
+        let caller = |name: &str| oned::session::authenticate(&cloud, &session(name)).unwrap();
         let (alice, bob, mallory, admin) = (caller("alice"), caller("bob"), caller("mallory"), caller("oneadmin"));
         let world = Self { alice, bob, mallory, admin, cloud, clock, dir };
-        // As an operator does who lets users work: without access rules of sites, this is how users get at it.
+        // A site that gives its datastores by permission bits, not by the default virtual data centre.
         world.edit_datastore(IMAGES, |row| row.permissions = octal(0o644));
         world.add_host("localhost");
         world
@@ -264,6 +266,8 @@ impl World {
             let id = tx.next_id("image")?;
             tx.image_insert(&ImageRow {
                 id,
+                snapshots: String::new(),
+                lock: String::new(),
                 uid: row.uid,
                 gid: row.gid,
                 name: format!("{vm} backup {id}"),
@@ -412,7 +416,7 @@ fn people(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let gid = tx.next_id("user_group")?;
     assert_eq!(gid, TEAM);
     tx.group_insert(&GroupRow { id: gid, name: "team".into(), template: String::new() })?;
-    for (name, gid) in [("alice", TEAM), ("bob", TEAM), ("mallory", 1)] {
+    for (name, gid) in [("alice", TEAM), ("bob", TEAM), ("mallory", 1), ("carol", TEAM), ("dave", 1)] {
         let id = tx.next_id("user")?;
         tx.user_insert(&UserRow {
             id,
@@ -426,6 +430,21 @@ fn people(tx: &mut Tx<'_>) -> Result<(), StoreError> {
         // All are users, who may make things; two of them are the team.
         tx.membership_add(id, 1)?;
         tx.membership_add(id, gid)?;
+        // One leads the team; to another, rules give everything that rules can give.
+        match name {
+            "carol" => {
+                tx.group_admin_add(TEAM, id)?;
+                for rule in group_admin_rules(id, TEAM) {
+                    oned::session::add_rule(tx, &rule)?;
+                }
+            }
+            "dave" => {
+                let rights = [Right::Use, Right::Manage, Right::Admin, Right::Create];
+                let rule = Rule::new(Selector::One(id), &ObjectKind::ALL, Selector::All, &rights);
+                oned::session::add_rule(tx, &rule)?;
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -29,6 +29,24 @@ CREATE TABLE membership (
     PRIMARY KEY (uid, gid)
 ) STRICT;
 
+-- Administrators of a group.
+CREATE TABLE group_admin (
+    gid INTEGER NOT NULL REFERENCES user_group (id) ON DELETE CASCADE,
+    uid INTEGER NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    PRIMARY KEY (gid, uid)
+) STRICT;
+
+-- Login tokens, as their SHA-256: the text itself is shown once, to whom asked for it.
+CREATE TABLE login_token (
+    uid INTEGER NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    token_sha256 TEXT NOT NULL,
+    -- -1 = never.
+    expires_at INTEGER NOT NULL,
+    -- The only group that a session with this token acts in; -1 = all of the user's.
+    egid INTEGER NOT NULL,
+    PRIMARY KEY (uid, token_sha256)
+) STRICT;
+
 CREATE TABLE acl (
     id INTEGER NOT NULL PRIMARY KEY,
     user_hex TEXT NOT NULL,
@@ -36,6 +54,35 @@ CREATE TABLE acl (
     rights_hex TEXT NOT NULL,
     zone_hex TEXT NOT NULL,
     text TEXT NOT NULL
+) STRICT;
+
+-- Limits and usage of users and groups; owner_id -1 holds the defaults. CPU counts in hundredths.
+CREATE TABLE quota (
+    owner TEXT NOT NULL CHECK (owner IN ('USER', 'GROUP')),
+    owner_id INTEGER NOT NULL,
+    -- DATASTORE, NETWORK, IMAGE with the id in resource_id; VM with '' or cluster ids.
+    resource TEXT NOT NULL,
+    resource_id TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    -- NULL = none was set.
+    most INTEGER,
+    used INTEGER NOT NULL,
+    PRIMARY KEY (owner, owner_id, resource, resource_id, metric)
+) STRICT;
+
+CREATE TABLE vdc (
+    id INTEGER NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    template TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE vdc_member (
+    vdc_id INTEGER NOT NULL REFERENCES vdc (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('GROUP', 'CLUSTER', 'HOST', 'DATASTORE', 'NET')),
+    zone_id INTEGER NOT NULL,
+    -- -10 = all of them.
+    object_id INTEGER NOT NULL,
+    PRIMARY KEY (vdc_id, kind, zone_id, object_id)
 ) STRICT;
 
 CREATE TABLE zone (
@@ -77,7 +124,8 @@ CREATE TABLE datastore (
     kind INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 3),
     disk_type INTEGER NOT NULL,
     state INTEGER NOT NULL,
-    cluster_id INTEGER NOT NULL REFERENCES cluster (id),
+    -- Ids with commas, ascending.
+    clusters TEXT NOT NULL,
     total_mb INTEGER NOT NULL,
     free_mb INTEGER NOT NULL,
     used_mb INTEGER NOT NULL,
@@ -107,6 +155,10 @@ CREATE TABLE image (
     -- Backup images only: whose backup this is (the VM may be long gone), and FULL or INCREMENT.
     backup_vm_id INTEGER,
     backup_mode TEXT CHECK (backup_mode IN ('FULL', 'INCREMENT')),
+    -- Snapshots of the disk, JSON, or empty.
+    snapshots TEXT NOT NULL,
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
     template TEXT NOT NULL,
     UNIQUE (uid, name)
 ) STRICT;
@@ -148,8 +200,91 @@ CREATE TABLE vm_template (
     name TEXT NOT NULL,
     permissions INTEGER NOT NULL,
     regtime INTEGER NOT NULL,
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
     template TEXT NOT NULL,
     UNIQUE (uid, name)
+) STRICT;
+
+-- Free documents of clients, by type.
+CREATE TABLE document (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    regtime INTEGER NOT NULL,
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
+    template TEXT NOT NULL
+) STRICT;
+CREATE INDEX document_by_kind ON document (kind);
+
+CREATE TABLE security_group (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
+    template TEXT NOT NULL,
+    UNIQUE (uid, name)
+) STRICT;
+
+CREATE TABLE network (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    clusters TEXT NOT NULL,
+    -- The network that a reservation was taken from.
+    parent_id INTEGER,
+    vn_mad TEXT NOT NULL,
+    bridge TEXT NOT NULL,
+    -- Address ranges, JSON.
+    ranges TEXT NOT NULL,
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
+    template TEXT NOT NULL,
+    UNIQUE (uid, name)
+) STRICT;
+
+-- Addresses in use: index in its range, and by whom: a VM's NIC, a reserving network, or nobody (held).
+CREATE TABLE lease (
+    network_id INTEGER NOT NULL REFERENCES network (id),
+    range_id INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    holder TEXT NOT NULL CHECK (holder IN ('VM', 'NET', 'HOLD')),
+    holder_id INTEGER NOT NULL,
+    nic_id INTEGER NOT NULL,
+    PRIMARY KEY (network_id, range_id, place)
+) STRICT;
+CREATE INDEX lease_by_holder ON lease (holder, holder_id);
+
+CREATE TABLE backup_job (
+    id INTEGER NOT NULL PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    permissions INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    last_backup_time INTEGER NOT NULL,
+    last_backup_duration INTEGER NOT NULL,
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
+    template TEXT NOT NULL,
+    UNIQUE (uid, name)
+) STRICT;
+
+-- What a run of a job has still to do and has done.
+CREATE TABLE backup_job_vm (
+    backup_job_id INTEGER NOT NULL REFERENCES backup_job (id) ON DELETE CASCADE,
+    list TEXT NOT NULL CHECK (list IN ('OUTDATED', 'BACKING_UP', 'UPDATED', 'ERROR')),
+    vm_id INTEGER NOT NULL,
+    PRIMARY KEY (backup_job_id, vm_id)
 ) STRICT;
 
 CREATE TABLE vm (
@@ -168,6 +303,11 @@ CREATE TABLE vm (
     deploy_id TEXT NOT NULL,
     uuid TEXT NOT NULL,
     host_id INTEGER,
+    resched INTEGER NOT NULL CHECK (resched IN (0, 1)),
+    -- JSON, or empty.
+    lock TEXT NOT NULL,
+    -- Snapshots of its disks, JSON, or empty.
+    snapshots TEXT NOT NULL,
     template TEXT NOT NULL,
     user_template TEXT NOT NULL,
     -- One BACKUP_CONFIG vector as template text; empty when the VM never had one.
@@ -175,6 +315,16 @@ CREATE TABLE vm (
 ) STRICT;
 CREATE INDEX vm_by_state ON vm (state);
 CREATE INDEX vm_by_host ON vm (host_id) WHERE host_id IS NOT NULL;
+CREATE INDEX vm_by_owner ON vm (uid);
+
+-- What drivers last said, as template text; old samples go.
+CREATE TABLE sample (
+    kind TEXT NOT NULL CHECK (kind IN ('VM', 'HOST')),
+    object_id INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (kind, object_id, time)
+) STRICT;
 
 CREATE TABLE history (
     vm_id INTEGER NOT NULL REFERENCES vm (id),
@@ -199,10 +349,11 @@ CREATE TABLE history (
     PRIMARY KEY (vm_id, seq)
 ) STRICT;
 
--- Scheduled actions; due work is one indexed query.
+-- Scheduled actions of VMs and of backup jobs; due work is one indexed query.
 CREATE TABLE schedule (
     id INTEGER NOT NULL PRIMARY KEY,
-    vm_id INTEGER NOT NULL REFERENCES vm (id),
+    vm_id INTEGER REFERENCES vm (id),
+    backup_job_id INTEGER REFERENCES backup_job (id),
     -- The user whose rights the action runs with.
     uid INTEGER NOT NULL,
     -- The action as the core writes it, JSON.
@@ -211,16 +362,18 @@ CREATE TABLE schedule (
     due_at INTEGER,
     -- A refused action is not tried before this time.
     not_before INTEGER NOT NULL,
-    refusals INTEGER NOT NULL
+    refusals INTEGER NOT NULL,
+    CHECK ((vm_id IS NULL) <> (backup_job_id IS NULL))
 ) STRICT;
 CREATE INDEX schedule_due ON schedule (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX schedule_by_vm ON schedule (vm_id);
+CREATE INDEX schedule_by_vm ON schedule (vm_id) WHERE vm_id IS NOT NULL;
+CREATE INDEX schedule_by_backup_job ON schedule (backup_job_id) WHERE backup_job_id IS NOT NULL;
 
 -- One row per operation: intent, effect, result. The plan is JSON, written once.
 CREATE TABLE job (
     id INTEGER NOT NULL PRIMARY KEY,
-    kind TEXT NOT NULL CHECK (kind IN ('DEPLOY', 'STOP', 'RESUME', 'REBOOT', 'TERMINATE', 'BACKUP',
-                                       'IMPORT', 'RESTORE', 'DELETE', 'RETAIN')),
+    -- The kinds are the daemon's (job.rs).
+    kind TEXT NOT NULL CHECK (kind <> ''),
     phase TEXT NOT NULL CHECK (phase IN ('planned', 'prepared', 'copied', 'sealed', 'recorded', 'cleaned', 'done',
                                          'undoing', 'failed', 'cancelled')),
     vm_id INTEGER,

@@ -1,11 +1,18 @@
 //! Who may do what: callers, permission bits, the decision, and which names objects may carry.
 //!
-//! [`may`] decides from the caller and from what is known of one object; it never looks anything up. Administrators
-//! (user 0 and members of group 0) may everything. Creation is decided by kind ([`may_create`]): the default rules let
-//! ordinary users create what the original's default access rules let them create. Access rules of sites, locks and quotas are
-//! further arguments to come; nothing here needs to change its shape for them.
+//! [`may`] decides from the caller and from what is known of one object; it never looks anything up. A caller carries the
+//! access rules that speak of him, an object its lock. Administrators (user 0 and members of group 0) may everything that
+//! no lock forbids. Creation is decided by the rules alone ([`may_create`]).
+
+pub mod acl;
+mod lock;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use acl::{Rule, Selector};
+pub use lock::{Lock, LockLevel};
 
 use crate::refusal::{ObjectKind, Refusal, Right};
 
@@ -20,12 +27,16 @@ pub struct Caller {
     pub groups: Vec<i64>,
     /// The user's name, for log lines.
     pub name: String,
+    /// The access rules that speak of him, his groups or everybody.
+    pub rules: Arc<[Rule]>,
+    /// Bits that his new objects do not get; none = the daemon's default.
+    pub umask: Option<u32>,
 }
 
 impl Caller {
     /// The daemon itself and the first administrator: user 0 in group 0.
     pub fn oneadmin() -> Self {
-        Self { uid: 0, gid: 0, groups: vec![0], name: "oneadmin".to_owned() }
+        Self { uid: 0, gid: 0, groups: vec![0], name: "oneadmin".to_owned(), rules: Arc::default(), umask: None }
     }
 
     /// Whether rights are not checked for this caller.
@@ -162,7 +173,7 @@ impl Permissions {
 }
 
 /// What must be known of an object to decide about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// Its kind.
     pub kind: ObjectKind,
@@ -174,56 +185,55 @@ pub struct Object {
     pub gid: i64,
     /// Its permission bits.
     pub permissions: Permissions,
+    /// Its lock.
+    pub lock: Option<Lock>,
+    /// The clusters that it belongs to.
+    pub clusters: Vec<i64>,
 }
 
-/// Decides whether the caller has the right on the object: as administrator, as owner by the owner bit, as member of the
-/// object's group by the group bit, or by the "other" bit. The first that gives the right wins.
+/// Decides whether the caller has the right on the object now: a lock binds everybody, administrators too; then
+/// [`may_unlocked`].
+///
+/// # Errors
+/// [`Refusal::Locked`], or [`Refusal::NotAuthorized`] naming the right and the object. Who has no right on it is not told
+/// of the lock.
+pub fn may(caller: &Caller, right: Right, object: &Object) -> Result<(), Refusal> {
+    may_unlocked(caller, right, object)?;
+    match &object.lock {
+        Some(lock) if lock.level.blocks(right) => {
+            Err(Refusal::Locked { user: caller.uid, right, kind: object.kind, id: object.id })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As [`may`] without regard to locks, for reading and for unlocking: as administrator, as owner by the owner bit, as
+/// member of the object's group by the group bit, by the "other" bit, or by an access rule. The first that gives the right
+/// wins.
 ///
 /// # Errors
 /// [`Refusal::NotAuthorized`] naming the right and the object.
-pub fn may(caller: &Caller, right: Right, object: &Object) -> Result<(), Refusal> {
+pub fn may_unlocked(caller: &Caller, right: Right, object: &Object) -> Result<(), Refusal> {
     let bits = object.permissions;
     let allowed = caller.is_admin()
         || (caller.uid == object.uid && bits.owner.has(right))
         || (caller.is_member(object.gid) && bits.group.has(right))
-        || bits.other.has(right);
+        || bits.other.has(right)
+        || caller.has_rule(right, object);
     if allowed {
         return Ok(());
     }
     Err(Refusal::NotAuthorized { user: caller.uid, right, kind: object.kind, id: Some(object.id) })
 }
 
-/// Decides whether the caller may make a new object of this kind. The default access rules give members of group 1 (*users*)
-/// the kinds that belong to people; hosts, datastores, users and the like are for administrators.
+/// Decides whether the caller may make a new object of this kind: by an access rule that lets him create. The default rules
+/// give members of group 1 (*users*) the kinds that belong to people; hosts, datastores, users and the like are for
+/// administrators.
 ///
 /// # Errors
 /// [`Refusal::NotAuthorized`] with CREATE.
 pub fn may_create(caller: &Caller, kind: ObjectKind) -> Result<(), Refusal> {
-    let everybody = match kind {
-        ObjectKind::Vm
-        | ObjectKind::Image
-        | ObjectKind::Template
-        | ObjectKind::Document
-        | ObjectKind::SecurityGroup
-        | ObjectKind::VmGroup
-        | ObjectKind::BackupJob => true,
-        ObjectKind::Host
-        | ObjectKind::Network
-        | ObjectKind::User
-        | ObjectKind::Group
-        | ObjectKind::Acl
-        | ObjectKind::Datastore
-        | ObjectKind::Cluster
-        | ObjectKind::Zone
-        | ObjectKind::Vdc
-        | ObjectKind::VirtualRouter
-        | ObjectKind::Marketplace
-        | ObjectKind::MarketplaceApp
-        | ObjectKind::NetworkTemplate
-        | ObjectKind::Hook
-        | ObjectKind::Schedule => false,
-    };
-    if caller.is_admin() || (everybody && caller.is_member(1)) {
+    if caller.is_admin() || caller.rules.iter().any(|rule| rule.lets_create(kind)) {
         return Ok(());
     }
     Err(Refusal::NotAuthorized { user: caller.uid, right: Right::Create, kind, id: None })
@@ -259,99 +269,4 @@ pub fn valid_name(name: &str, kind: ObjectKind) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caller(uid: i64, gid: i64, groups: &[i64]) -> Caller {
-        Caller { uid, gid, groups: groups.to_vec(), name: format!("user{uid}") }
-    }
-
-    fn object(uid: i64, gid: i64, octal: u32) -> Object {
-        Object { kind: ObjectKind::Vm, id: 7, uid, gid, permissions: Permissions::from_octal(octal) }
-    }
-
-    #[test]
-    fn an_owner_may_manage_but_not_administer_what_the_default_bits_give() {
-        let owner = caller(2, 1, &[1]);
-        let vm = object(2, 1, 0o600);
-        assert_eq!(may(&owner, Right::Use, &vm), Ok(()));
-        assert_eq!(may(&owner, Right::Manage, &vm), Ok(()));
-        let refused = may(&owner, Right::Admin, &vm).unwrap_err();
-        assert_eq!(refused.to_string(), "User [2] : Not authorized to perform ADMIN VM [7].");
-    }
-
-    #[test]
-    fn group_and_other_bits_count_for_the_people_they_name() {
-        let vm = object(2, 100, 0o640);
-        assert_eq!(may(&caller(3, 1, &[1, 100]), Right::Use, &vm), Ok(()));
-        assert!(may(&caller(3, 1, &[1, 100]), Right::Manage, &vm).is_err());
-        assert!(may(&caller(3, 1, &[1]), Right::Use, &vm).is_err());
-        assert_eq!(may(&caller(3, 1, &[1]), Right::Use, &object(2, 100, 0o604)), Ok(()));
-    }
-
-    #[test]
-    fn administrators_are_not_asked() {
-        for admin in [caller(0, 5, &[]), caller(9, 0, &[]), caller(9, 1, &[1, 0])] {
-            assert!(admin.is_admin());
-            assert_eq!(may(&admin, Right::Admin, &object(2, 1, 0)), Ok(()));
-            assert_eq!(may_create(&admin, ObjectKind::Datastore), Ok(()));
-        }
-        assert!(Caller::oneadmin().is_admin());
-    }
-
-    #[test]
-    fn ordinary_users_create_what_belongs_to_people() {
-        let user = caller(2, 1, &[1]);
-        assert_eq!(may_create(&user, ObjectKind::BackupJob), Ok(()));
-        let refused = may_create(&user, ObjectKind::Datastore).unwrap_err();
-        assert_eq!(refused.to_string(), "User [2] : Not authorized to perform CREATE DATASTORE.");
-        assert!(may_create(&caller(2, 100, &[100]), ObjectKind::Image).is_err());
-    }
-
-    #[test]
-    fn permission_bits_survive_the_database_and_octal() {
-        for mask in 0..0o1000 {
-            let permissions = Permissions::from_i64(mask);
-            assert_eq!(permissions.to_i64(), mask);
-            assert_eq!(Permissions::from_octal(permissions.to_octal()), permissions);
-        }
-        assert_eq!(Permissions::BACKUP.to_octal(), 0o600);
-        assert_eq!(Permissions::from_i64(-1).to_octal(), 0o777);
-    }
-
-    #[test]
-    fn the_umask_masks_a_base_that_depends_on_the_caller() {
-        let user = caller(2, 1, &[1]);
-        assert_eq!(Permissions::from_umask(0o177, &user, true).to_octal(), 0o600);
-        assert_eq!(Permissions::from_umask(0, &user, true).to_octal(), 0o666);
-        assert_eq!(Permissions::from_umask(0, &user, false).to_octal(), 0o660);
-        assert_eq!(Permissions::from_umask(0o137, &Caller::oneadmin(), true).to_octal(), 0o640);
-    }
-
-    #[test]
-    fn chmod_keeps_what_it_is_not_told_to_change() {
-        let old = Permissions::from_octal(0o640);
-        let keep = [-1; 9];
-        assert_eq!(old.changed(&keep, false, true), Ok(old));
-        let mut bits = keep;
-        bits[6] = 1;
-        assert_eq!(old.changed(&bits, false, true).unwrap().to_octal(), 0o644);
-        assert!(old.changed(&bits, false, false).is_err());
-        bits[2] = 1;
-        assert!(old.changed(&bits, false, true).is_err());
-        assert_eq!(old.changed(&bits, true, true).unwrap().to_octal(), 0o744);
-        bits[0] = 2;
-        assert!(old.changed(&bits, true, true).is_err());
-    }
-
-    #[test]
-    fn names_follow_the_rules_of_their_kind() {
-        for good in ["a", "0 01-Dec 13.36.56", "größe (1)", &"x".repeat(128)] {
-            assert_eq!(valid_name(good, ObjectKind::Image), Ok(()), "{good}");
-        }
-        for bad in ["", "a:b", "a/b", "a\nb", "a\"b", "$a", "<a>", &"x".repeat(129)] {
-            assert!(valid_name(bad, ObjectKind::Image).is_err(), "{bad:?}");
-        }
-        assert!(valid_name("two words", ObjectKind::User).is_err());
-    }
-}
+mod tests;

@@ -1,0 +1,28 @@
+//! Images, backups among them.
+
+use super::{BIT, DECRYPT, END, FLAG, ID, NAME, START, TEXT, TYPE, owned_rows, rows};
+use crate::api::Cloud;
+use crate::api::{image, restore};
+use crate::rpc::{Method, ParamSpec};
+use crate::store::rows::ImageRow;
+
+pub(super) fn rows() -> Vec<Method<Cloud>> {
+    let mut all = owned_rows!("one.image", "image", ImageRow, |_, _, _| Ok(()), lock);
+    all.extend(rows! {
+        "one.image.allocate", [TEXT, ParamSpec::int("datastore"), ParamSpec::bool("no_check_capacity").or_bool(false)],
+            "Registers an image and copies its file in.", Id, |c, u, a| image::allocate(c, u, a.text(0), a.int(1));
+        "one.image.delete", [ID, ParamSpec::bool("force").or_bool(false)], "Deletes an image or backup.", Id,
+            |c, u, a| image::delete(c, u, a.int(0), a.bool(1));
+        "one.image.info", [ID, DECRYPT], "Shows an image.", Text, |c, u, a| image::info(c, u, a.int(0));
+        "one.image.persistent", [ID, ParamSpec::bool("persistent")], "Makes an image persistent, or not.", Id,
+            |c, u, a| image::persistent(c, u, a.int(0), a.bool(1));
+        "one.image.restore", [ID, ParamSpec::int("datastore"), ParamSpec::text("options").or_text("")],
+            "Restores a backup as a template and images.", Text,
+            |c, u, a| restore::restore(c, u, a.int(0), a.int(1), a.text(2));
+        "one.image.update", [ID, TEXT, TYPE], "Changes an image's attributes.", Id,
+            |c, u, a| image::update(c, u, a.int(0), a.text(1), a.int(2));
+        "one.imagepool.info", [FLAG, START, END], "Lists the images.", Text,
+            |c, u, a| image::pool(c, u, a.int(0), a.int(1), a.int(2));
+    });
+    all
+}

@@ -1,0 +1,122 @@
+//! Who is calling: from a session string to a caller with groups and access rules.
+
+use one_core::access::{Caller, Rule};
+use one_core::refusal::Refusal;
+use subtle::ConstantTimeEq;
+
+use crate::cloud::{Cloud, password_digest};
+use crate::ledger::stored;
+use crate::store::rows::{AclRow, UserRow};
+use crate::store::{StoreError, Tx};
+
+/// The only driver whose passwords we check.
+pub const CORE: &str = "core";
+/// A driver that never lets anybody in by password.
+pub const PUBLIC: &str = "public";
+
+/// The caller behind a session string `name:token`: a login token of the user, else his password (OpenNebula, session
+/// string).
+///
+/// # Errors
+/// [`Refusal::BadSession`] for everything that is not a known, enabled user with the right password or a token that has
+/// not expired; which of these it was is not said.
+pub fn authenticate(cloud: &Cloud, session: &str) -> Result<Caller, Refusal> {
+    let (name, token) = session.split_once(':').ok_or(Refusal::BadSession)?;
+    let digest = password_digest(token);
+    cloud.store.read(|tx| {
+        let Some(user) = tx.user_by_name(name)?.filter(|user| user.enabled == 1) else {
+            return Err(Refusal::BadSession);
+        };
+        let now = cloud.clock.now();
+        if let Some(login) = tx.login_token(user.id, &digest)?
+            && (login.expires_at == -1 || login.expires_at > now)
+        {
+            let egid = (login.egid != -1).then_some(login.egid);
+            return caller(tx, &user, egid);
+        }
+        let right = bool::from(digest.as_bytes().ct_eq(user.password_sha256.as_bytes()));
+        if right && user.auth_driver == CORE { caller(tx, &user, None) } else { Err(Refusal::BadSession) }
+    })
+}
+
+/// A user as a caller, as he is now; `egid` narrows him to one of his groups.
+///
+/// # Errors
+/// The database's failure; [`Refusal::BadSession`] for a group that he has left.
+pub fn caller(tx: &mut Tx<'_>, user: &UserRow, egid: Option<i64>) -> Result<Caller, Refusal> {
+    let mut groups = tx.user_groups(user.id)?;
+    let mut gid = user.gid;
+    if let Some(egid) = egid {
+        if !groups.contains(&egid) {
+            return Err(Refusal::BadSession);
+        }
+        (gid, groups) = (egid, vec![egid]);
+    }
+    let rules = tx.acl_list()?;
+    let rules = rules.iter().filter_map(rule).filter(|rule| rule.is_for(user.id, &groups)).collect();
+    let umask = stored(&user.template).scalar("UMASK").and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
+    Ok(Caller { uid: user.id, gid, groups, name: user.name.clone(), rules, umask: umask.filter(|mask| *mask <= 0o777) })
+}
+
+/// The owner of something as a caller, for what is done in his name while he is away.
+///
+/// # Errors
+/// [`Refusal::Internal`] when he is gone or disabled.
+pub fn owner(tx: &mut Tx<'_>, uid: i64, what: &str) -> Result<Caller, Refusal> {
+    let user = tx.user_find(uid)?.filter(|user| user.enabled == 1);
+    let user =
+        user.ok_or_else(|| Refusal::Internal(format!("The owner of {what}, user {uid}, is gone or disabled.")))?;
+    caller(tx, &user, None)
+}
+
+/// A stored access rule; we wrote it ourselves. One that does not read any more gives nothing, aloud.
+pub fn rule(row: &AclRow) -> Option<Rule> {
+    Rule::from_hex(&row.user_hex, &row.resource_hex, &row.rights_hex, &row.zone_hex)
+        .inspect_err(|error| tracing::error!(target: "ACL", "Rule {} is left out: {error}", row.id))
+        .ok()
+}
+
+/// The row of a rule.
+#[must_use]
+pub fn rule_row(id: i64, rule: &Rule) -> AclRow {
+    let [user_hex, resource_hex, rights_hex, zone_hex] = rule.to_hex();
+    AclRow { id, user_hex, resource_hex, rights_hex, zone_hex, text: rule.to_string() }
+}
+
+/// Adds a rule unless the same is there; its id.
+///
+/// # Errors
+/// The database's failure.
+pub fn add_rule(tx: &mut Tx<'_>, rule: &Rule) -> Result<i64, StoreError> {
+    let row = rule_row(0, rule);
+    if let Some(known) = tx.acl_like(&row)? {
+        return Ok(known.id);
+    }
+    let id = tx.next_id("acl")?;
+    tx.acl_insert(&AclRow { id, ..row })?;
+    Ok(id)
+}
+
+/// Removes a rule by what it says; an absent one is success.
+///
+/// # Errors
+/// The database's failure.
+pub fn remove_rule(tx: &mut Tx<'_>, rule: &Rule) -> Result<(), StoreError> {
+    match tx.acl_like(&rule_row(0, rule))? {
+        Some(row) => tx.acl_delete(row.id),
+        None => Ok(()),
+    }
+}
+
+/// Removes the rules that name an object which is being removed.
+///
+/// # Errors
+/// The database's failure.
+pub fn forget_rules(tx: &mut Tx<'_>, kind: one_core::refusal::ObjectKind, id: i64) -> Result<(), StoreError> {
+    for row in tx.acl_list()? {
+        if rule(&row).is_some_and(|rule| rule.names(kind, id)) {
+            tx.acl_delete(row.id)?;
+        }
+    }
+    Ok(())
+}
