@@ -33,10 +33,24 @@
 //! [`VmEvent::Found`], [`VmEvent::Lost`]) is never refused, and never ends an operation that a driver still has to answer:
 //! a guest that shuts down during BACKUP leaves the VM in BACKUP. A backup job only goes forward once it is *Recorded*.
 
+pub mod actions;
+mod event;
 mod job;
+mod moves;
+mod operations;
+mod snapshots;
 mod states;
 mod vm;
+mod vm_recover;
 
+pub use actions::VmAction;
+pub use event::{VmChange, VmEvent};
 pub use job::{JobEvent, JobPhase, Recovery, Seen, job_next, recover};
+pub use operations::{OperationLists, VmOperation, VmRights};
+pub use snapshots::{
+    DiskSnapshot, DiskSnapshots, MAX_SNAPSHOTS, Orphans, SystemSnapshot, SystemSnapshotAction, SystemSnapshots,
+    allowed_beside_backups,
+};
 pub use states::{DatastoreType, HostState, ImageState, ImageType, LcmState, VmState};
-pub use vm::{VmEvent, VmPhase, next};
+pub use vm::{VmPhase, change_in, driver_answers, next};
+pub use vm_recover::{OpenJobs, RecoverAction, RecoverOperation, recover_action};

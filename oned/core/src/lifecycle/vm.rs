@@ -1,8 +1,14 @@
-//! The virtual machine's machine.
+//! The virtual machine's machine: its phases, the table of moves, and which answers a driver owes in which phase.
+//!
+//! The table ([`super::moves`]) has one constant per event. What is not in it is refused; only the rules of recovery
+//! (removal is possible from nearly everywhere) and of monitoring (never refused) stand here beside it.
 
 use serde::{Deserialize, Serialize};
 
+use super::event::{VmChange, VmEvent};
+use super::moves::{self, Moves};
 use super::states::{LcmState, VmState};
+use super::states::{LcmState as L, VmState as S};
 use crate::refusal::Refusal;
 
 /// STATE and LCM_STATE together. `lcm` is LCM_INIT unless `state` is ACTIVE; the constructors keep to that.
@@ -78,335 +84,216 @@ impl std::fmt::Display for VmPhase {
     }
 }
 
-/// What happens to a VM: asked for by users, answered by drivers, or seen by monitoring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum VmEvent {
-    /// Deploy: the VM gets a host.
-    Place,
-    /// Do not place it.
-    Hold,
-    /// Place it after all.
-    Release,
-    /// Shut the guest down and keep the VM.
-    Poweroff,
-    /// Switch the guest off and keep the VM.
-    PoweroffHard,
-    /// Save the guest's memory and stop it.
-    Suspend,
-    /// Start it again.
-    Resume,
-    /// Ask the guest to restart.
-    Reboot,
-    /// Reset the guest.
-    RebootHard,
-    /// Shut the guest down and end the VM.
-    Terminate,
-    /// Switch the guest off and end the VM.
-    TerminateHard,
-    /// A disk is to be attached.
-    AttachStart,
-    /// A disk is to be detached.
-    DetachStart,
-    /// A backup begins.
-    BackupStart,
-    /// Disks are to be put back from a backup.
-    RestoreStart,
-    /// Recover: try the failed step again.
-    Retry,
-    /// Recover: remove the VM whatever it is doing.
-    Delete,
-    /// Recover: begin anew with fresh disks.
-    Recreate,
-    /// Recover: mark the record as ended, touch nothing.
-    DeleteDb,
-    /// The disks are in place.
-    PrologDone,
-    /// The disks could not be put in place.
-    PrologFailed,
-    /// The hypervisor started the guest.
-    Booted,
-    /// The hypervisor could not start the guest.
-    BootFailed,
-    /// The guest's memory is saved.
-    Saved,
-    /// A shutdown or save did not work; the guest runs on.
-    StopFailed,
-    /// Attaching or detaching ended, well or not.
-    HotplugEnd,
-    /// The backup ended, well or not.
-    BackupEnd,
-    /// The restore ended, well or not.
-    RestoreEnd,
-    /// The disks are cleared away.
-    EpilogDone,
-    /// The disks could not be cleared away.
-    EpilogFailed,
-    /// What a deletion or new beginning had to clear away is gone.
-    CleanupDone,
-    /// Monitoring finds the guest off.
-    Stopped,
-    /// Monitoring finds the guest running.
-    Found,
-    /// Monitoring finds no such guest, or no host to ask.
-    Lost,
-}
-
-impl VmEvent {
-    /// Every event.
-    pub const ALL: [Self; 34] = [
-        Self::Place,
-        Self::Hold,
-        Self::Release,
-        Self::Poweroff,
-        Self::PoweroffHard,
-        Self::Suspend,
-        Self::Resume,
-        Self::Reboot,
-        Self::RebootHard,
-        Self::Terminate,
-        Self::TerminateHard,
-        Self::AttachStart,
-        Self::DetachStart,
-        Self::BackupStart,
-        Self::RestoreStart,
-        Self::Retry,
-        Self::Delete,
-        Self::Recreate,
-        Self::DeleteDb,
-        Self::PrologDone,
-        Self::PrologFailed,
-        Self::Booted,
-        Self::BootFailed,
-        Self::Saved,
-        Self::StopFailed,
-        Self::HotplugEnd,
-        Self::BackupEnd,
-        Self::RestoreEnd,
-        Self::EpilogDone,
-        Self::EpilogFailed,
-        Self::CleanupDone,
-        Self::Stopped,
-        Self::Found,
-        Self::Lost,
-    ];
-
-    /// The word in refusals: that of the action as users write it.
-    pub fn action(self) -> &'static str {
-        match self {
-            Self::Place => "deploy",
-            Self::Hold => "hold",
-            Self::Release => "release",
-            Self::Poweroff => "poweroff",
-            Self::PoweroffHard => "poweroff-hard",
-            Self::Suspend => "suspend",
-            Self::Resume => "resume",
-            Self::Reboot => "reboot",
-            Self::RebootHard => "reboot-hard",
-            Self::Terminate => "terminate",
-            Self::TerminateHard => "terminate-hard",
-            Self::AttachStart => "disk-attach",
-            Self::DetachStart => "disk-detach",
-            Self::BackupStart => "backup",
-            Self::RestoreStart => "restore",
-            Self::Retry => "recover-retry",
-            Self::Delete => "recover-delete",
-            Self::Recreate => "recover-recreate",
-            Self::DeleteDb => "recover-delete-db",
-            Self::PrologDone => "prolog-done",
-            Self::PrologFailed => "prolog-failed",
-            Self::Booted => "booted",
-            Self::BootFailed => "boot-failed",
-            Self::Saved => "saved",
-            Self::StopFailed => "stop-failed",
-            Self::HotplugEnd => "hotplug-end",
-            Self::BackupEnd => "backup-end",
-            Self::RestoreEnd => "restore-end",
-            Self::EpilogDone => "epilog-done",
-            Self::EpilogFailed => "epilog-failed",
-            Self::CleanupDone => "cleanup-done",
-            Self::Stopped => "stopped",
-            Self::Found => "found",
-            Self::Lost => "lost",
-        }
-    }
-}
-
 /// The phase after an event.
 ///
 /// # Errors
 /// [`Refusal::WrongState`] naming the action and the state, when the event is not possible in this phase.
 pub fn next(phase: VmPhase, event: VmEvent) -> Result<VmPhase, Refusal> {
-    let after = match phase.state {
-        VmState::Active => from_active(phase.lcm, event),
-        state => from_resting(state, event),
-    };
-    after.ok_or_else(|| Refusal::WrongState { action: event.action().to_owned(), state: phase.name().to_owned() })
+    after(phase, event)
+        .ok_or_else(|| Refusal::WrongState { action: event.action().to_owned(), state: phase.name().to_owned() })
 }
 
-/// Moves out of every STATE but ACTIVE.
-fn from_resting(state: VmState, event: VmEvent) -> Option<VmPhase> {
-    use LcmState as L;
-    use VmState as S;
-    let active = |lcm| Some(VmPhase::active(lcm));
-    let resting = |state| Some(VmPhase::resting(state));
-    let has_disks = matches!(state, S::Poweroff | S::Suspended | S::Stopped | S::Undeployed);
-    let is_new = matches!(state, S::Init | S::Pending | S::Hold | S::Cloning | S::CloningFailure);
+fn after(phase: VmPhase, event: VmEvent) -> Option<VmPhase> {
+    let listed = |moves: Moves| moves.iter().find(|(from, _)| *from == phase).map(|(_, to)| *to);
     match event {
-        VmEvent::Place if matches!(state, S::Pending | S::Hold) => active(L::Prolog),
-        VmEvent::Hold if state == S::Pending => resting(S::Hold),
-        VmEvent::Release if state == S::Hold => resting(S::Pending),
-        VmEvent::Resume if state == S::Poweroff => active(L::BootPoweroff),
-        VmEvent::Resume if state == S::Suspended => active(L::BootSuspended),
-        VmEvent::Terminate | VmEvent::TerminateHard if has_disks => active(L::Epilog),
-        VmEvent::Terminate | VmEvent::TerminateHard if is_new => resting(S::Done),
-        VmEvent::Delete if has_disks => active(L::CleanupDelete),
-        VmEvent::Delete if is_new => resting(S::Done),
-        VmEvent::Recreate if has_disks => active(L::CleanupResubmit),
-        VmEvent::DeleteDb if state != S::Done => resting(S::Done),
-        VmEvent::AttachStart if state == S::Poweroff => active(L::HotplugPrologPoweroff),
-        VmEvent::DetachStart if state == S::Poweroff => active(L::HotplugEpilogPoweroff),
-        VmEvent::BackupStart if state == S::Poweroff => active(L::BackupPoweroff),
-        VmEvent::RestoreStart if state == S::Poweroff => active(L::Restore),
-        // Somebody started it behind our back.
-        VmEvent::Found if state == S::Poweroff => active(L::Running),
-        VmEvent::Stopped | VmEvent::Found | VmEvent::Lost => resting(state),
-        VmEvent::Place
-        | VmEvent::Hold
-        | VmEvent::Release
-        | VmEvent::Poweroff
-        | VmEvent::PoweroffHard
-        | VmEvent::Suspend
-        | VmEvent::Resume
-        | VmEvent::Reboot
-        | VmEvent::RebootHard
-        | VmEvent::Terminate
-        | VmEvent::TerminateHard
-        | VmEvent::AttachStart
-        | VmEvent::DetachStart
-        | VmEvent::BackupStart
-        | VmEvent::RestoreStart
-        | VmEvent::Retry
-        | VmEvent::Delete
-        | VmEvent::Recreate
-        | VmEvent::DeleteDb
-        | VmEvent::PrologDone
-        | VmEvent::PrologFailed
-        | VmEvent::Booted
-        | VmEvent::BootFailed
-        | VmEvent::Saved
-        | VmEvent::StopFailed
-        | VmEvent::HotplugEnd
-        | VmEvent::BackupEnd
-        | VmEvent::RestoreEnd
-        | VmEvent::EpilogDone
-        | VmEvent::EpilogFailed
-        | VmEvent::CleanupDone => None,
+        VmEvent::Place => listed(moves::PLACE),
+        VmEvent::PlaceStopped => listed(moves::PLACE_STOPPED),
+        VmEvent::PlaceUndeployed => listed(moves::PLACE_UNDEPLOYED),
+        VmEvent::Hold => listed(moves::HOLD),
+        VmEvent::Release => listed(moves::RELEASE),
+        VmEvent::Poweroff => listed(moves::POWEROFF),
+        VmEvent::PoweroffHard => listed(moves::POWEROFF_HARD),
+        VmEvent::Undeploy => listed(moves::UNDEPLOY),
+        VmEvent::UndeployHard => listed(moves::UNDEPLOY_HARD),
+        VmEvent::Stop => listed(moves::STOP),
+        VmEvent::Suspend => listed(moves::SUSPEND),
+        VmEvent::Resume => listed(moves::RESUME),
+        VmEvent::Reboot | VmEvent::RebootHard => listed(moves::REBOOT),
+        VmEvent::Resched | VmEvent::Unresched => listed(moves::RESCHED),
+        VmEvent::Terminate => listed(moves::TERMINATE),
+        VmEvent::TerminateHard => listed(moves::TERMINATE_HARD).or_else(|| listed(moves::TERMINATE)),
+        VmEvent::Migrate | VmEvent::MigratePoweroff | VmEvent::MigratePoweroffHard => listed(moves::MIGRATE),
+        VmEvent::LiveMigrate => listed(moves::LIVE_MIGRATE),
+        VmEvent::AttachStart => listed(moves::ATTACH),
+        VmEvent::DetachStart => listed(moves::DETACH),
+        VmEvent::NicAttachStart | VmEvent::NicDetachStart => listed(moves::NIC),
+        VmEvent::NicUpdateStart => listed(moves::NIC_UPDATE),
+        VmEvent::ResizeStart => listed(moves::RESIZE),
+        VmEvent::DiskResizeStart => listed(moves::DISK_RESIZE),
+        VmEvent::DiskSnapshotCreateStart => listed(moves::DISK_SNAPSHOT_CREATE),
+        VmEvent::DiskSnapshotRevertStart => listed(moves::DISK_SNAPSHOT_REVERT),
+        VmEvent::DiskSnapshotDeleteStart => listed(moves::DISK_SNAPSHOT_DELETE),
+        VmEvent::SnapshotCreateStart | VmEvent::SnapshotRevertStart | VmEvent::SnapshotDeleteStart => {
+            listed(moves::SNAPSHOT)
+        }
+        VmEvent::SaveAsStart => listed(moves::SAVE_AS),
+        VmEvent::UpdateConfStart => listed(moves::UPDATE_CONF),
+        VmEvent::BackupStart => listed(moves::BACKUP),
+        VmEvent::RestoreStart => listed(moves::RESTORE),
+        VmEvent::Retry => listed(moves::RETRY),
+        VmEvent::Delete => deleted(phase),
+        VmEvent::Recreate => recreated(phase),
+        VmEvent::DeleteDb => (phase != VmPhase::DONE).then_some(VmPhase::DONE),
+        VmEvent::CloneDone => listed(moves::CLONE_DONE),
+        VmEvent::CloneFailed => listed(moves::CLONE_FAILED),
+        VmEvent::PrologDone => listed(moves::PROLOG_DONE),
+        VmEvent::PrologDoneCold => listed(moves::PROLOG_DONE_COLD),
+        VmEvent::PrologFailed => listed(moves::PROLOG_FAILED),
+        VmEvent::Booted => listed(moves::BOOTED),
+        VmEvent::BootFailed => listed(moves::BOOT_FAILED),
+        VmEvent::Saved => listed(moves::SAVED),
+        VmEvent::StopFailed => listed(moves::STOP_FAILED),
+        VmEvent::MigrateDone | VmEvent::MigrateFailed => listed(moves::MIGRATE_END),
+        VmEvent::ChangeDone(change) | VmEvent::ChangeFailed(change) => {
+            change_in(phase).and_then(|(found, back)| (found == change).then_some(back))
+        }
+        VmEvent::BackupEnd => listed(moves::BACKUP_END),
+        VmEvent::RestoreEnd => listed(moves::RESTORE_END),
+        VmEvent::EpilogDone => listed(moves::EPILOG_DONE),
+        VmEvent::EpilogFailed => listed(moves::EPILOG_FAILED),
+        VmEvent::CleanupDone => listed(moves::CLEANUP_DONE),
+        // While a driver works (BACKUP, BOOT, HOTPLUG …) its answer decides, and what the next monitoring finds is applied
+        // after it; only a shutdown is answered by the guest being off.
+        VmEvent::Stopped => listed(moves::STOPPED).or(Some(phase)),
+        VmEvent::Found => listed(moves::FOUND).or(Some(phase)),
+        VmEvent::Lost => listed(moves::LOST).or(Some(phase)),
     }
 }
 
-/// Moves out of ACTIVE. One table, longer than a function should be, so that it can be read in one piece.
-fn from_active(lcm: LcmState, event: VmEvent) -> Option<VmPhase> {
-    use LcmState as L;
-    use VmState as S;
-    let active = |lcm| Some(VmPhase::active(lcm));
-    let resting = |state| Some(VmPhase::resting(state));
-    match (event, lcm) {
-        (VmEvent::Poweroff, L::Running | L::Unknown) => active(L::ShutdownPoweroff),
-        // Hard also ends a shutdown that the guest ignores.
-        (VmEvent::PoweroffHard, L::Running | L::Unknown | L::ShutdownPoweroff) => active(L::ShutdownPoweroff),
-        (VmEvent::Suspend, L::Running) => active(L::SaveSuspend),
-        (VmEvent::Resume, L::Unknown) => active(L::BootUnknown),
-        (VmEvent::Reboot | VmEvent::RebootHard, L::Running) => active(L::Running),
-        (VmEvent::Terminate, L::Running | L::Unknown) => active(L::Shutdown),
-        (VmEvent::TerminateHard, L::Running | L::Unknown | L::Shutdown | L::ShutdownPoweroff) => active(L::Shutdown),
-        (VmEvent::AttachStart | VmEvent::DetachStart, L::Running) => active(L::Hotplug),
-        (VmEvent::BackupStart, L::Running) => active(L::Backup),
-        (VmEvent::Retry, _) => retried(lcm),
-        (VmEvent::Delete, _) if lcm != L::CleanupDelete => active(L::CleanupDelete),
-        (VmEvent::Recreate, _) if lcm != L::CleanupDelete && lcm != L::CleanupResubmit => active(L::CleanupResubmit),
-        (VmEvent::DeleteDb, _) => resting(S::Done),
-        (VmEvent::PrologDone, L::Prolog | L::PrologFailure) => active(L::Boot),
-        (VmEvent::PrologFailed, L::Prolog) => active(L::PrologFailure),
-        (VmEvent::Booted, _) => booted(lcm),
-        (VmEvent::BootFailed, L::Boot) => active(L::BootFailure),
-        (VmEvent::BootFailed, L::BootUnknown) => active(L::Unknown),
-        (VmEvent::BootFailed, L::BootPoweroff) => resting(S::Poweroff),
-        (VmEvent::BootFailed, L::BootSuspended) => resting(S::Suspended),
-        (VmEvent::Saved, L::SaveSuspend) => resting(S::Suspended),
-        (VmEvent::StopFailed, L::Shutdown | L::ShutdownPoweroff | L::SaveSuspend) => active(L::Running),
-        (VmEvent::HotplugEnd, L::Hotplug) => active(L::Running),
-        (VmEvent::HotplugEnd, L::HotplugPrologPoweroff | L::HotplugEpilogPoweroff) => resting(S::Poweroff),
-        (VmEvent::BackupEnd, L::Backup) => active(L::Running),
-        (VmEvent::BackupEnd, L::BackupPoweroff) => resting(S::Poweroff),
-        (VmEvent::RestoreEnd, L::Restore) => resting(S::Poweroff),
-        (VmEvent::EpilogDone, L::Epilog | L::EpilogFailure) => resting(S::Done),
-        (VmEvent::EpilogFailed, L::Epilog) => active(L::EpilogFailure),
-        (VmEvent::CleanupDone, L::CleanupDelete) => resting(S::Done),
-        (VmEvent::CleanupDone, L::CleanupResubmit) => resting(S::Pending),
-        (VmEvent::Stopped | VmEvent::Found | VmEvent::Lost, _) => Some(seen(lcm, event)),
-        (
-            VmEvent::Place
-            | VmEvent::Hold
-            | VmEvent::Release
-            | VmEvent::Poweroff
-            | VmEvent::PoweroffHard
-            | VmEvent::Suspend
-            | VmEvent::Resume
-            | VmEvent::Reboot
-            | VmEvent::RebootHard
-            | VmEvent::Terminate
-            | VmEvent::TerminateHard
-            | VmEvent::AttachStart
-            | VmEvent::DetachStart
-            | VmEvent::BackupStart
-            | VmEvent::RestoreStart
-            | VmEvent::Delete
-            | VmEvent::Recreate
-            | VmEvent::PrologDone
-            | VmEvent::PrologFailed
-            | VmEvent::BootFailed
-            | VmEvent::Saved
-            | VmEvent::StopFailed
-            | VmEvent::HotplugEnd
-            | VmEvent::BackupEnd
-            | VmEvent::RestoreEnd
-            | VmEvent::EpilogDone
-            | VmEvent::EpilogFailed
-            | VmEvent::CleanupDone,
-            _,
-        ) => None,
+fn deleted(phase: VmPhase) -> Option<VmPhase> {
+    match phase.state {
+        S::Init | S::Pending | S::Hold | S::Cloning | S::CloningFailure => Some(VmPhase::DONE),
+        S::Poweroff | S::Suspended | S::Stopped | S::Undeployed => Some(VmPhase::active(L::CleanupDelete)),
+        S::Active => (phase.lcm != L::CleanupDelete).then_some(VmPhase::active(L::CleanupDelete)),
+        S::Done => None,
     }
 }
 
-/// The step that a failure state came from.
-fn retried(lcm: LcmState) -> Option<VmPhase> {
-    match lcm {
-        LcmState::PrologFailure => Some(VmPhase::active(LcmState::Prolog)),
-        LcmState::BootFailure => Some(VmPhase::active(LcmState::Boot)),
-        LcmState::EpilogFailure => Some(VmPhase::active(LcmState::Epilog)),
-        _ => None,
+fn recreated(phase: VmPhase) -> Option<VmPhase> {
+    match phase.state {
+        // Nothing of it exists yet.
+        S::Init | S::Pending | S::Cloning | S::CloningFailure => Some(phase),
+        S::Hold => Some(VmPhase::PENDING),
+        S::Poweroff | S::Suspended | S::Stopped | S::Undeployed => Some(VmPhase::active(L::CleanupResubmit)),
+        S::Active => {
+            let goes = !matches!(phase.lcm, L::CleanupDelete | L::CleanupResubmit);
+            goes.then_some(VmPhase::active(L::CleanupResubmit))
+        }
+        S::Done => None,
     }
 }
 
-fn booted(lcm: LcmState) -> Option<VmPhase> {
-    match lcm {
-        LcmState::Boot
-        | LcmState::BootFailure
-        | LcmState::BootUnknown
-        | LcmState::BootPoweroff
-        | LcmState::BootSuspended => Some(VmPhase::RUNNING),
-        _ => None,
+/// Which change a driver is making in this phase, and where the VM is afterwards, however it ends.
+pub fn change_in(phase: VmPhase) -> Option<(VmChange, VmPhase)> {
+    const CHANGES: [(LcmState, VmChange, VmPhase); 22] = [
+        (L::Hotplug, VmChange::Hotplug, VmPhase::RUNNING),
+        (L::HotplugPrologPoweroff, VmChange::Hotplug, VmPhase::POWEROFF),
+        (L::HotplugEpilogPoweroff, VmChange::Hotplug, VmPhase::POWEROFF),
+        (L::HotplugNic, VmChange::Nic, VmPhase::RUNNING),
+        (L::HotplugNicPoweroff, VmChange::Nic, VmPhase::POWEROFF),
+        (L::HotplugResize, VmChange::Capacity, VmPhase::RUNNING),
+        (L::DiskResize, VmChange::DiskSize, VmPhase::RUNNING),
+        (L::DiskResizePoweroff, VmChange::DiskSize, VmPhase::POWEROFF),
+        (L::DiskResizeUndeployed, VmChange::DiskSize, VmPhase::resting(S::Undeployed)),
+        (L::DiskSnapshot, VmChange::DiskSnapshot, VmPhase::RUNNING),
+        (L::DiskSnapshotDelete, VmChange::DiskSnapshot, VmPhase::RUNNING),
+        (L::DiskSnapshotPoweroff, VmChange::DiskSnapshot, VmPhase::POWEROFF),
+        (L::DiskSnapshotRevertPoweroff, VmChange::DiskSnapshot, VmPhase::POWEROFF),
+        (L::DiskSnapshotDeletePoweroff, VmChange::DiskSnapshot, VmPhase::POWEROFF),
+        (L::DiskSnapshotSuspended, VmChange::DiskSnapshot, VmPhase::resting(S::Suspended)),
+        (L::DiskSnapshotDeleteSuspended, VmChange::DiskSnapshot, VmPhase::resting(S::Suspended)),
+        (L::HotplugSnapshot, VmChange::SystemSnapshot, VmPhase::RUNNING),
+        (L::HotplugSaveas, VmChange::SaveAs, VmPhase::RUNNING),
+        (L::HotplugSaveasPoweroff, VmChange::SaveAs, VmPhase::POWEROFF),
+        (L::HotplugSaveasSuspended, VmChange::SaveAs, VmPhase::resting(S::Suspended)),
+        (L::HotplugSaveasUndeployed, VmChange::SaveAs, VmPhase::resting(S::Undeployed)),
+        (L::HotplugSaveasStopped, VmChange::SaveAs, VmPhase::resting(S::Stopped)),
+    ];
+    let found = CHANGES.iter().find(|(lcm, ..)| VmPhase::active(*lcm) == phase);
+    found.map(|(_, change, back)| (*change, *back))
+}
+
+/// What a driver answers in this phase: the event of success and that of failure. None where nothing is awaited from one:
+/// the VM rests, runs, or waits for somebody to recover it.
+pub fn driver_answers(phase: VmPhase) -> Option<(VmEvent, VmEvent)> {
+    match phase.state {
+        S::Cloning => Some((VmEvent::CloneDone, VmEvent::CloneFailed)),
+        S::Active => answers_of_active(phase),
+        S::Init
+        | S::Pending
+        | S::Hold
+        | S::Stopped
+        | S::Suspended
+        | S::Done
+        | S::Poweroff
+        | S::Undeployed
+        | S::CloningFailure => None,
     }
 }
 
-/// What monitoring saw. While a driver works (BACKUP, BOOT, HOTPLUG …) its answer decides, and what the next monitoring finds
-/// is applied after it; only a shutdown is answered by the guest being off.
-fn seen(lcm: LcmState, event: VmEvent) -> VmPhase {
-    match (lcm, event) {
-        (LcmState::Running | LcmState::Unknown | LcmState::ShutdownPoweroff, VmEvent::Stopped) => VmPhase::POWEROFF,
-        (LcmState::Shutdown, VmEvent::Stopped) => VmPhase::active(LcmState::Epilog),
-        (LcmState::Unknown, VmEvent::Found) => VmPhase::RUNNING,
-        (LcmState::Running, VmEvent::Lost) => VmPhase::active(LcmState::Unknown),
-        (lcm, _) => VmPhase::active(lcm),
+fn answers_of_active(phase: VmPhase) -> Option<(VmEvent, VmEvent)> {
+    match phase.lcm {
+        L::Prolog
+        | L::PrologResume
+        | L::PrologUndeploy
+        | L::PrologMigrate
+        | L::PrologMigratePoweroff
+        | L::PrologMigrateSuspend
+        | L::PrologMigrateUnknown => Some((VmEvent::PrologDone, VmEvent::PrologFailed)),
+        L::Boot
+        | L::BootUnknown
+        | L::BootPoweroff
+        | L::BootSuspended
+        | L::BootStopped
+        | L::BootUndeploy
+        | L::BootMigrate => Some((VmEvent::Booted, VmEvent::BootFailed)),
+        L::Migrate => Some((VmEvent::MigrateDone, VmEvent::MigrateFailed)),
+        L::SaveStop | L::SaveSuspend | L::SaveMigrate => Some((VmEvent::Saved, VmEvent::StopFailed)),
+        L::Shutdown | L::ShutdownPoweroff | L::ShutdownUndeploy => Some((VmEvent::Stopped, VmEvent::StopFailed)),
+        L::Epilog | L::EpilogStop | L::EpilogUndeploy => Some((VmEvent::EpilogDone, VmEvent::EpilogFailed)),
+        L::Backup | L::BackupPoweroff => Some((VmEvent::BackupEnd, VmEvent::BackupEnd)),
+        L::Restore => Some((VmEvent::RestoreEnd, VmEvent::RestoreEnd)),
+        L::CleanupDelete | L::CleanupResubmit => Some((VmEvent::CleanupDone, VmEvent::CleanupDone)),
+        L::Hotplug
+        | L::HotplugPrologPoweroff
+        | L::HotplugEpilogPoweroff
+        | L::HotplugNic
+        | L::HotplugNicPoweroff
+        | L::HotplugResize
+        | L::HotplugSnapshot
+        | L::HotplugSaveas
+        | L::HotplugSaveasPoweroff
+        | L::HotplugSaveasSuspended
+        | L::HotplugSaveasUndeployed
+        | L::HotplugSaveasStopped
+        | L::DiskResize
+        | L::DiskResizePoweroff
+        | L::DiskResizeUndeployed
+        | L::DiskSnapshot
+        | L::DiskSnapshotDelete
+        | L::DiskSnapshotPoweroff
+        | L::DiskSnapshotRevertPoweroff
+        | L::DiskSnapshotDeletePoweroff
+        | L::DiskSnapshotSuspended
+        | L::DiskSnapshotDeleteSuspended => {
+            change_in(phase).map(|(change, _)| (VmEvent::ChangeDone(change), VmEvent::ChangeFailed(change)))
+        }
+        L::LcmInit
+        | L::Running
+        | L::Unknown
+        | L::BootFailure
+        | L::BootMigrateFailure
+        | L::BootStoppedFailure
+        | L::BootUndeployFailure
+        | L::PrologFailure
+        | L::PrologResumeFailure
+        | L::PrologUndeployFailure
+        | L::PrologMigrateFailure
+        | L::PrologMigratePoweroffFailure
+        | L::PrologMigrateSuspendFailure
+        | L::PrologMigrateUnknownFailure
+        | L::EpilogFailure
+        | L::EpilogStopFailure
+        | L::EpilogUndeployFailure => None,
     }
 }

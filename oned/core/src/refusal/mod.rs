@@ -311,6 +311,52 @@ pub enum Refusal {
     /// A bad parameter, in our own words.
     #[error("{0}")]
     Api(String),
+    /// A recovery that has nothing to work on in this state.
+    #[error("Could not perform a recover operation ({operation}), wrong state {}.", phase.name())]
+    RecoverState {
+        /// The word of the operation.
+        operation: String,
+        /// The VM's state.
+        phase: VmPhase,
+    },
+    /// A word in an operation list that is none of an operation.
+    #[error("Unknown vm operation: {word}")]
+    UnknownVmOperation {
+        /// The word.
+        word: String,
+    },
+    /// The disk or the VM has no such snapshot.
+    #[error("Snapshot does not exist: {snapshot}")]
+    NoSnapshot {
+        /// The number asked for.
+        snapshot: i64,
+    },
+    /// The snapshot that the disk grows from is to be deleted.
+    #[error("Cannot delete the active snapshot {snapshot}; revert the disk to another one first")]
+    SnapshotActive {
+        /// The snapshot.
+        snapshot: i64,
+    },
+    /// A snapshot that others grew from is to be deleted.
+    #[error("Cannot delete snapshot with children: {snapshot}; delete {children} first")]
+    SnapshotWithChildren {
+        /// The snapshot.
+        snapshot: i64,
+        /// Its children, comma separated.
+        children: String,
+    },
+    /// A driver is at work on a snapshot of the VM.
+    #[error("Snapshot {snapshot} is being worked on; wait until that is done")]
+    SnapshotBusy {
+        /// The snapshot.
+        snapshot: i64,
+    },
+    /// Too many snapshots.
+    #[error("Cannot create a new snapshot, there are {limit} already; delete one first")]
+    TooManySnapshots {
+        /// How many there may be.
+        limit: usize,
+    },
 }
 
 fn bracketed(id: Option<i64>) -> String {
@@ -350,7 +396,13 @@ impl Refusal {
             | Self::NoScheduledAction
             | Self::UnknownScheduledAction { .. }
             | Self::BadSchedule(_)
-            | Self::Action(_) => ACTION,
+            | Self::Action(_)
+            | Self::RecoverState { .. }
+            | Self::NoSnapshot { .. }
+            | Self::SnapshotActive { .. }
+            | Self::SnapshotWithChildren { .. }
+            | Self::SnapshotBusy { .. }
+            | Self::TooManySnapshots { .. } => ACTION,
             Self::Parse(_)
             | Self::CannotUpdate { .. }
             | Self::BackupState { .. }
@@ -369,7 +421,8 @@ impl Refusal {
             | Self::ImageWrongState { .. }
             | Self::DatastoreNotEmpty { .. }
             | Self::ScheduleOnDone { .. }
-            | Self::Internal(_) => INTERNAL,
+            | Self::Internal(_)
+            | Self::UnknownVmOperation { .. } => INTERNAL,
         }
     }
 
@@ -415,7 +468,14 @@ impl Refusal {
             | Self::BadSchedule(_)
             | Self::Action(_)
             | Self::Internal(_)
-            | Self::Api(_) => -1,
+            | Self::Api(_)
+            | Self::RecoverState { .. }
+            | Self::UnknownVmOperation { .. }
+            | Self::NoSnapshot { .. }
+            | Self::SnapshotActive { .. }
+            | Self::SnapshotWithChildren { .. }
+            | Self::SnapshotBusy { .. }
+            | Self::TooManySnapshots { .. } => -1,
         }
     }
 

@@ -50,6 +50,33 @@ fn sentences_and_codes_are_those_that_clients_match_on() {
             -1,
             "Error performing action \"resume\": This action is not available for state RUNNING",
         ),
+        (
+            Refusal::RecoverState { operation: "success".into(), phase: VmPhase::POWEROFF },
+            2048,
+            -1,
+            "Could not perform a recover operation (success), wrong state POWEROFF.",
+        ),
+        (Refusal::UnknownVmOperation { word: "fly".into() }, 8192, -1, "Unknown vm operation: fly"),
+        (Refusal::NoSnapshot { snapshot: 3 }, 2048, -1, "Snapshot does not exist: 3"),
+        (
+            Refusal::SnapshotActive { snapshot: 3 },
+            2048,
+            -1,
+            "Cannot delete the active snapshot 3; revert the disk to another one first",
+        ),
+        (
+            Refusal::SnapshotWithChildren { snapshot: 3, children: "4,5".into() },
+            2048,
+            -1,
+            "Cannot delete snapshot with children: 3; delete 4,5 first",
+        ),
+        (Refusal::SnapshotBusy { snapshot: 3 }, 2048, -1, "Snapshot 3 is being worked on; wait until that is done"),
+        (
+            Refusal::TooManySnapshots { limit: 256 },
+            2048,
+            -1,
+            "Cannot create a new snapshot, there are 256 already; delete one first",
+        ),
     ];
     for (refusal, code, id, text) in cases {
         assert_eq!((refusal.code(), refusal.object_id(), refusal.to_string().as_str()), (code, id, text));
