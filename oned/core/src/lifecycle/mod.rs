@@ -3,30 +3,47 @@
 //! What it is: the states by number, name and short form; one total function per machine; the decision what to do with a
 //! job that a crash left open. What it is not: it changes nothing; whoever stores a move does so as compare-and-set.
 //!
-//! Virtual machines (`STATE`, or `LCM_STATE` where STATE is ACTIVE):
+//! Virtual machines (`STATE`, or `LCM_STATE` where STATE is ACTIVE). A step that fails waits in its own failure state;
+//! `Retry` begins it again.
 //!
 //! ```text
-//!            Hold             Place            PrologDone      Booted
-//!   HOLD <----------> PENDING ------> PROLOG ------------> BOOT ------> RUNNING <---> UNKNOWN
-//!          Release       |            |    ^ Retry       |    ^ Retry    |  ^  Lost   |
-//!                        |            v    |             v    |          |  |  Found  | Resume
-//!                        |        PROLOG_FAILURE     BOOT_FAILURE        |  +--- BOOT_UNKNOWN
-//!              Terminate |                                               |
-//!                        |    Terminate           Poweroff or Stopped    |     Suspend
-//!                        |  +--------------------------+-----------------+--------------------+
-//!                        |  v                          v                                      v
-//!                        | SHUTDOWN          SHUTDOWN_POWEROFF                           SAVE_SUSPEND
-//!                        |  | Stopped              | Stopped      Resume                      | Saved
-//!                        |  v       Terminate      v         -> BOOT_POWEROFF -> RUNNING      v
-//!   EPILOG_FAILURE <---> EPILOG <------------- POWEROFF                                   SUSPENDED
-//!             Retry      |  | EpilogDone                     -> BOOT_SUSPENDED -> RUNNING
-//!                        v  v
-//!                        DONE <--- CLEANUP_DELETE <--- (Delete, from everywhere)
+//!  CLONING --CloneDone--> PENDING <--Hold/Release--> HOLD
+//!                            | Place
+//!                            v  PrologDone      Booted
+//!                         PROLOG ------> BOOT ------> RUNNING <--Found/Lost--> UNKNOWN
 //!
-//!   RUNNING  --BackupStart-->  BACKUP           --BackupEnd-->   RUNNING
-//!   POWEROFF --BackupStart-->  BACKUP_POWEROFF  --BackupEnd-->   POWEROFF
-//!   POWEROFF --RestoreStart--> RESTORE          --RestoreEnd-->  POWEROFF
-//!   RUNNING  --AttachStart-->  HOTPLUG          --HotplugEnd-->  RUNNING
+//!  asked of RUNNING   way down                                rests in     way back                    (asked by)
+//!  Poweroff           SHUTDOWN_POWEROFF                       POWEROFF     BOOT_POWEROFF                   Resume
+//!  Suspend            SAVE_SUSPEND                            SUSPENDED    BOOT_SUSPENDED                  Resume
+//!  Stop               SAVE_STOP, EPILOG_STOP                  STOPPED      PROLOG_RESUME, BOOT_STOPPED     Place
+//!  Undeploy           SHUTDOWN_UNDEPLOY, EPILOG_UNDEPLOY      UNDEPLOYED   PROLOG_UNDEPLOY, BOOT_UNDEPLOY  Place
+//!  Terminate          SHUTDOWN, EPILOG                        DONE
+//!
+//!  SUSPENDED --Stop--> EPILOG_STOP    POWEROFF --Undeploy--> EPILOG_UNDEPLOY    STOPPED, UNDEPLOYED --Resume--> PENDING
+//!  all four --Terminate--> EPILOG     failure states --Terminate--> CLEANUP_DELETE     UNKNOWN --Resume--> BOOT_UNKNOWN
+//!
+//!  to another host: RUNNING   --LiveMigrate--> MIGRATE --> RUNNING
+//!                   RUNNING   --Migrate--> SAVE_MIGRATE --> PROLOG_MIGRATE --> BOOT_MIGRATE --> RUNNING
+//!                   POWEROFF  --Migrate--> PROLOG_MIGRATE_POWEROFF --> POWEROFF
+//!                   SUSPENDED --Migrate--> PROLOG_MIGRATE_SUSPEND  --> SUSPENDED
+//!                   UNKNOWN   --Migrate--> PROLOG_MIGRATE_UNKNOWN  --> BOOT
+//!
+//!  changes return to where they began, done or failed:
+//!                   RUNNING                POWEROFF                         SUSPENDED        UNDEPLOYED    STOPPED
+//!  disk             HOTPLUG                HOTPLUG_PROLOG_, _EPILOG_POWEROFF
+//!  CONTEXT          HOTPLUG
+//!  interface        HOTPLUG_NIC            _POWEROFF
+//!  capacity         HOTPLUG_RESIZE         at once                                           at once
+//!  disk's size      DISK_RESIZE            _POWEROFF                                         _UNDEPLOYED
+//!  disk's snapshot  DISK_SNAPSHOT          _POWEROFF                        _SUSPENDED
+//!    revert                                _REVERT_POWEROFF
+//!    delete         DISK_SNAPSHOT_DELETE   _DELETE_POWEROFF                 _DELETE_SUSPENDED
+//!  VM's snapshot    HOTPLUG_SNAPSHOT
+//!  new image        HOTPLUG_SAVEAS         _POWEROFF                        _SUSPENDED       _UNDEPLOYED   _STOPPED
+//!  backup           BACKUP                 BACKUP_POWEROFF
+//!  restore                                 RESTORE
+//!
+//!  recovery: everything --Delete--> CLEANUP_DELETE --> DONE        everything --Recreate--> CLEANUP_RESUBMIT --> PENDING
 //! ```
 //!
 //! Invariants: LCM_STATE is LCM_INIT unless STATE is ACTIVE. What monitoring sees ([`VmEvent::Stopped`],

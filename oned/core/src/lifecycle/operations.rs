@@ -35,9 +35,9 @@ macro_rules! operations {
 operations! {
     /// Every way of moving to another host.
     Migrate = "migrate" Admin,
-    /// Recovery by deleting, with or without a new beginning.
+    /// Recovery by deleting: for good, with a new beginning, or in the database only.
     Delete = "delete" Admin,
-    /// Recovery by success, failure, or in the database only.
+    /// Recovery by success or failure.
     Recover = "recover" Admin,
     /// Recovery by trying again.
     Retry = "retry" Admin,

@@ -42,13 +42,13 @@ pub enum Orphans {
 }
 
 impl Orphans {
-    /// From the driver's word and the disk's format. FORMAT means: like the format, and qcow2 is a chain.
+    /// From the driver's word and the disk's format. FORMAT means: as the format wants it; only raw files stand alone.
     pub fn from_word(word: &str, format: &str) -> Self {
         let is = |known: &str| word.eq_ignore_ascii_case(known);
         match () {
             () if is("YES") => Self::Yes,
             () if is("MIXED") => Self::Mixed,
-            () if is("FORMAT") && !format.eq_ignore_ascii_case("qcow2") => Self::Yes,
+            () if is("FORMAT") && format.eq_ignore_ascii_case("raw") => Self::Yes,
             () => Self::No,
         }
     }

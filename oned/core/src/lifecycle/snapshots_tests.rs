@@ -88,6 +88,7 @@ fn the_driver_s_word_and_the_format_say_what_hangs_together() {
         ("MIXED", "raw", Orphans::Mixed),
         ("FORMAT", "qcow2", Orphans::No),
         ("FORMAT", "raw", Orphans::Yes),
+        ("FORMAT", "", Orphans::No),
         ("", "raw", Orphans::No),
     ];
     for (word, format, orphans) in cases {

@@ -5,6 +5,7 @@
 use super::actions::number;
 use super::event::VmEvent;
 use super::moves;
+use super::operations::VmOperation;
 use super::states::{LcmState, VmState};
 use super::vm::{VmPhase, driver_answers, next};
 use crate::refusal::Refusal;
@@ -52,6 +53,15 @@ impl RecoverOperation {
         }
     }
 
+    /// The operation list that rules it.
+    pub fn operation(self) -> VmOperation {
+        match self {
+            Self::Failure | Self::Success => VmOperation::Recover,
+            Self::Retry => VmOperation::Retry,
+            Self::Delete | Self::Recreate | Self::DeleteDb => VmOperation::Delete,
+        }
+    }
+
     /// ACTION in the history record.
     pub fn history(self) -> i64 {
         match self {
@@ -83,7 +93,8 @@ pub struct RecoverAction {
     pub event: Option<VmEvent>,
     /// What becomes of the open jobs.
     pub jobs: OpenJobs,
-    /// The phase after the event needs a job, unless one is open: the step again, the next one, or the clearing away.
+    /// The phase after the event needs a job: the step again, the next one, or the clearing away. A job for it that is open
+    /// and not asked to cancel will do.
     pub starts_job: bool,
     /// The VM goes back to the host of its history record before the last one: its migration is given up.
     pub to_previous_host: bool,
@@ -220,6 +231,10 @@ fn removed(phase: VmPhase, event: VmEvent, clearing: LcmState) -> Option<Recover
         return Some(RecoverAction::event(VmEvent::CleanupDone, OpenJobs::Cancel));
     }
     let to = next(phase, event).ok()?;
+    if to == phase {
+        // Nothing of it exists yet, so it begins anew anyhow; what it waits for goes on.
+        return Some(RecoverAction::NOTHING);
+    }
     let action = RecoverAction::event(event, OpenJobs::Cancel);
     Some(RecoverAction { starts_job: to.state == VmState::Active, ..action })
 }
