@@ -13,6 +13,7 @@ pub mod backup;
 pub mod doc;
 pub mod id;
 pub mod lifecycle;
+pub mod network;
 pub mod refusal;
 pub mod schedule;
 pub mod template;

@@ -21,7 +21,9 @@ mod cluster;
 mod datastore;
 mod host;
 mod image;
+mod network;
 pub mod read;
+mod security_group;
 mod template;
 mod user;
 mod vm;
@@ -34,6 +36,8 @@ pub use cluster::{ClusterView, cluster};
 pub use datastore::{DatastoreView, datastore};
 pub use host::{HostDatastoreView, HostMonitoringView, HostShareView, HostView, host};
 pub use image::{ImageView, IncrementView, image};
+pub use network::{NetworkView, RangeView, network, network_short};
+pub use security_group::{SecurityGroupView, security_group};
 pub use template::{TemplateView, vm_template};
 pub use user::{
     Count, DatastoreQuotaView, GroupView, ImageQuotaView, LoginTokenView, NetworkQuotaView, QuotasView, Share,
