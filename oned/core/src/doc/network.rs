@@ -143,7 +143,7 @@ fn address_range(w: &mut Writer, view: &RangeView, full: bool) {
         }
     }
     let mut extra: Vec<_> = vector.iter().collect();
-    extra.retain(|(key, _)| !AR_KEYS.contains(key) && !(full && AR_LATE.contains(key)));
+    extra.retain(|(key, _)| !(AR_KEYS.contains(key) || full && AR_LATE.contains(key)));
     extra.sort_unstable();
     for (key, value) in extra {
         if let Some(name) = element_name(key) {

@@ -327,7 +327,13 @@ impl LeaseTable {
 
     /// Makes an address free, and says whose it was.
     pub fn give_back(&mut self, place: Place) -> Option<LeaseOwner> {
-        self.ranges.get_mut(&place.ar_id)?.give_back(place.index)
+        let range = self.ranges.get_mut(&place.ar_id)?;
+        let owner = range.give_back(place.index);
+        // Tables with the same leases are equal, whatever they held before.
+        if range.owners.is_empty() {
+            self.ranges.remove(&place.ar_id);
+        }
+        owner
     }
 
     /// Makes all addresses of an owner free, and says which they were.

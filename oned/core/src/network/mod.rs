@@ -1,7 +1,7 @@
 //! Virtual networks: which addresses there are, who gets which, and what a network card of a VM becomes.
 //!
 //! What it is: decisions over values that the caller hands in. [`definition`] checks what a network is made of, [`range`]
-//! is the arithmetic of address ranges, [`lease`] chooses addresses, [`reservation`] hands a piece of one network to
+//! is the arithmetic of an address range and [`ranges`] those of a network together, [`lease`] chooses addresses, [`reservation`] hands a piece of one network to
 //! another, [`nic`] binds a VM's NIC to a network, [`security`] checks and expands rules of security groups. What it is
 //! not: it keeps no leases (the caller's table answers through [`lease::Taken`]), checks no rights and configures no
 //! host.
@@ -14,6 +14,7 @@ pub mod definition;
 pub mod lease;
 pub mod nic;
 pub mod range;
+pub mod ranges;
 pub mod reservation;
 pub mod security;
 

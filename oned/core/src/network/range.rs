@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::address::{LINK_LOCAL, Mac, eui64};
+use super::definition::check_host_attributes;
 use super::refuse;
 use crate::refusal::Refusal;
 use crate::template::Vector;
@@ -229,8 +230,9 @@ impl AddressRange {
         Ok(range)
     }
 
-    /// Whether the range can have this size.
+    /// Whether the range can have this size, and its attributes these values.
     fn check(&self, size: u32) -> Result<(), Refusal> {
+        check_host_attributes(|key| self.attribute(key))?;
         if self.mac.is_group() {
             return refuse(format!(
                 "Wrong format for MAC attribute: {} is a group address, its first byte must be even.",
@@ -440,21 +442,6 @@ impl TryFrom<Vector> for AddressRange {
         let mut range = Self::parse(&vector, ar_id, &mut MacSource::default())?;
         range.parent_ar_id = vector.int("PARENT_NETWORK_AR_ID");
         Ok(range)
-    }
-}
-
-/// Says whether a new range can stand beside the others of its network.
-///
-/// # Errors
-/// [`Refusal::Internal`] when an address would be in both. The original lets that happen and then gives one address to
-/// two guests.
-pub fn disjoint(ranges: &[AddressRange], new: &AddressRange) -> Result<(), Refusal> {
-    match ranges.iter().find(|range| range.ar_id != new.ar_id && range.overlaps(new)) {
-        Some(range) => refuse(format!(
-            "The new address range shares addresses with address range {} of the network (IP, IP6 or MAC).",
-            range.ar_id
-        )),
-        None => Ok(()),
     }
 }
 

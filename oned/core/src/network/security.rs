@@ -13,6 +13,8 @@ use crate::template::{Template, Value, Vector};
 
 /// Most rules of one group.
 pub const MAX_RULES: usize = 1000;
+/// Most rules that one group gives to a VM, those for the ranges of networks counted one by one.
+pub const MAX_VM_RULES: usize = 10_000;
 /// Most ports in one rule; a range counts as two (a limit of iptables' multiport).
 const MAX_PORTS: usize = 15;
 
@@ -134,12 +136,15 @@ fn check_ports(range: &str) -> Result<(), Refusal> {
 
 /// The `SECURITY_GROUP_RULE` vectors that a VM gets from one of its groups. `ranges_of` gives the ranges of a network:
 /// a rule for a NETWORK_ID becomes one for each of its ranges, and none when there is no such network any more.
+///
+/// # Errors
+/// [`Refusal::Internal`] above [`MAX_VM_RULES`]: a group that is shown in part would be a hole.
 pub fn vm_rules(
     group_id: i64,
     group_name: &str,
     template: &Template,
     mut ranges_of: impl FnMut(i64) -> Option<Vec<AddressRange>>,
-) -> Vec<Vector> {
+) -> Result<Vec<Vector>, Refusal> {
     let mut rules = Vec::new();
     for rule in template.vectors("RULE") {
         let mut rule = rule.clone();
@@ -152,8 +157,14 @@ pub fn vm_rules(
             }
             None => rules.push(rule),
         }
+        if rules.len() > MAX_VM_RULES {
+            return refuse(format!(
+                "Security group {group_id} becomes more than {MAX_VM_RULES} rules for a VM; make fewer rules for networks \
+                 with many address ranges."
+            ));
+        }
     }
-    rules
+    Ok(rules)
 }
 
 fn of_range(mut rule: Vector, range: &AddressRange) -> Vector {
