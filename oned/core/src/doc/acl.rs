@@ -1,6 +1,7 @@
 //! `ACL`: one access rule; they are only ever read as a pool (`one.acl.info`, root ACL_POOL).
 
 use super::writer::Writer;
+use super::{Render, alone};
 
 /// What the document of an access rule shows. The four parts are hexadecimal numbers as clients sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,14 +22,18 @@ pub struct AclView {
 
 /// The element of ACL_POOL.
 pub fn acl(view: &AclView) -> String {
-    let mut w = Writer::new();
-    w.open("ACL");
-    w.number("ID", view.id);
-    w.text("USER", &view.user);
-    w.text("RESOURCE", &view.resource);
-    w.text("RIGHTS", &view.rights);
-    w.text("ZONE", &view.zone);
-    w.text("STRING", &view.string);
-    w.close("ACL");
-    w.finish()
+    alone(view)
+}
+
+impl Render for AclView {
+    fn render(&self, w: &mut Writer) {
+        w.open("ACL");
+        w.number("ID", self.id);
+        w.text("USER", &self.user);
+        w.text("RESOURCE", &self.resource);
+        w.text("RIGHTS", &self.rights);
+        w.text("ZONE", &self.zone);
+        w.text("STRING", &self.string);
+        w.close("ACL");
+    }
 }

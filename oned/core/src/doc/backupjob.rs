@@ -1,10 +1,10 @@
 //! `BACKUPJOB` (`one.backupjob.info`).
 
 use super::writer::Writer;
-use super::{Lock, Owner};
+use super::{Lock, Owner, Render, alone};
 use crate::access::Permissions;
 use crate::schedule::ScheduledAction;
-use crate::template::Template;
+use crate::template::{Template, Value};
 
 /// What the document of a backup job shows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,31 +41,39 @@ pub struct BackupJobView {
 
 /// The document (`one.backupjob.info`, and an element of BACKUPJOB_POOL).
 pub fn backup_job(view: &BackupJobView) -> String {
-    let mut w = Writer::new();
-    w.open("BACKUPJOB");
-    w.number("ID", view.id);
-    w.owner(&view.owner);
-    w.text("NAME", &view.name);
-    w.lock(view.lock.as_ref());
-    w.permissions(&view.permissions);
-    w.number("PRIORITY", view.priority);
-    w.number("LAST_BACKUP_TIME", view.last_backup_time);
-    w.number("LAST_BACKUP_DURATION", view.last_backup_duration);
-    let actions: Vec<i64> = view.sched_actions.iter().map(|action| i64::from(action.id)).collect();
-    w.ids("SCHED_ACTIONS", &actions);
-    w.ids("UPDATED_VMS", &view.updated_vms);
-    w.ids("OUTDATED_VMS", &view.outdated_vms);
-    w.ids("BACKING_UP_VMS", &view.backing_up_vms);
-    w.ids("ERROR_VMS", &view.error_vms);
-    w.open("TEMPLATE");
-    let mut template = view.template.clone();
-    template.remove("SCHED_ACTION");
-    if template.scalar("BACKUP_VMS").is_none() {
-        template.set("BACKUP_VMS", "");
+    alone(view)
+}
+
+impl Render for BackupJobView {
+    fn render(&self, w: &mut Writer) {
+        w.open("BACKUPJOB");
+        w.number("ID", self.id);
+        w.owner(&self.owner);
+        w.text("NAME", &self.name);
+        w.lock(self.lock.as_ref());
+        w.permissions(&self.permissions);
+        w.number("PRIORITY", self.priority);
+        w.number("LAST_BACKUP_TIME", self.last_backup_time);
+        w.number("LAST_BACKUP_DURATION", self.last_backup_duration);
+        let actions: Vec<i64> = self.sched_actions.iter().map(|action| i64::from(action.id)).collect();
+        w.ids("SCHED_ACTIONS", &actions);
+        w.ids("UPDATED_VMS", &self.updated_vms);
+        w.ids("OUTDATED_VMS", &self.outdated_vms);
+        w.ids("BACKING_UP_VMS", &self.backing_up_vms);
+        w.ids("ERROR_VMS", &self.error_vms);
+        w.open("TEMPLATE");
+        let no_vms = Value::Scalar(String::new());
+        let vms = self.template.scalar("BACKUP_VMS").is_none().then_some(("BACKUP_VMS", &no_vms));
+        let stored = self.template.attributes().iter().map(|attribute| (attribute.name.as_str(), &attribute.value));
+        // Scheduled actions follow from their own field; a vector can be no list of VMs.
+        let shown = stored.filter(|(name, value)| match *name {
+            "SCHED_ACTION" => false,
+            "BACKUP_VMS" => matches!(value, Value::Scalar(_)),
+            _ => true,
+        });
+        w.ranked(shown.chain(vms).map(|(name, value)| (name, name, value)), |_, _, _| false);
+        w.sched_actions(&self.sched_actions);
+        w.close("TEMPLATE");
+        w.close("BACKUPJOB");
     }
-    w.attributes(&template, |name| Some(name.to_owned()));
-    w.sched_actions(&view.sched_actions);
-    w.close("TEMPLATE");
-    w.close("BACKUPJOB");
-    w.finish()
 }

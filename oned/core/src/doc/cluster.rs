@@ -1,6 +1,7 @@
 //! `CLUSTER` (`one.cluster.info`).
 
 use super::writer::Writer;
+use super::{Render, alone};
 use crate::template::Template;
 
 /// What a cluster document shows.
@@ -22,14 +23,18 @@ pub struct ClusterView {
 
 /// The document (`one.cluster.info`, and an element of CLUSTER_POOL).
 pub fn cluster(view: &ClusterView) -> String {
-    let mut w = Writer::new();
-    w.open("CLUSTER");
-    w.number("ID", view.id);
-    w.text("NAME", &view.name);
-    w.ids("HOSTS", &view.hosts);
-    w.ids("DATASTORES", &view.datastores);
-    w.ids("VNETS", &view.vnets);
-    w.template("TEMPLATE", &view.template);
-    w.close("CLUSTER");
-    w.finish()
+    alone(view)
+}
+
+impl Render for ClusterView {
+    fn render(&self, w: &mut Writer) {
+        w.open("CLUSTER");
+        w.number("ID", self.id);
+        w.text("NAME", &self.name);
+        w.ids("HOSTS", &self.hosts);
+        w.ids("DATASTORES", &self.datastores);
+        w.ids("VNETS", &self.vnets);
+        w.template("TEMPLATE", &self.template);
+        w.close("CLUSTER");
+    }
 }

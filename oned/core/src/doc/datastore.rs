@@ -1,7 +1,7 @@
 //! `DATASTORE` (`one.datastore.info`).
 
-use super::Owner;
 use super::writer::Writer;
+use super::{Owner, Render, alone};
 use crate::access::Permissions;
 use crate::template::Template;
 
@@ -44,24 +44,28 @@ pub struct DatastoreView {
 
 /// The document (`one.datastore.info`, and an element of DATASTORE_POOL).
 pub fn datastore(view: &DatastoreView) -> String {
-    let mut w = Writer::new();
-    w.open("DATASTORE");
-    w.number("ID", view.id);
-    w.owner(&view.owner);
-    w.text("NAME", &view.name);
-    w.permissions(&view.permissions);
-    w.text("DS_MAD", &view.ds_mad);
-    w.text("TM_MAD", &view.tm_mad);
-    w.text("BASE_PATH", &view.base_path);
-    w.number("TYPE", view.kind);
-    w.number("DISK_TYPE", view.disk_type);
-    w.number("STATE", view.state);
-    w.ids("CLUSTERS", &view.clusters);
-    w.number("TOTAL_MB", view.total_mb);
-    w.number("FREE_MB", view.free_mb);
-    w.number("USED_MB", view.used_mb);
-    w.ids("IMAGES", &view.images);
-    w.template("TEMPLATE", &view.template);
-    w.close("DATASTORE");
-    w.finish()
+    alone(view)
+}
+
+impl Render for DatastoreView {
+    fn render(&self, w: &mut Writer) {
+        w.open("DATASTORE");
+        w.number("ID", self.id);
+        w.owner(&self.owner);
+        w.text("NAME", &self.name);
+        w.permissions(&self.permissions);
+        w.text("DS_MAD", &self.ds_mad);
+        w.text("TM_MAD", &self.tm_mad);
+        w.text("BASE_PATH", &self.base_path);
+        w.number("TYPE", self.kind);
+        w.number("DISK_TYPE", self.disk_type);
+        w.number("STATE", self.state);
+        w.ids("CLUSTERS", &self.clusters);
+        w.number("TOTAL_MB", self.total_mb);
+        w.number("FREE_MB", self.free_mb);
+        w.number("USED_MB", self.used_mb);
+        w.ids("IMAGES", &self.images);
+        w.template("TEMPLATE", &self.template);
+        w.close("DATASTORE");
+    }
 }

@@ -1,6 +1,7 @@
-//! `HOST` (`one.host.info`).
+//! `HOST` (`one.host.info`) and its samples (`one.host.monitoring`).
 
 use super::writer::Writer;
+use super::{Render, alone};
 use crate::template::Template;
 
 /// What a host document shows.
@@ -97,22 +98,29 @@ pub struct HostMonitoringView {
 
 /// The document (`one.host.info`, and an element of HOST_POOL).
 pub fn host(view: &HostView) -> String {
-    let mut w = Writer::new();
-    w.open("HOST");
-    w.number("ID", view.id);
-    w.text("NAME", &view.name);
-    w.number("STATE", view.state);
-    w.number("PREV_STATE", view.prev_state);
-    w.text("IM_MAD", &view.im_mad);
-    w.text("VM_MAD", &view.vm_mad);
-    w.number("CLUSTER_ID", view.cluster_id);
-    w.text("CLUSTER", &view.cluster);
-    share(&mut w, &view.share);
-    w.ids("VMS", &view.vms);
-    w.template("TEMPLATE", &view.template);
-    monitoring(&mut w, view);
-    w.close("HOST");
-    w.finish()
+    alone(view)
+}
+
+impl Render for HostView {
+    fn render(&self, w: &mut Writer) {
+        w.open("HOST");
+        w.number("ID", self.id);
+        w.text("NAME", &self.name);
+        w.number("STATE", self.state);
+        w.number("PREV_STATE", self.prev_state);
+        w.text("IM_MAD", &self.im_mad);
+        w.text("VM_MAD", &self.vm_mad);
+        w.number("CLUSTER_ID", self.cluster_id);
+        w.text("CLUSTER", &self.cluster);
+        share(w, &self.share);
+        w.ids("VMS", &self.vms);
+        w.template("TEMPLATE", &self.template);
+        match &self.monitoring {
+            Some(seen) => HostSample { host: self.id, seen }.render(w),
+            None => w.empty("MONITORING"),
+        }
+        w.close("HOST");
+    }
 }
 
 fn share(w: &mut Writer, share: &HostShareView) {
@@ -144,21 +152,30 @@ fn share(w: &mut Writer, share: &HostShareView) {
     w.close("HOST_SHARE");
 }
 
-fn monitoring(w: &mut Writer, view: &HostView) {
-    w.open("MONITORING");
-    if let Some(seen) = &view.monitoring {
-        w.number("TIMESTAMP", seen.timestamp);
-        w.number("ID", view.id);
+/// One sample of a host (an element of MONITORING_DATA): what MONITORING of its document shows.
+#[derive(Clone, Copy, Debug)]
+pub struct HostSample<'a> {
+    /// Host id.
+    pub host: i64,
+    /// The values.
+    pub seen: &'a HostMonitoringView,
+}
+
+impl Render for HostSample<'_> {
+    fn render(&self, w: &mut Writer) {
+        w.open("MONITORING");
+        w.number("TIMESTAMP", self.seen.timestamp);
+        w.number("ID", self.host);
         w.open("CAPACITY");
-        w.number("FREE_CPU", seen.free_cpu);
-        w.number("FREE_MEMORY", seen.free_memory);
-        w.number("USED_CPU", seen.used_cpu);
-        w.number("USED_MEMORY", seen.used_memory);
+        w.number("FREE_CPU", self.seen.free_cpu);
+        w.number("FREE_MEMORY", self.seen.free_memory);
+        w.number("USED_CPU", self.seen.used_cpu);
+        w.number("USED_MEMORY", self.seen.used_memory);
         w.close("CAPACITY");
         w.open("SYSTEM");
-        w.number("NETRX", seen.netrx);
-        w.number("NETTX", seen.nettx);
+        w.number("NETRX", self.seen.netrx);
+        w.number("NETTX", self.seen.nettx);
         w.close("SYSTEM");
+        w.close("MONITORING");
     }
-    w.close("MONITORING");
 }

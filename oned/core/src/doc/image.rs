@@ -1,7 +1,7 @@
 //! `IMAGE`: disks, and backups with their increments (`one.image.info`).
 
 use super::writer::Writer;
-use super::{Lock, Owner, SnapshotsView};
+use super::{Lock, Owner, Render, SnapshotsView, alone};
 use crate::access::Permissions;
 use crate::template::Template;
 
@@ -126,40 +126,44 @@ pub struct IncrementView {
 
 /// The document (`one.image.info`, and an element of IMAGE_POOL).
 pub fn image(view: &ImageView) -> String {
-    let mut w = Writer::new();
-    w.open("IMAGE");
-    w.number("ID", view.id);
-    w.owner(&view.owner);
-    w.text("NAME", &view.name);
-    w.lock(view.lock.as_ref());
-    w.permissions(&view.permissions);
-    w.number("TYPE", view.kind);
-    w.number("DISK_TYPE", view.disk_type);
-    w.flag("PERSISTENT", view.persistent);
-    w.number("REGTIME", view.regtime);
-    w.number("MODTIME", view.modtime);
-    w.text("SOURCE", &view.source);
-    w.text("PATH", &view.path);
-    w.text("FORMAT", &view.format);
-    w.text("FS", &view.fs);
-    w.number("SIZE", view.size_mb);
-    w.number("STATE", view.state);
-    w.number("PREV_STATE", view.prev_state);
-    w.number("RUNNING_VMS", view.running_vms);
-    w.number("CLONING_OPS", view.cloning_ops);
-    w.number("CLONING_ID", view.cloning_id);
-    w.number("TARGET_SNAPSHOT", view.target_snapshot);
-    w.number("DATASTORE_ID", view.datastore_id);
-    w.text("DATASTORE", &view.datastore);
-    w.ids("VMS", &view.vms);
-    w.ids("CLONES", &view.clones);
-    w.ids("APP_CLONES", &view.app_clones);
-    w.template("TEMPLATE", &view.template);
-    snapshots(&mut w, &view.snapshots);
-    increments(&mut w, &view.increments);
-    w.ids("BACKUP_DISK_IDS", &view.backup_disk_ids);
-    w.close("IMAGE");
-    w.finish()
+    alone(view)
+}
+
+impl Render for ImageView {
+    fn render(&self, w: &mut Writer) {
+        w.open("IMAGE");
+        w.number("ID", self.id);
+        w.owner(&self.owner);
+        w.text("NAME", &self.name);
+        w.lock(self.lock.as_ref());
+        w.permissions(&self.permissions);
+        w.number("TYPE", self.kind);
+        w.number("DISK_TYPE", self.disk_type);
+        w.flag("PERSISTENT", self.persistent);
+        w.number("REGTIME", self.regtime);
+        w.number("MODTIME", self.modtime);
+        w.text("SOURCE", &self.source);
+        w.text("PATH", &self.path);
+        w.text("FORMAT", &self.format);
+        w.text("FS", &self.fs);
+        w.number("SIZE", self.size_mb);
+        w.number("STATE", self.state);
+        w.number("PREV_STATE", self.prev_state);
+        w.number("RUNNING_VMS", self.running_vms);
+        w.number("CLONING_OPS", self.cloning_ops);
+        w.number("CLONING_ID", self.cloning_id);
+        w.number("TARGET_SNAPSHOT", self.target_snapshot);
+        w.number("DATASTORE_ID", self.datastore_id);
+        w.text("DATASTORE", &self.datastore);
+        w.ids("VMS", &self.vms);
+        w.ids("CLONES", &self.clones);
+        w.ids("APP_CLONES", &self.app_clones);
+        w.template("TEMPLATE", &self.template);
+        snapshots(w, &self.snapshots);
+        increments(w, &self.increments);
+        w.ids("BACKUP_DISK_IDS", &self.backup_disk_ids);
+        w.close("IMAGE");
+    }
 }
 
 fn snapshots(w: &mut Writer, view: &SnapshotsView) {

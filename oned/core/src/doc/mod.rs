@@ -19,13 +19,18 @@ mod acl;
 mod backupjob;
 mod cluster;
 mod datastore;
+mod document;
 mod host;
 mod image;
+mod monitoring;
 mod network;
+mod pool;
 pub mod read;
 mod security_group;
+mod showback;
 mod template;
 mod user;
+mod vdc;
 mod vm;
 pub mod writer;
 mod zone;
@@ -34,19 +39,23 @@ pub use acl::{AclView, acl};
 pub use backupjob::{BackupJobView, backup_job};
 pub use cluster::{ClusterView, cluster};
 pub use datastore::{DatastoreView, datastore};
-pub use host::{HostDatastoreView, HostMonitoringView, HostShareView, HostView, host};
+pub use document::{DocumentView, document};
+pub use host::{HostDatastoreView, HostMonitoringView, HostSample, HostShareView, HostView, host};
 pub use image::{ImageView, IncrementView, image};
+pub use monitoring::VmSampleView;
 pub use network::{NetworkView, RangeView, network, network_short};
+pub use pool::{Pool, Render, alone, pool};
 pub use security_group::{SecurityGroupView, security_group};
+pub use showback::{ShowbackView, showback};
 pub use template::{TemplateView, vm_template};
 pub use user::{
-    Count, DatastoreQuotaView, GroupView, ImageQuotaView, LoginTokenView, NetworkQuotaView, QuotasView, Share,
-    UserView, VmQuotaView, group, group_pool, user, user_pool,
+    Count, DatastoreQuotaView, GroupPool, GroupView, ImageQuotaView, LoginTokenView, NetworkQuotaView, QuotasView,
+    Share, UserPool, UserView, VmQuotaView, default_group_quotas, default_user_quotas, group, group_pool, user,
+    user_pool,
 };
-pub use vm::{DiskSnapshotsView, HistoryView, VmView, vm, vm_short};
-pub use zone::{ServerView, ZoneView, zone};
-
-use writer::Writer;
+pub use vdc::{VDC_ALL, VdcResource, VdcView, vdc};
+pub use vm::{AccountingRecord, DiskSnapshotsView, HistoryView, VmShort, VmView, vm, vm_short};
+pub use zone::{RaftView, ServerView, ZoneView, raft, zone};
 
 /// Who an object belongs to: numbers and names of user and group (`UID GID UNAME GNAME`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,18 +119,4 @@ impl Default for SnapshotsView {
     fn default() -> Self {
         Self { allow_orphans: "NO".into(), current_base: -1, next_snapshot: 0, snapshots: Vec::new() }
     }
-}
-
-/// A pool document: the given documents inside one element `root` (`VM_POOL`, `IMAGE_POOL`, …).
-///
-/// Nothing inside gives `<VM_POOL></VM_POOL>`. Users and groups have pools of their own form: [`user_pool`],
-/// [`group_pool`].
-pub fn pool(root: &str, documents: impl Iterator<Item = String>) -> String {
-    let mut w = Writer::new();
-    w.open(root);
-    for document in documents {
-        w.raw(&document);
-    }
-    w.close_long(root);
-    w.finish()
 }

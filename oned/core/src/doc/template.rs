@@ -1,7 +1,7 @@
 //! `VMTEMPLATE`: a stored VM template (`one.template.info`).
 
 use super::writer::Writer;
-use super::{Lock, Owner};
+use super::{Lock, Owner, Render, alone};
 use crate::access::Permissions;
 use crate::template::Template;
 
@@ -26,15 +26,19 @@ pub struct TemplateView {
 
 /// The document (`one.template.info`, and an element of VMTEMPLATE_POOL).
 pub fn vm_template(view: &TemplateView) -> String {
-    let mut w = Writer::new();
-    w.open("VMTEMPLATE");
-    w.number("ID", view.id);
-    w.owner(&view.owner);
-    w.text("NAME", &view.name);
-    w.lock(view.lock.as_ref());
-    w.permissions(&view.permissions);
-    w.number("REGTIME", view.regtime);
-    w.template("TEMPLATE", &view.template);
-    w.close("VMTEMPLATE");
-    w.finish()
+    alone(view)
+}
+
+impl Render for TemplateView {
+    fn render(&self, w: &mut Writer) {
+        w.open("VMTEMPLATE");
+        w.number("ID", self.id);
+        w.owner(&self.owner);
+        w.text("NAME", &self.name);
+        w.lock(self.lock.as_ref());
+        w.permissions(&self.permissions);
+        w.number("REGTIME", self.regtime);
+        w.template("TEMPLATE", &self.template);
+        w.close("VMTEMPLATE");
+    }
 }

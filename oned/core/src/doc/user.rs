@@ -1,5 +1,5 @@
 //! `USER`, `GROUP`, their pools and quotas (`one.user.info`, `one.userpool.info`, `one.group.info`,
-//! `one.grouppool.info`).
+//! `one.grouppool.info`, `one.userquota.info`, `one.groupquota.info`).
 
 use super::writer::Writer;
 use crate::template::Template;
@@ -170,23 +170,8 @@ pub fn user(view: &UserView) -> String {
     w.open("USER");
     user_fields(&mut w, view);
     quotas(&mut w, &view.quotas, true);
-    default_quotas(&mut w, "DEFAULT_USER_QUOTAS", &view.default_quotas);
+    write_defaults(&mut w, USER_DEFAULTS, &view.default_quotas);
     w.close("USER");
-    w.finish()
-}
-
-/// USER_POOL: each user followed by his quotas, the defaults once at the end.
-pub fn user_pool<'a>(users: impl Iterator<Item = &'a UserView>, defaults: &QuotasView) -> String {
-    let mut w = Writer::new();
-    w.open("USER_POOL");
-    for view in users {
-        w.open("USER");
-        user_fields(&mut w, view);
-        w.close("USER");
-        pool_quotas(&mut w, view.id, &view.quotas);
-    }
-    default_quotas(&mut w, "DEFAULT_USER_QUOTAS", defaults);
-    w.close("USER_POOL");
     w.finish()
 }
 
@@ -197,25 +182,101 @@ pub fn group(view: &GroupView) -> String {
     group_fields(&mut w, view);
     quotas(&mut w, &view.quotas, true);
     vlan_rules(&mut w, view.id);
-    default_quotas(&mut w, "DEFAULT_GROUP_QUOTAS", &view.default_quotas);
+    write_defaults(&mut w, GROUP_DEFAULTS, &view.default_quotas);
     w.close("GROUP");
     w.finish()
 }
 
-/// GROUP_POOL: each group followed by its quotas and network rules, the defaults once at the end.
-pub fn group_pool<'a>(groups: impl Iterator<Item = &'a GroupView>, defaults: &QuotasView) -> String {
+const USER_DEFAULTS: &str = "DEFAULT_USER_QUOTAS";
+const GROUP_DEFAULTS: &str = "DEFAULT_GROUP_QUOTAS";
+
+/// `DEFAULT_USER_QUOTAS` (`one.userquota.info` and `update`).
+pub fn default_user_quotas(view: &QuotasView) -> String {
     let mut w = Writer::new();
-    w.open("GROUP_POOL");
-    for view in groups {
-        w.open("GROUP");
-        group_fields(&mut w, view);
-        w.close("GROUP");
-        pool_quotas(&mut w, view.id, &view.quotas);
-        vlan_rules(&mut w, view.id);
-    }
-    default_quotas(&mut w, "DEFAULT_GROUP_QUOTAS", defaults);
-    w.close("GROUP_POOL");
+    write_defaults(&mut w, USER_DEFAULTS, view);
     w.finish()
+}
+
+/// `DEFAULT_GROUP_QUOTAS` (`one.groupquota.info` and `update`).
+pub fn default_group_quotas(view: &QuotasView) -> String {
+    let mut w = Writer::new();
+    write_defaults(&mut w, GROUP_DEFAULTS, view);
+    w.finish()
+}
+
+/// USER_POOL, written user by user: each followed by his quotas, the defaults once at the end.
+#[derive(Debug)]
+pub struct UserPool {
+    w: Writer,
+}
+
+impl UserPool {
+    /// A pool without users so far.
+    pub fn begin() -> Self {
+        let mut w = Writer::new();
+        w.open("USER_POOL");
+        Self { w }
+    }
+
+    /// Adds a user; the view's default quotas are not shown.
+    pub fn push(&mut self, view: &UserView) {
+        self.w.open("USER");
+        user_fields(&mut self.w, view);
+        self.w.close("USER");
+        pool_quotas(&mut self.w, view.id, &view.quotas);
+    }
+
+    /// The finished document.
+    pub fn finish(mut self, defaults: &QuotasView) -> String {
+        write_defaults(&mut self.w, USER_DEFAULTS, defaults);
+        self.w.close("USER_POOL");
+        self.w.finish()
+    }
+}
+
+/// GROUP_POOL, written group by group: each followed by its quotas and network rules, the defaults once at the end.
+#[derive(Debug)]
+pub struct GroupPool {
+    w: Writer,
+}
+
+impl GroupPool {
+    /// A pool without groups so far.
+    pub fn begin() -> Self {
+        let mut w = Writer::new();
+        w.open("GROUP_POOL");
+        Self { w }
+    }
+
+    /// Adds a group; the view's default quotas are not shown.
+    pub fn push(&mut self, view: &GroupView) {
+        self.w.open("GROUP");
+        group_fields(&mut self.w, view);
+        self.w.close("GROUP");
+        pool_quotas(&mut self.w, view.id, &view.quotas);
+        vlan_rules(&mut self.w, view.id);
+    }
+
+    /// The finished document.
+    pub fn finish(mut self, defaults: &QuotasView) -> String {
+        write_defaults(&mut self.w, GROUP_DEFAULTS, defaults);
+        self.w.close("GROUP_POOL");
+        self.w.finish()
+    }
+}
+
+/// USER_POOL of users that are all there already.
+pub fn user_pool<'a>(users: impl Iterator<Item = &'a UserView>, defaults: &QuotasView) -> String {
+    let mut pool = UserPool::begin();
+    users.for_each(|view| pool.push(view));
+    pool.finish(defaults)
+}
+
+/// GROUP_POOL of groups that are all there already.
+pub fn group_pool<'a>(groups: impl Iterator<Item = &'a GroupView>, defaults: &QuotasView) -> String {
+    let mut pool = GroupPool::begin();
+    groups.for_each(|view| pool.push(view));
+    pool.finish(defaults)
 }
 
 fn user_fields(w: &mut Writer, view: &UserView) {
@@ -261,7 +322,7 @@ fn pool_quotas(w: &mut Writer, id: i64, view: &QuotasView) {
     w.close("QUOTAS");
 }
 
-fn default_quotas(w: &mut Writer, name: &str, view: &QuotasView) {
+fn write_defaults(w: &mut Writer, name: &str, view: &QuotasView) {
     w.open(name);
     quotas(w, view, false);
     w.close(name);
@@ -273,8 +334,8 @@ fn quotas(w: &mut Writer, view: &QuotasView, per_cluster: bool) {
     for quota in &view.datastores {
         w.open("DATASTORE");
         w.number("ID", quota.id);
-        count(w, "IMAGES", quota.images);
-        count(w, "SIZE", quota.size_mb);
+        count(w, ["IMAGES", "IMAGES_USED"], quota.images);
+        count(w, ["SIZE", "SIZE_USED"], quota.size_mb);
         w.close("DATASTORE");
     }
     w.close("DATASTORE_QUOTA");
@@ -282,7 +343,7 @@ fn quotas(w: &mut Writer, view: &QuotasView, per_cluster: bool) {
     for quota in &view.networks {
         w.open("NETWORK");
         w.number("ID", quota.id);
-        count(w, "LEASES", quota.leases);
+        count(w, ["LEASES", "LEASES_USED"], quota.leases);
         w.close("NETWORK");
     }
     w.close("NETWORK_QUOTA");
@@ -296,7 +357,7 @@ fn quotas(w: &mut Writer, view: &QuotasView, per_cluster: bool) {
     for quota in &view.images {
         w.open("IMAGE");
         w.number("ID", quota.id);
-        count(w, "RVMS", quota.rvms);
+        count(w, ["RVMS", "RVMS_USED"], quota.rvms);
         w.close("IMAGE");
     }
     w.close("IMAGE_QUOTA");
@@ -307,26 +368,26 @@ fn vm_quota(w: &mut Writer, quota: &VmQuotaView, per_cluster: bool) {
     if per_cluster && !quota.cluster_ids.is_empty() {
         w.text("CLUSTER_IDS", &quota.cluster_ids);
     }
-    share(w, "CPU", quota.cpu);
-    count(w, "MEMORY", quota.memory_mb);
-    count(w, "PCI_DEV", quota.pci_dev);
-    count(w, "PCI_NIC", quota.pci_nic);
-    share(w, "RUNNING_CPU", quota.running_cpu);
-    count(w, "RUNNING_MEMORY", quota.running_memory_mb);
-    count(w, "RUNNING_PCI_DEV", quota.running_pci_dev);
-    count(w, "RUNNING_PCI_NIC", quota.running_pci_nic);
-    count(w, "RUNNING_VMS", quota.running_vms);
-    count(w, "SYSTEM_DISK_SIZE", quota.system_disk_size_mb);
-    count(w, "VMS", quota.vms);
+    share(w, ["CPU", "CPU_USED"], quota.cpu);
+    count(w, ["MEMORY", "MEMORY_USED"], quota.memory_mb);
+    count(w, ["PCI_DEV", "PCI_DEV_USED"], quota.pci_dev);
+    count(w, ["PCI_NIC", "PCI_NIC_USED"], quota.pci_nic);
+    share(w, ["RUNNING_CPU", "RUNNING_CPU_USED"], quota.running_cpu);
+    count(w, ["RUNNING_MEMORY", "RUNNING_MEMORY_USED"], quota.running_memory_mb);
+    count(w, ["RUNNING_PCI_DEV", "RUNNING_PCI_DEV_USED"], quota.running_pci_dev);
+    count(w, ["RUNNING_PCI_NIC", "RUNNING_PCI_NIC_USED"], quota.running_pci_nic);
+    count(w, ["RUNNING_VMS", "RUNNING_VMS_USED"], quota.running_vms);
+    count(w, ["SYSTEM_DISK_SIZE", "SYSTEM_DISK_SIZE_USED"], quota.system_disk_size_mb);
+    count(w, ["VMS", "VMS_USED"], quota.vms);
     w.close("VM");
 }
 
-fn count(w: &mut Writer, name: &str, count: Count) {
-    w.number(name, count.limit);
-    w.number(&format!("{name}_USED"), count.used);
+fn count(w: &mut Writer, [limit, used]: [&str; 2], count: Count) {
+    w.number(limit, count.limit);
+    w.number(used, count.used);
 }
 
-fn share(w: &mut Writer, name: &str, share: Share) {
-    w.number(name, share.limit);
-    w.number(&format!("{name}_USED"), share.used);
+fn share(w: &mut Writer, [limit, used]: [&str; 2], share: Share) {
+    w.decimal(limit, share.limit);
+    w.decimal(used, share.used);
 }

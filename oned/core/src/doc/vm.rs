@@ -1,7 +1,7 @@
-//! `VM`: the full document of `one.vm.info` and the short one of `one.vmpool.info`.
+//! `VM`: the full document of `one.vm.info`, the short one of `one.vmpool.info`, and the records of accounting.
 
 use super::writer::Writer;
-use super::{Lock, Owner, SnapshotView};
+use super::{Lock, Owner, Render, SnapshotView, alone, monitoring};
 use crate::access::Permissions;
 use crate::schedule::ScheduledAction;
 use crate::template::{Template, Value, Vector};
@@ -147,13 +147,6 @@ pub struct DiskSnapshotsView {
     pub snapshots: Vec<SnapshotView>,
 }
 
-/// MONITORING elements of the schema, in its order (which is that of ASCII). TIMESTAMP and ID are integers, all
-/// others decimals.
-const MONITORED: [&str; 10] =
-    ["CPU", "DISKRDBYTES", "DISKRDIOPS", "DISKWRBYTES", "DISKWRIOPS", "ID", "MEMORY", "NETRX", "NETTX", "TIMESTAMP"];
-/// What may follow such a name.
-const MONITORED_SUFFIXES: [&str; 4] = ["", "_BW", "_FORECAST", "_BW_FORECAST"];
-
 /// Keys of DISK in the short form.
 const SHORT_DISK: [&str; 9] =
     ["CLUSTER_ID", "DATASTORE", "DATASTORE_ID", "DISK_ID", "DISK_TYPE", "IMAGE", "IMAGE_ID", "SIZE", "TARGET"];
@@ -165,7 +158,55 @@ const SHORT_GRAPHICS: [&str; 4] = ["LISTEN", "PORT", "TYPE", "WAIT"];
 
 /// The full document (`one.vm.info`, `one.vmpool.infoextended`).
 pub fn vm(view: &VmView) -> String {
-    let mut w = Writer::new();
+    alone(view)
+}
+
+/// The short document (`one.vmpool.info`); see [`VmShort`].
+pub fn vm_short(view: &VmView) -> String {
+    alone(&VmShort(view))
+}
+
+/// The full form.
+impl Render for VmView {
+    fn render(&self, w: &mut Writer) {
+        full(w, self, &self.history);
+    }
+}
+
+/// The short form of a VM: no permissions, no backups, the last history record only.
+///
+/// TEMPLATE has CPU, MEMORY, VCPU and some keys of DISK, NIC and GRAPHICS; USER_TEMPLATE has LABELS, LOGO, ERROR and
+/// what begins with SCHED_.
+#[derive(Clone, Copy, Debug)]
+pub struct VmShort<'a>(pub &'a VmView);
+
+impl Render for VmShort<'_> {
+    fn render(&self, w: &mut Writer) {
+        short(w, self.0);
+    }
+}
+
+/// A history record with the VM that it is of inside, as accounting shows them (HISTORY in the pool HISTORY_RECORDS of
+/// `one.vmpool.accounting`). The VM's own HISTORY_RECORDS are left empty there, else a VM's answer would grow with the
+/// square of its records.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountingRecord<'a> {
+    /// The VM; its history is not read.
+    pub vm: &'a VmView,
+    /// One record of it.
+    pub record: &'a HistoryView,
+}
+
+impl Render for AccountingRecord<'_> {
+    fn render(&self, w: &mut Writer) {
+        w.open("HISTORY");
+        history_fields(w, self.vm.id, self.record);
+        full(w, self.vm, &[]);
+        w.close("HISTORY");
+    }
+}
+
+fn full(w: &mut Writer, view: &VmView, records: &[HistoryView]) {
     w.open("VM");
     w.number("ID", view.id);
     w.owner(&view.owner);
@@ -176,15 +217,17 @@ pub fn vm(view: &VmView) -> String {
     w.number("LCM_STATE", view.lcm_state);
     w.number("PREV_STATE", view.prev_state);
     w.number("PREV_LCM_STATE", view.prev_lcm_state);
-    run_times(&mut w, view);
-    monitoring(&mut w, view);
+    run_times(w, view);
+    monitoring::of_vm(w, &view.monitoring);
     let actions: Vec<i64> = view.sched_actions.iter().map(|action| i64::from(action.id)).collect();
     w.ids("SCHED_ACTIONS", &actions);
-    system_template(&mut w, view);
+    system_template(w, view);
     w.template("USER_TEMPLATE", &view.user_template);
     w.open("HISTORY_RECORDS");
-    for record in &view.history {
-        history(&mut w, view.id, record);
+    for record in records {
+        w.open("HISTORY");
+        history_fields(w, view.id, record);
+        w.close("HISTORY");
     }
     w.close("HISTORY_RECORDS");
     for disk in &view.snapshots {
@@ -201,15 +244,9 @@ pub fn vm(view: &VmView) -> String {
     w.ids("BACKUP_IDS", &view.backup_ids);
     w.close("BACKUPS");
     w.close("VM");
-    w.finish()
 }
 
-/// The short document (`one.vmpool.info`): no permissions, no backups, the last history record only.
-///
-/// TEMPLATE has CPU, MEMORY, VCPU and some keys of DISK, NIC and GRAPHICS; USER_TEMPLATE has LABELS, LOGO, ERROR and
-/// what begins with SCHED_.
-pub fn vm_short(view: &VmView) -> String {
-    let mut w = Writer::new();
+fn short(w: &mut Writer, view: &VmView) {
     w.open("VM");
     w.number("ID", view.id);
     w.owner(&view.owner);
@@ -217,7 +254,7 @@ pub fn vm_short(view: &VmView) -> String {
     w.number("LAST_POLL", view.last_poll);
     w.number("STATE", view.state);
     w.number("LCM_STATE", view.lcm_state);
-    run_times(&mut w, view);
+    run_times(w, view);
     w.open("TEMPLATE");
     for name in ["CPU", "MEMORY", "VCPU"] {
         if let Some(value) = view.template.scalar(name) {
@@ -225,28 +262,25 @@ pub fn vm_short(view: &VmView) -> String {
         }
     }
     for disk in view.template.vectors("DISK") {
-        short_vector(&mut w, "DISK", disk, &SHORT_DISK);
+        short_vector(w, "DISK", disk, &SHORT_DISK);
     }
     for nic in view.template.vectors("NIC") {
-        short_vector(&mut w, "NIC", nic, &SHORT_NIC);
+        short_vector(w, "NIC", nic, &SHORT_NIC);
     }
     if let Some(graphics) = view.template.vector("GRAPHICS") {
-        short_vector(&mut w, "GRAPHICS", graphics, &SHORT_GRAPHICS);
+        short_vector(w, "GRAPHICS", graphics, &SHORT_GRAPHICS);
     }
     w.close("TEMPLATE");
-    monitoring(&mut w, view);
+    monitoring::of_vm(w, &view.monitoring);
     w.open("USER_TEMPLATE");
-    w.attributes(&view.user_template, |name| {
-        (matches!(name, "LABELS" | "LOGO" | "ERROR") || name.starts_with("SCHED_")).then(|| name.to_owned())
-    });
+    w.attributes(&view.user_template, |name| matches!(name, "LABELS" | "LOGO" | "ERROR") || name.starts_with("SCHED_"));
     w.close("USER_TEMPLATE");
     w.open("HISTORY_RECORDS");
     if let Some(record) = view.history.last() {
-        history_short(&mut w, view.id, record);
+        history_short(w, view.id, record);
     }
     w.close("HISTORY_RECORDS");
     w.close("VM");
-    w.finish()
 }
 
 fn run_times(w: &mut Writer, view: &VmView) {
@@ -258,85 +292,37 @@ fn run_times(w: &mut Writer, view: &VmView) {
 }
 
 fn short_vector(w: &mut Writer, name: &str, vector: &Vector, keys: &[&str]) {
-    let pairs: Vec<(&str, &str)> = keys.iter().filter_map(|key| Some((*key, vector.get(key)?))).collect();
-    w.pairs(name, &pairs);
-}
-
-fn monitoring(w: &mut Writer, view: &VmView) {
-    let mut seen: Vec<(&str, &Value)> = Vec::new();
-    for attribute in view.monitoring.attributes() {
-        let known = match &attribute.value {
-            Value::Scalar(text) => is_monitored(&attribute.name) && is_decimal(&attribute.name, text),
-            Value::Vector(_) => attribute.name == "DISK_SIZE",
-        };
-        let repeated = attribute.name != "DISK_SIZE" && seen.iter().any(|(name, _)| *name == attribute.name);
-        if known && !repeated {
-            seen.push((&attribute.name, &attribute.value));
-        }
-    }
-    seen.sort_by_key(|(name, _)| *name);
-    w.open("MONITORING");
-    for (name, value) in seen {
-        match value {
-            Value::Scalar(text) => w.number(name, text),
-            Value::Vector(disk) => {
-                if let (Some(id), Some(size)) = (disk.int("ID"), disk.int("SIZE")) {
-                    w.open(name);
-                    w.number("ID", id);
-                    w.number("SIZE", size);
-                    w.close(name);
-                }
-            }
-        }
-    }
-    w.close("MONITORING");
-}
-
-fn is_monitored(name: &str) -> bool {
-    let name = name.strip_suffix("_FAR").filter(|rest| rest.ends_with("_FORECAST")).unwrap_or(name);
-    MONITORED.iter().any(|base| {
-        name.strip_prefix(base).is_some_and(|suffix| match *base {
-            "ID" | "TIMESTAMP" => suffix.is_empty(),
-            "CPU" | "MEMORY" => suffix.is_empty() || suffix == "_FORECAST",
-            _ => MONITORED_SUFFIXES.contains(&suffix) && suffix != "_FORECAST",
-        })
-    })
-}
-
-/// Would the schema take this as `xs:decimal` (`xs:integer` for ID and TIMESTAMP)? No exponent, no NaN, no blanks.
-fn is_decimal(name: &str, text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let integer = !matches!(name, "ID" | "TIMESTAMP") || !digits.contains('.');
-    integer && all_digits(whole) && all_digits(fraction)
+    w.pairs(name, keys.iter().filter_map(|key| Some((*key, vector.get(key)?))));
 }
 
 fn system_template(w: &mut Writer, view: &VmView) {
-    let mut template = view.template.clone();
-    if template.scalar("VMID").is_none() {
-        template.set("VMID", view.id.to_string());
-    }
-    if template.scalar("TM_MAD_SYSTEM").is_none() {
-        template.set("TM_MAD_SYSTEM", view.history.last().map_or("", |record| record.tm_mad.as_str()));
-    }
-    // Both have a place of their own in the document; a copy here would be read as another one.
-    template.remove("SCHED_ACTION");
-    template.remove("BACKUP_CONFIG");
+    let tm_mad = view.history.last().map_or("", |record| record.tm_mad.as_str());
+    // The schema demands both.
+    let vmid = Value::Scalar(view.id.to_string());
+    let tm_mad_system = Value::Scalar(tm_mad.to_owned());
+    let demanded = [("VMID", &vmid), ("TM_MAD_SYSTEM", &tm_mad_system)];
+    let absent = demanded.into_iter().filter(|(name, _)| view.template.scalar(name).is_none());
+    let stored = view.template.attributes().iter().map(|attribute| (attribute.name.as_str(), &attribute.value));
+    let shown = stored.filter(|(name, value)| match *name {
+        // Both have a place of their own in the document; a copy here would be read as another one.
+        "SCHED_ACTION" | "BACKUP_CONFIG" => false,
+        "VMID" | "TM_MAD_SYSTEM" => matches!(value, Value::Scalar(_)),
+        _ => true,
+    });
     w.open("TEMPLATE");
-    w.attributes_with(&template, |name| Some(schema_place(name)), video);
+    w.ranked(shown.chain(absent).map(|(name, value)| (schema_place(name), name, value)), video);
     w.sched_actions(&view.sched_actions);
     w.close("TEMPLATE");
 }
 
 /// Sorting key of an attribute of TEMPLATE: its name, but for the four that the schema puts behind another name.
-fn schema_place(name: &str) -> String {
+fn schema_place(name: &str) -> &str {
     match name {
-        "HYPERV_OPTIONS" => "FEATURES ".into(),
-        "VIDEO" => "GRAPHICS ".into(),
-        "MEMORY_RESIZE_MODE" => "MEMORY_SLOTS ".into(),
-        "MEMORY_ENCRYPTION" => "TPM ".into(),
-        name => name.into(),
+        "HYPERV_OPTIONS" => "FEATURES ",
+        "VIDEO" => "GRAPHICS ",
+        "MEMORY_RESIZE_MODE" => "MEMORY_SLOTS ",
+        "MEMORY_ENCRYPTION" => "TPM ",
+        name => name,
     }
 }
 
@@ -347,14 +333,11 @@ fn video(w: &mut Writer, name: &str, vector: &Vector) -> bool {
         return false;
     }
     let known = KEYS.iter().filter_map(|key| Some((*key, vector.get(key)?)));
-    let mut pairs: Vec<(&str, &str)> = known.collect();
-    pairs.extend(vector.iter().filter(|(key, _)| !KEYS.contains(key)));
-    w.pairs(name, &pairs);
+    w.pairs(name, known.chain(vector.iter().filter(|(key, _)| !KEYS.contains(key))));
     true
 }
 
-fn history(w: &mut Writer, vm: i64, record: &HistoryView) {
-    w.open("HISTORY");
+fn history_fields(w: &mut Writer, vm: i64, record: &HistoryView) {
     w.number("OID", vm);
     w.number("SEQ", record.seq);
     w.text("HOSTNAME", &record.hostname);
@@ -377,7 +360,6 @@ fn history(w: &mut Writer, vm: i64, record: &HistoryView) {
     w.number("UID", record.uid);
     w.number("GID", record.gid);
     w.number("REQUEST_ID", record.request_id);
-    w.close("HISTORY");
 }
 
 fn history_short(w: &mut Writer, vm: i64, record: &HistoryView) {

@@ -6,6 +6,7 @@
 //! Invariants: text goes into CDATA sections only; element names given by users go through [`element_name`].
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 use super::{Lock, Owner, SnapshotView};
@@ -27,7 +28,7 @@ pub fn element_name(name: &str) -> Option<Cow<'_, str>> {
     let first = *name.as_bytes().first()?;
     let legal_first = first.is_ascii_alphabetic() || first == b'_';
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if legal_first && name.len() <= NAME_MAX && name.chars().all(legal) {
+    if legal_first && name.len() <= NAME_MAX && name.bytes().all(|byte| legal(char::from(byte))) {
         return Some(Cow::Borrowed(name));
     }
     let mut out = String::with_capacity(name.len().min(NAME_MAX) + 1);
@@ -38,9 +39,10 @@ pub fn element_name(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(out))
 }
 
-/// May this character stand in an XML 1.0 document (W3C XML 1.0, production 2)?
-fn allowed(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+/// Does a byte of a text need a look before it goes into a CDATA section? Control characters but tab and newline, the
+/// end of `]]>`, and the first byte of U+FFFE and U+FFFF: what XML 1.0 forbids (production 2), and what ends a section.
+fn is_special(byte: u8) -> bool {
+    matches!(byte, 0..=8 | 0x0b..=0x1f | b'>' | 0xef)
 }
 
 /// A growing document.
@@ -111,6 +113,12 @@ impl Writer {
         self.number(name, i32::from(value));
     }
 
+    /// `<NAME>number</NAME>` for a fraction. What is no number (or infinite) is shown as 0, because readers and schemas
+    /// know other words for it than Rust.
+    pub fn decimal(&mut self, name: &str, value: f64) {
+        self.number(name, if value.is_finite() { value } else { 0.0 });
+    }
+
     /// `<NAME><![CDATA[text]]></NAME>`.
     ///
     /// `]]>` is split over two sections, forbidden characters are dropped, and a carriage return is written as a
@@ -118,27 +126,49 @@ impl Writer {
     pub fn text(&mut self, name: &str, value: &str) {
         self.open(name);
         self.out.push_str("<![CDATA[");
-        for c in value.chars() {
-            match c {
-                '\r' => self.out.push_str("]]>&#13;<![CDATA["),
-                // Forbidden characters are dropped before the split is decided: dropping one may bring `]]` and `>`
-                // together.
-                '>' if self.out.ends_with("]]") => self.out.push_str("]]><![CDATA[>"),
-                c if allowed(c) => self.out.push(c),
-                _ => {}
-            }
-        }
+        self.section(value);
         self.out.push_str("]]>");
         self.close_long(name);
     }
 
+    /// The inside of a CDATA section: the stretches between special bytes are copied whole.
+    fn section(&mut self, value: &str) {
+        let bytes = value.as_bytes();
+        // Everything before this byte is written or dropped. Special bytes begin a character, so it is a boundary.
+        let mut done = 0;
+        for (at, byte) in bytes.iter().enumerate().filter(|(_, byte)| is_special(**byte)) {
+            self.out.push_str(value.get(done..at).unwrap_or_default());
+            done = match byte {
+                b'>' => {
+                    // Forbidden characters are dropped before the split is decided: dropping one may bring `]]` and
+                    // `>` together.
+                    if self.out.ends_with("]]") {
+                        self.out.push_str("]]><![CDATA[");
+                    }
+                    at
+                }
+                b'\r' => {
+                    self.out.push_str("]]>&#13;<![CDATA[");
+                    at + 1
+                }
+                0xef if !matches!(bytes.get(at + 1..at + 3), Some([0xbf, 0xbe | 0xbf])) => at,
+                0xef => at + 3,
+                _ => at + 1,
+            };
+        }
+        self.out.push_str(value.get(done..).unwrap_or_default());
+    }
+
     /// A list of ids: `<NAME><ID>1</ID><ID>2</ID></NAME>`, ascending, each once.
     pub fn ids(&mut self, name: &str, ids: &[i64]) {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
+        let ascending = ids.is_sorted_by(|a, b| a < b);
+        let ids = if ascending {
+            Cow::Borrowed(ids)
+        } else {
+            Cow::Owned(BTreeSet::from_iter(ids.iter().copied()).into_iter().collect())
+        };
         self.open(name);
-        for id in ids {
+        for id in ids.iter() {
             self.number("ID", id);
         }
         self.close(name);
@@ -181,27 +211,27 @@ impl Writer {
     /// A whole template as one element, sorted by attribute name.
     pub fn template(&mut self, name: &str, template: &Template) {
         self.open(name);
-        self.attributes(template, |attribute| Some(attribute.to_owned()));
+        self.attributes(template, |_| true);
         self.close(name);
     }
 
-    /// The attributes of a template without an element around them, sorted by what `rank` makes of their names (equal
-    /// ranks keep their order); those for which it answers `None` are left out.
-    pub fn attributes(&mut self, template: &Template, rank: impl Fn(&str) -> Option<String>) {
-        self.attributes_with(template, rank, |_, _, _| false);
+    /// The attributes of a template whose name `keep` takes, without an element around them, sorted by name.
+    pub fn attributes(&mut self, template: &Template, keep: impl Fn(&str) -> bool) {
+        let kept = template.attributes().iter().filter(|attribute| keep(&attribute.name));
+        let entries = kept.map(|attribute| (attribute.name.as_str(), attribute.name.as_str(), &attribute.value));
+        self.ranked(entries, |_, _, _| false);
     }
 
-    /// Like [`Self::attributes`]; `special` may write a vector itself and then answers true.
-    pub fn attributes_with(
+    /// Attributes given as (rank, name, value), sorted by rank; equal ranks keep their order. `special` may write a
+    /// vector itself and then answers true.
+    pub fn ranked<'a>(
         &mut self,
-        template: &Template,
-        rank: impl Fn(&str) -> Option<String>,
+        entries: impl Iterator<Item = (&'a str, &'a str, &'a Value)>,
         special: impl Fn(&mut Self, &str, &Vector) -> bool,
     ) {
-        let mut sorted: Vec<(String, &str, &Value)> =
-            template.attributes().iter().filter_map(|a| Some((rank(&a.name)?, a.name.as_str(), &a.value))).collect();
-        sorted.sort_by(|a, b| a.0.cmp(&b.0));
-        for (_, name, value) in sorted {
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_by_key(|entry| entry.0);
+        for (_, name, value) in entries {
             match value {
                 Value::Scalar(text) => self.scalar(name, text),
                 Value::Vector(vector) if special(self, name, vector) => {}
@@ -219,13 +249,17 @@ impl Writer {
 
     /// A vector attribute: one element with an element per key, sorted by key.
     pub fn vector(&mut self, name: &str, vector: &Vector) {
+        if vector.iter().is_sorted_by_key(|pair| pair.0) {
+            // As all vectors are that were stored; nothing is copied for them.
+            return self.pairs(name, vector.iter());
+        }
         let mut pairs: Vec<(&str, &str)> = vector.iter().collect();
         pairs.sort_by_key(|pair| pair.0);
-        self.pairs(name, &pairs);
+        self.pairs(name, pairs);
     }
 
     /// One element holding the given pairs in the given order.
-    pub fn pairs(&mut self, name: &str, pairs: &[(&str, &str)]) {
+    pub fn pairs<'a>(&mut self, name: &str, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let Some(name) = element_name(name) else { return };
         self.open(&name);
         for (key, text) in pairs {
@@ -265,13 +299,13 @@ impl Writer {
     /// `SNAPSHOT` elements; `active_first` chooses between the order of a VM (ACTIVE CHILDREN) and of an image.
     pub fn snapshots(&mut self, snapshots: &[SnapshotView], active_first: bool) {
         for snapshot in snapshots {
-            let children = snapshot.children.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+            let children: Vec<String> = snapshot.children.iter().map(i64::to_string).collect();
             self.open("SNAPSHOT");
             if active_first && snapshot.active {
                 self.text("ACTIVE", "YES");
             }
             if !children.is_empty() {
-                self.text("CHILDREN", &children);
+                self.text("CHILDREN", &children.join(","));
             }
             if !active_first && snapshot.active {
                 self.text("ACTIVE", "YES");
