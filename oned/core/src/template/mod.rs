@@ -11,6 +11,10 @@
 //! - `Template::parse(&t.to_text())` is `t.sorted()`, provided that names consist of letters, digits and underscores, as
 //!   all names do that the parser read.
 //!
+//! The XML form that [`crate::doc::writer::Writer::template`] writes is read back the same way when all names are safe
+//! ([`is_safe_attribute_name`]) and all characters are XML's, with one loss: an empty vector has no form of its own and
+//! comes back as an empty scalar. Both only remove in [`Template::append`].
+//!
 //! The grammar has one escape, `\"`. Hence a quoted value cannot end in a backslash; [`Template::to_text`] then writes a
 //! blank before the closing quote, which reading trims off again, and no value is lost.
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::doc::writer::Writer;
 
 fn parse(text: &str) -> Template {
     Template::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
@@ -46,6 +47,27 @@ fn a_template_as_users_write_them_is_read() {
 fn quotes_around_a_key_are_skipped_as_stock_clients_send_them() {
     let template = parse(r#"BACKUP_CONFIG=["MODE"="INCREMENT"]"#);
     assert_eq!(template.vector("BACKUP_CONFIG").unwrap().get("MODE"), Some("INCREMENT"));
+}
+
+#[test]
+fn dots_dashes_and_letters_beyond_ascii_do_not_belong_to_a_key() {
+    for text in ["A.B = 1", "A-B = 1", "A é B = 1", "V = [ A-B = 1 ]"] {
+        assert!(error(text).contains("unexpected VARIABLE, expecting EQUAL"), "{text}");
+    }
+    assert!(error("é = 1").contains("unexpected EQUAL, expecting VARIABLE"));
+}
+
+#[test]
+fn a_bare_value_ends_where_the_grammar_says() {
+    for (text, value) in [("A=x#c\n", "x"), ("A=x B=y", "x"), ("A=x\tB=y", "x"), ("A=x\nB=y", "x"), ("A=a\"b", "a\"b")]
+    {
+        assert_eq!(parse(text).scalar("A"), Some(value), "{text}");
+    }
+    for text in ["A=x,", "A=x=", "A=x[", "A=x]"] {
+        assert!(error(text).contains("expecting VARIABLE"), "{text}: {}", error(text));
+    }
+    let lines = parse("V = [ A =\n, B = \"x\ny\" # c\n ]");
+    assert_eq!(lines.vector("V").unwrap().iter().collect::<Vec<_>>(), [("A", ""), ("B", "x\ny")]);
 }
 
 #[test]
@@ -127,6 +149,19 @@ fn xml_is_read_with_any_root() {
 }
 
 #[test]
+fn a_backup_config_sent_as_the_root_is_taken_for_the_vector() {
+    let config = |text: &str| parse(text).vector("BACKUP_CONFIG").cloned();
+    let expected: Vector = [("MODE", "FULL"), ("KEEP_LAST", "4")].into_iter().collect();
+    let bare = "<BACKUP_CONFIG><MODE>FULL</MODE><keep_last>4</keep_last><MODE>INCREMENT</MODE></BACKUP_CONFIG>";
+    assert_eq!(config(bare), Some(expected.clone()));
+    assert_eq!(parse(bare).attributes().len(), 1);
+    assert_eq!(config(&format!("<TEMPLATE>{bare}</TEMPLATE>")), Some(expected.clone()));
+    assert_eq!(config(&format!("<BACKUP_CONFIG>{bare}</BACKUP_CONFIG>")), Some(expected));
+    assert_eq!(config("<backup_config/>"), Some(Vector::new()));
+    assert!(parse("<BACKUP_CONFIGS><MODE>FULL</MODE></BACKUP_CONFIGS>").scalar("MODE").is_some());
+}
+
+#[test]
 fn a_byte_order_mark_is_ignored_and_broken_xml_refused_with_a_position() {
     assert_eq!(parse("\u{feff}<T><A>1</A></T>"), parse("\u{feff}A=1"));
     for text in [
@@ -198,6 +233,82 @@ fn limits_are_errors() {
     assert_eq!(parse(&"A=1\n".repeat(MAX_ATTRIBUTES)).attributes().len(), MAX_ATTRIBUTES);
 }
 
+/// As long as a request may reasonably be. Were any step of the parser to look at the whole text again for each piece of
+/// it, these would take hours.
+const HOSTILE_BYTES: usize = 1 << 20;
+
+#[test]
+fn a_megabyte_of_hostile_text_is_answered() {
+    let pieces = [
+        "[",
+        "]",
+        "=",
+        ",",
+        "\"",
+        "\\",
+        "\\\"",
+        "#",
+        "#\n",
+        "\n",
+        " ",
+        "é",
+        "A",
+        "A=",
+        "A=1\n",
+        "A=1 ",
+        "A=\"\"",
+        "A=[",
+        "A=[]",
+        "A=[B=",
+        "A=\"\\\"\" ",
+        "<",
+        "<A",
+        "<A>",
+        "<A/>",
+        "</A>",
+        "&",
+        "&lt;",
+        "&#62;",
+        "<!--",
+        "<!-- -->",
+        "<![CDATA[",
+        "<![CDATA[]]>",
+        "]]>",
+        "<?x?>",
+        "<!DOCTYPE",
+        "\0",
+        "\u{feff}",
+        "\r\n",
+    ];
+    let frames = [
+        ("", ""),
+        ("A=", "\n"),
+        ("A=\"", "\"\n"),
+        ("A=[", "]"),
+        ("A=[B=1,", "C=2]"),
+        ("A=[B=\"", "\"]"),
+        ("#", "\n"),
+        ("<T>", "</T>"),
+        ("<T><A>", "</A></T>"),
+        ("<T><A><B>", "</B></A></T>"),
+        ("<T a=\"", "\"/>"),
+        ("<T><A><![CDATA[", "]]></A></T>"),
+    ];
+    for (before, after) in frames {
+        // The frames share out the time; alone each piece gets the whole length.
+        let length = if before.is_empty() { HOSTILE_BYTES } else { HOSTILE_BYTES / 8 };
+        for piece in pieces {
+            let text = format!("{before}{}{after}", piece.repeat(length / piece.len()));
+            match Template::parse(&text) {
+                Ok(template) => assert!(template.to_text().len() <= 8 * text.len() + 8),
+                Err(error) => assert!(error.to_string().len() < 200, "{error}"),
+            }
+        }
+    }
+    let vector: String = (0..HOSTILE_BYTES / 10).map(|n| format!("K{n}=1,")).take(MAX_ATTRIBUTES - 2).collect();
+    assert!(parse(&format!("V=[{vector}LAST=1]")).vector("V").unwrap().contains("LAST"));
+}
+
 #[test]
 fn safe_names_are_names_in_both_forms() {
     for good in ["A", "_a1", "SCHED_ACTION", &"x".repeat(MAX_NAME_BYTES)] {
@@ -239,8 +350,68 @@ fn template() -> impl Strategy<Value = Template> {
     })
 }
 
+/// Whether XML 1.0 has the character.
+fn in_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+/// What the XML form of a template keeps: safe names, characters of XML, no empty vector.
+fn kept_in_xml(template: &Template) -> Template {
+    let kept = |text: &str| text.chars().filter(|c| in_xml(*c)).collect::<String>();
+    let mut out = Template::new();
+    for Attribute { name, value } in template.attributes().iter().filter(|a| is_safe_attribute_name(&a.name)) {
+        match value {
+            Value::Scalar(text) => out.push(name, kept(text)),
+            Value::Vector(vector) => {
+                let pairs = vector.iter().filter(|(key, _)| is_safe_attribute_name(key));
+                let vector: Vector = pairs.map(|(key, text)| (key, kept(text))).collect();
+                if vector.is_empty() {
+                    out.push(name, "");
+                } else {
+                    out.push_vector(name, vector);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Fails unless an error's place is one of the text.
+fn points_into(text: &str, error: &ParseError) -> Result<(), TestCaseError> {
+    let lengths: Vec<usize> = text.split('\n').map(|line| line.chars().count()).collect();
+    prop_assert!((1..=lengths.len()).contains(&error.line), "{:?}: {}", text, error);
+    let longest = lengths.iter().max().copied().unwrap_or_default();
+    prop_assert!((1..=lengths[error.line - 1] + 1).contains(&error.column), "{:?}: {}", text, error);
+    prop_assert!((1..=longest + 1).contains(&error.end_column), "{:?}: {}", text, error);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn the_xml_form_reads_back_as_the_sorted_template(template in template()) {
+        let template = kept_in_xml(&template);
+        let mut writer = Writer::new();
+        writer.template("TEMPLATE", &template);
+        let text = writer.finish();
+        let back = Template::parse(&text).map_err(|error| TestCaseError::fail(format!("{text:?}: {error}")))?;
+        prop_assert_eq!(back, template.sorted());
+    }
+
+    #[test]
+    fn no_bytes_make_the_parser_panic_and_errors_point_into_the_text(
+        start in proptest::sample::select(vec!["", "<T>", "<T><A>", "A=", "A=\"", "A=[\n", "# \n"]),
+        bytes in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..64),
+            proptest::collection::vec(proptest::sample::select(b"<>&;/![]=#\",\\ \n-ab\xc3\xa9".to_vec()), 0..64),
+        ],
+    ) {
+        let text = format!("{start}{}", String::from_utf8_lossy(&bytes));
+        if let Err(error) = Template::parse(&text) {
+            points_into(&text, &error)?;
+        }
+    }
 
     #[test]
     fn the_canonical_text_reads_back_as_the_sorted_template(template in template()) {

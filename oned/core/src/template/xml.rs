@@ -1,12 +1,17 @@
 //! The XML form: `<ANY><NAME>text</NAME><LIST><KEY>text</KEY></LIST></ANY>`, as clients that build documents send it.
 //!
-//! The root's name is ignored. A child with text or CDATA is a scalar, one with element children a vector. XML attributes,
+//! The root's name is ignored, but for one (see [`BARE_VECTOR`]). A child with text or CDATA is a scalar, one with element children a vector. XML attributes,
 //! comments and processing instructions are ignored; a document type is refused, and so is deeper nesting.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use super::{Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, is_safe_attribute_name, trimmed};
+
+/// The root that is not ignored: pyone makes the outermost key of a dict the root, so `{'BACKUP_CONFIG': {…}}` arrives
+/// without any root around it. Read as anything else, the wish would be lost in silence, as it is in OpenNebula. It is
+/// taken for the vector unless a child has children of its own; then it is a root like others.
+const BARE_VECTOR: &str = "BACKUP_CONFIG";
 
 /// Reads all attributes of a document.
 pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
@@ -26,7 +31,7 @@ pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
         let done = matches!(event, Event::Eof);
         builder.take(event).map_err(|message| ParseError::over(text, from, to, message))?;
         if done {
-            return Ok(builder.attributes);
+            return Ok(builder.finish());
         }
     }
 }
@@ -42,6 +47,7 @@ struct Builder {
     /// Elements open now: 0 outside, 1 in the root, 2 in an attribute, 3 in a pair of a vector.
     depth: usize,
     root_seen: bool,
+    bare_vector: bool,
     name: String,
     key: String,
     pairs: Option<Vec<(String, String)>>,
@@ -75,12 +81,25 @@ impl Builder {
         }
     }
 
+    fn finish(self) -> Vec<Attribute> {
+        let has_vector = self.attributes.iter().any(|attribute| matches!(attribute.value, Value::Vector(_)));
+        if !self.bare_vector || has_vector {
+            return self.attributes;
+        }
+        let pairs = self.attributes.into_iter().filter_map(|attribute| match attribute.value {
+            Value::Scalar(text) => Some((attribute.name, text)),
+            Value::Vector(_) => None,
+        });
+        vec![Attribute { name: BARE_VECTOR.into(), value: Value::Vector(pairs.collect()) }]
+    }
+
     fn open(&mut self, name: &str) -> Result<(), String> {
         if self.depth == 0 {
             if self.root_seen {
                 return Err("syntax error, unexpected second root element, expecting end of file".into());
             }
             self.root_seen = true;
+            self.bare_vector = name.eq_ignore_ascii_case(BARE_VECTOR);
         } else {
             self.count += 1;
             if self.count > MAX_ATTRIBUTES {
