@@ -321,3 +321,47 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The rule of [`Writer::text`], character by character.
+    fn slowly(value: &str) -> String {
+        let mut out = String::from("<A><![CDATA[");
+        for c in value.chars() {
+            match c {
+                '\r' => out.push_str("]]>&#13;<![CDATA["),
+                '\t' | '\n' => out.push(c),
+                '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}' => {}
+                '>' if out.ends_with("]]") => out.push_str("]]><![CDATA[>"),
+                c => out.push(c),
+            }
+        }
+        out + "]]></A>"
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn text_copied_in_stretches_is_text_copied_by_character(
+            value in prop_oneof![any::<String>(), "[\\]>\\r\\n\\x00a\u{fffe}\u{ffff}\u{fffd}\u{f000}é🜁]{0,24}"],
+        ) {
+            let mut w = Writer::new();
+            w.text("A", &value);
+            prop_assert_eq!(w.finish(), slowly(&value));
+        }
+
+        #[test]
+        fn ids_are_shown_ascending_and_once(ids in proptest::collection::vec(-3i64..9, 0..8)) {
+            let mut w = Writer::new();
+            w.ids("A", &ids);
+            let once = BTreeSet::from_iter(ids);
+            let inside: String = once.iter().map(|id| format!("<ID>{id}</ID>")).collect();
+            prop_assert_eq!(w.finish(), if inside.is_empty() { "<A/>".into() } else { format!("<A>{inside}</A>") });
+        }
+    }
+}

@@ -8,17 +8,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use one_core::access::{Bits, Permissions};
 use one_core::doc::{self, writer::element_name};
 use one_core::doc::{
-    AclView, BackupJobView, ClusterView, Count, DatastoreQuotaView, DatastoreView, DiskSnapshotsView, GroupView,
-    HistoryView, HostDatastoreView, HostMonitoringView, HostShareView, HostView, ImageQuotaView, ImageView,
-    IncrementView, Lock, LoginTokenView, NetworkQuotaView, Owner, QuotasView, ServerView, Share, SnapshotView,
-    SnapshotsView, TemplateView, UserView, VmQuotaView, VmView, ZoneView,
+    AccountingRecord, AclView, BackupJobView, ClusterView, DatastoreView, DocumentView, GroupPool, GroupView,
+    HistoryView, HostSample, HostView, ImageView, Owner, Pool, QuotasView, RaftView, ShowbackView, TemplateView,
+    UserPool, UserView, VdcView, VmSampleView, VmShort, VmView, ZoneView,
 };
-use one_core::id::ScheduleId;
-use one_core::schedule::{End, Parent, Repeat, ScheduledAction};
+use one_core::schedule::{Parent, ScheduledAction};
 use one_core::template::{Template, Value, Vector};
+
+use samples::*;
+
+mod samples;
 
 /// What a stranger may put into a name or a value.
 const NASTY: [&str; 9] = [
@@ -76,323 +77,168 @@ fn golden(name: &str, document: &str) {
     assert_eq!(text, expected, "{name}: differs from the golden file; UPDATE_GOLDEN=1 rewrites it");
 }
 
-fn owner() -> Owner {
-    Owner { uid: 2, gid: 1, uname: "ana".into(), gname: "users".into() }
-}
-
-fn permissions() -> Permissions {
-    let bits = |use_, manage, admin| Bits { use_, manage, admin };
-    Permissions { owner: bits(true, true, false), group: bits(true, false, false), other: bits(false, false, true) }
-}
-
-fn lock() -> Option<Lock> {
-    Some(Lock { level: 1, owner: 2, time: 1_669_900_000, request_id: -1 })
-}
-
-fn action(parent: Parent) -> ScheduledAction {
-    ScheduledAction {
-        id: ScheduleId(4),
-        parent_id: 0,
-        parent,
-        action: "backup".into(),
-        args: "100,0".into(),
-        time: 1_669_901_324,
-        time_of_day: None,
-        repeat: Some(Repeat::Weekly),
-        days: vec![1, 3],
-        end: End::Runs(5),
-        done: Some(1_669_901_330),
-        message: String::new(),
-        warning: 0,
-    }
-}
-
-fn template(text: &str) -> Template {
-    Template::parse(text).unwrap()
-}
-
-fn vm() -> VmView {
-    let history = HistoryView {
-        hostname: "localhost".into(),
-        stime: 1_669_900_000,
-        tm_mad: "shared".into(),
-        pstime: 1_669_900_000,
-        petime: 1_669_900_001,
-        rstime: 1_669_900_001,
-        action: 50,
-        ..HistoryView::default()
-    };
-    let snapshot = SnapshotView {
-        id: 0,
-        name: "clean".into(),
-        parent: -1,
-        children: vec![1, 2],
-        date: 1_669_900_500,
-        size_mb: 256,
-        active: true,
-    };
-    VmView {
-        id: 0,
-        owner: owner(),
-        name: "alpine-0".into(),
-        permissions: permissions(),
-        lock: lock(),
-        last_poll: 1_669_900_100,
-        state: 3,
-        lcm_state: 69,
-        prev_state: 3,
-        prev_lcm_state: 3,
-        resched: true,
-        stime: 1_669_900_000,
-        etime: 0,
-        deploy_id: "one-0".into(),
-        monitoring: template(
-            "CPU=12.5\nMEMORY=131072\nNETRX=1\nDISKRDBYTES_BW_FORECAST_FAR=0.5\nTIMESTAMP=1669900100\nSTATE=a\nNETTX=NaN\n\
-             CPU=13\nID=1.5\nDISK_SIZE=[ID=0,SIZE=20]\nDISK_SIZE=[ID=1,SIZE=30]\n",
-        ),
-        sched_actions: vec![
-            action(Parent::Vm),
-            ScheduledAction { id: ScheduleId(1), repeat: None, ..action(Parent::Vm) },
-        ],
-        template: template(
-            "VIDEO=[TYPE=virtio,ATS=YES,VRAM=16384,RESOLUTION=800x600]\nCPU=1\nMEMORY=128\nVCPU=2\nMEMORY_SLOTS=2\nMEMORY_RESIZE_MODE=BALLOONING\n\
-             GRAPHICS=[TYPE=vnc,PORT=5900,LISTEN=\"0.0.0.0\",PASSWD=secret]\nHYPERV_OPTIONS=[A=b]\nIMPORTED=NO\nFEATURES=[ACPI=yes]\n\
-             DISK=[TARGET=vda,DISK_ID=0,IMAGE=alpine,IMAGE_ID=0,SIZE=256,FORMAT=qcow2]\nDISK=[DISK_ID=1,TYPE=fs,SIZE=10]\n\
-             NIC=[NIC_ID=0,IP=\"192.168.0.1\",MAC=\"02:00:c0:a8:00:01\",NETWORK=net,BRIDGE=br0]\nTEMPLATE_ID=0\n\
-             AUTOMATIC_REQUIREMENTS=\"!(PUBLIC_CLOUD = YES)\"\nOS=[ARCH=x86_64]\nTPM=[MODEL=tpm-crb]\nMEMORY_ENCRYPTION=[TYPE=tdx]\n\
-             SCHED_ACTION=[ACTION=backup]\nBACKUP_CONFIG=[MODE=FULL]\n",
-        ),
-        user_template: template(
-            "LABELS=a\nERROR=\"Fri : <bad> & ]] > worse\"\nSCHED_REQUIREMENTS=\"ID = 0\"\nZ=1\nB=[Y=1,X=2]\n",
-        ),
-        history: vec![HistoryView { seq: 0, ..history.clone() }, HistoryView { seq: 1, hid: 3, ..history }],
-        snapshots: vec![DiskSnapshotsView {
-            disk_id: 0,
-            allow_orphans: "NO".into(),
-            current_base: 0,
-            next_snapshot: 1,
-            snapshots: vec![snapshot],
-        }],
-        backup_config: [
-            ("MODE", "INCREMENT"),
-            ("BACKUP_VOLATILE", "NO"),
-            ("FS_FREEZE", "NONE"),
-            ("INCREMENTAL_BACKUP_ID", "1"),
-            ("INCREMENT_MODE", "CBT"),
-            ("KEEP_LAST", "4"),
-            ("LAST_INCREMENT_ID", "1"),
-        ]
-        .into_iter()
-        .collect(),
-        backup_ids: vec![9, 1],
-    }
-}
-
-fn image() -> ImageView {
-    let increment = IncrementView {
-        id: 0,
-        parent_id: -1,
-        date: 1_669_901_816,
-        size_mb: 172,
-        source: "25f4b298".into(),
-        full: true,
-    };
-    let second = IncrementView { id: 1, parent_id: 0, size_mb: 0, source: "6968545c".into(), full: false, ..increment };
-    ImageView {
-        id: 1,
-        owner: owner(),
-        name: "0 01-Dec 13.36.56".into(),
-        lock: lock(),
-        permissions: permissions(),
-        kind: 6,
-        persistent: true,
-        regtime: 1_669_901_816,
-        source: "25f4b298".into(),
-        format: "raw".into(),
-        size_mb: 172,
-        state: 1,
-        prev_state: 4,
-        running_vms: 1,
-        datastore_id: 100,
-        datastore: "RBackups".into(),
-        vms: vec![0],
-        template: template("BACKUP_JOB_ID=3\n"),
-        increments: vec![increment, second],
-        backup_disk_ids: vec![2, 0],
-        ..ImageView::default()
-    }
-}
-
-fn snapshotted_image() -> ImageView {
-    let snapshot = SnapshotView { id: 2, parent: -1, children: vec![3], active: true, ..SnapshotView::default() };
-    let snapshots =
-        SnapshotsView { current_base: 2, next_snapshot: 3, snapshots: vec![snapshot], ..Default::default() };
-    ImageView { snapshots, clones: vec![5], app_clones: vec![6], ..ImageView::default() }
-}
-
-fn datastore() -> DatastoreView {
-    DatastoreView {
-        id: 100,
-        owner: owner(),
-        name: "RBackups".into(),
-        permissions: permissions(),
-        ds_mad: "restic".into(),
-        tm_mad: "-".into(),
-        base_path: "/var/lib/one//datastores/100".into(),
-        kind: 3,
-        clusters: vec![0],
-        total_mb: 1000,
-        free_mb: 900,
-        used_mb: 100,
-        images: vec![3, 1, 3],
-        template: template("TYPE=BACKUP_DS\nDS_MAD=restic\n"),
-        ..DatastoreView::default()
-    }
-}
-
-fn host() -> HostView {
-    HostView {
-        id: 0,
-        name: "localhost".into(),
-        state: 2,
-        prev_state: 2,
-        im_mad: "kvm".into(),
-        vm_mad: "kvm".into(),
-        cluster: "default".into(),
-        share: HostShareView {
-            mem_usage: 131_072,
-            running_vms: 1,
-            datastores: vec![HostDatastoreView { id: 0, free_mb: 9, total_mb: 10, used_mb: 1 }],
-            ..HostShareView::default()
-        },
-        vms: vec![0],
-        template: template("ARCH=x86_64\n"),
-        monitoring: Some(HostMonitoringView {
-            timestamp: 1_669_900_000,
-            free_cpu: 190,
-            ..HostMonitoringView::default()
-        }),
-        ..HostView::default()
-    }
-}
-
-fn quotas() -> QuotasView {
-    QuotasView {
-        datastores: vec![DatastoreQuotaView {
-            id: 100,
-            images: Count { limit: 10, used: 1 },
-            size_mb: Count { limit: -2, used: 172 },
-        }],
-        networks: vec![NetworkQuotaView { id: 0, leases: Count::default() }],
-        vms: vec![VmQuotaView {
-            cluster_ids: "0,1".into(),
-            cpu: Share { limit: 1.5, used: 0.25 },
-            ..VmQuotaView::default()
-        }],
-        images: vec![ImageQuotaView { id: 1, rvms: Count::default() }],
-    }
-}
-
-fn user() -> UserView {
-    UserView {
-        id: 2,
-        gid: 1,
-        groups: vec![1, 0],
-        gname: "users".into(),
-        name: "ana".into(),
-        password: "hash".into(),
-        auth_driver: "core".into(),
-        enabled: true,
-        login_tokens: vec![LoginTokenView { token: "t".into(), expiration_time: -1, egid: -1 }],
-        template: template("UMASK=177\n"),
-        quotas: quotas(),
-        default_quotas: quotas(),
-    }
-}
-
-fn group() -> GroupView {
-    GroupView {
-        id: 1,
-        name: "users".into(),
-        template: template("A=b\n"),
-        users: vec![2],
-        admins: vec![2],
-        quotas: quotas(),
-        default_quotas: quotas(),
-    }
-}
-
-fn backup_job() -> BackupJobView {
-    BackupJobView {
-        id: 0,
-        owner: owner(),
-        name: "nightly".into(),
-        lock: lock(),
-        permissions: permissions(),
-        priority: 50,
-        last_backup_time: 1_669_901_816,
-        last_backup_duration: 61,
-        sched_actions: vec![action(Parent::BackupJob)],
-        updated_vms: vec![0],
-        outdated_vms: vec![2, 1],
-        backing_up_vms: vec![3],
-        error_vms: vec![4],
-        template: template(
-            "MODE=FULL\nBACKUP_VMS=\"0,1\"\nBACKUP_VOLATILE=NO\nDATASTORE_ID=100\nDISK_IDS=0\nERROR=e\nEXECUTION=SEQUENTIAL\n\
-             FS_FREEZE=NONE\nKEEP_LAST=4\nRESET=NO\n",
-        ),
-    }
-}
-
-fn cluster() -> ClusterView {
-    ClusterView {
-        id: 0,
-        name: "default".into(),
-        hosts: vec![0],
-        datastores: vec![100, 1, 0],
-        vnets: vec![],
-        template: template("A=1\n"),
-    }
-}
-
-fn vm_template() -> TemplateView {
-    TemplateView {
-        id: 3,
-        owner: owner(),
-        name: "tmpl".into(),
-        lock: lock(),
-        permissions: permissions(),
-        regtime: 1_669_901_816,
-        template: template(
-            "MEMORY=128\nDISK=[SIZE=1,IMAGE_ID=2]\nDISK=[IMAGE_ID=1]\nCPU=1\nBACKUP_CONFIG=[MODE=FULL]\n",
-        ),
-    }
-}
-
-fn zone() -> ZoneView {
-    let servers = vec![ServerView { id: 0, name: "a".into(), endpoint: "http://a:2633/RPC2".into() }];
-    ZoneView { id: 0, name: "OpenNebula".into(), state: 0, endpoint: "http://localhost:2633/RPC2".into(), servers }
-}
-
-fn acl() -> AclView {
-    AclView {
-        id: 0,
-        user: "200000001".into(),
-        resource: "2d0000400000000".into(),
-        rights: "8".into(),
-        zone: "400000000".into(),
-        string: "@1 VM/* CREATE *".into(),
-    }
-}
-
 fn acl_pool(view: &AclView) -> String {
     doc::pool("ACL_POOL", std::iter::once(doc::acl(view)))
+}
+
+/// A pool that is written object by object.
+fn pieces<'a, T: doc::Render + 'a>(root: &str, objects: impl IntoIterator<Item = &'a T>) -> String {
+    let mut pool = Pool::begin(root);
+    objects.into_iter().for_each(|object| pool.push(object));
+    pool.finish()
+}
+
+fn accounting(view: &VmView) -> String {
+    let records: Vec<_> = view.history.iter().map(|record| AccountingRecord { vm: view, record }).collect();
+    pieces("HISTORY_RECORDS", &records)
+}
+
+/// Every schema that answers are held against, and the golden files that follow it.
+const SCHEMAS: [(&str, &[&str]); 31] = [
+    ("acct", &["accounting"]),
+    ("acl_pool", &["acl_pool"]),
+    ("backupjob", &["backup_job", "backup_job_minimal"]),
+    ("backupjob_pool", &["backup_job_pool"]),
+    ("cluster", &["cluster"]),
+    ("cluster_pool", &["cluster_pool"]),
+    ("datastore", &["datastore"]),
+    ("datastore_pool", &["datastore_pool"]),
+    ("document", &["document"]),
+    ("document_pool", &["document_pool"]),
+    ("group", &["group"]),
+    ("group_pool", &["group_pool"]),
+    ("host", &["host"]),
+    ("host_pool", &["host_pool"]),
+    ("image", &["image", "image_minimal", "image_snapshots"]),
+    ("image_pool", &["image_pool"]),
+    ("monitoring_data", &["monitoring_data"]),
+    ("raftstatus", &["raft"]),
+    ("showback", &["showback"]),
+    ("user", &["user"]),
+    ("user_pool", &["user_pool"]),
+    ("vdc", &["vdc"]),
+    ("vdc_pool", &["vdc_pool"]),
+    ("vm", &["vm", "vm_minimal", "vm_in_backup"]),
+    ("vm_pool", &["vm_pool", "vm_pool_empty"]),
+    ("vm_pool_extended", &["vm_pool_extended"]),
+    ("vmtemplate", &["vm_template"]),
+    ("vmtemplate_pool", &["vm_template_pool"]),
+    ("zone", &["zone"]),
+    ("zone_pool", &["zone_pool"]),
+    // Types only; used by the others.
+    ("shared", &[]),
+];
+
+/// Schemas of documents that have tests of their own elsewhere.
+const ELSEWHERE: [&str; 6] =
+    ["opennebula_configuration", "security_group", "security_group_pool", "vnet", "vnet_pool", "vnet_pool_extended"];
+
+#[test]
+fn every_schema_has_a_golden_file_that_follows_it() {
+    for entry in std::fs::read_dir(root().join("../../tests/xsd")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let Some(schema) = file.strip_suffix(".xsd") else { continue };
+        let known = SCHEMAS.iter().any(|(known, _)| *known == schema) || ELSEWHERE.contains(&schema);
+        assert!(known, "tests/xsd/{file}: no golden file is held against it; add one to SCHEMAS");
+    }
+    for (schema, golden) in SCHEMAS {
+        for name in golden {
+            let path = root().join("tests/golden/doc").join(format!("{name}.xml"));
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            validate(&text, &format!("{schema}.xsd"));
+        }
+    }
+}
+
+#[test]
+fn pools_are_those_of_the_golden_files() {
+    let vm = VmView::default();
+    golden("vm_pool", &pieces("VM_POOL", [&VmShort(&self::vm()), &VmShort(&vm)]));
+    golden("vm_pool_extended", &pieces("VM_POOL", [&vm_in_backup(), &vm]));
+    golden("image_pool", &pieces("IMAGE_POOL", [&image(), &ImageView::default()]));
+    golden("datastore_pool", &pieces("DATASTORE_POOL", [&datastore(), &DatastoreView::default()]));
+    golden("host_pool", &pieces("HOST_POOL", [&host(), &HostView::default()]));
+    golden("cluster_pool", &pieces("CLUSTER_POOL", [&cluster(), &ClusterView::default()]));
+    golden("vm_template_pool", &pieces("VMTEMPLATE_POOL", [&vm_template(), &TemplateView::default()]));
+    golden("backup_job_pool", &pieces("BACKUPJOB_POOL", [&backup_job(), &BackupJobView::default()]));
+    golden("zone_pool", &pieces("ZONE_POOL", [&zone(), &ZoneView::default()]));
+    golden("vdc_pool", &pieces("VDC_POOL", [&vdc(), &VdcView::default()]));
+    golden("document_pool", &pieces("DOCUMENT_POOL", [&document(), &DocumentView::default()]));
+    golden("accounting", &accounting(&self::vm()));
+    golden("showback", &pieces("SHOWBACK_RECORDS", [&showback(), &ShowbackView::default()]));
+    golden("monitoring_data", &pieces("MONITORING_DATA", [&vm_sample(), &VmSampleView::default()]));
+}
+
+#[test]
+fn a_pool_written_object_by_object_is_the_pool_of_finished_documents() {
+    let views = [vm(), VmView::default(), vm_in_backup()];
+    assert_eq!(pieces("VM_POOL", &views), doc::pool("VM_POOL", views.iter().map(doc::vm)));
+    let short: Vec<_> = views.iter().map(VmShort).collect();
+    assert_eq!(pieces("VM_POOL", &short), doc::pool("VM_POOL", views.iter().map(doc::vm_short)));
+    assert_eq!(pieces::<VmView>("VM_POOL", []), "<VM_POOL></VM_POOL>");
+    let (mut users, mut groups) = (UserPool::begin(), GroupPool::begin());
+    users.push(&user());
+    groups.push(&group());
+    assert_eq!(users.finish(&quotas()), doc::user_pool([&user()].into_iter(), &quotas()));
+    assert_eq!(groups.finish(&quotas()), doc::group_pool([&group()].into_iter(), &quotas()));
+}
+
+#[test]
+fn default_quotas_are_those_at_the_end_of_a_pool() {
+    for defaults in [quotas(), QuotasView::default()] {
+        let users = doc::default_user_quotas(&defaults);
+        assert_eq!(doc::user_pool(std::iter::empty(), &defaults), format!("<USER_POOL>{users}</USER_POOL>"));
+        let groups = doc::default_group_quotas(&defaults);
+        assert_eq!(doc::group_pool(std::iter::empty(), &defaults), format!("<GROUP_POOL>{groups}</GROUP_POOL>"));
+    }
+}
+
+#[test]
+fn a_sample_of_a_host_is_the_monitoring_of_its_document() {
+    let host = host();
+    let seen = host.monitoring.as_ref().unwrap();
+    let sample = doc::alone(&HostSample { host: host.id, seen });
+    assert!(doc::host(&host).contains(&sample));
+    golden("host_monitoring_data", &pieces("MONITORING_DATA", [&HostSample { host: host.id, seen }]));
+}
+
+#[test]
+fn accounting_shows_a_vm_in_each_of_its_records_without_repeating_the_records_in_it() {
+    let document = accounting(&vm());
+    assert_eq!(document.matches("<HISTORY>").count(), vm().history.len());
+    assert_eq!(document.matches("<HISTORY_RECORDS/>").count(), vm().history.len());
+    validate(&accounting(&VmView { history: vec![HistoryView::default()], ..VmView::default() }), "acct.xsd");
+    validate(&pieces::<AccountingRecord<'_>>("HISTORY_RECORDS", []), "acct.xsd");
+}
+
+#[test]
+fn records_and_samples_follow_the_schemas() {
+    validate(&pieces("SHOWBACK_RECORDS", [&showback(), &showback_of_nothing()]), "showback.xsd");
+    validate(&pieces::<ShowbackView>("SHOWBACK_RECORDS", []), "showback.xsd");
+    validate(&pieces("MONITORING_DATA", [&vm_sample(), &vm_sample()]), "monitoring_data.xsd");
+    validate(&pieces::<VmSampleView>("MONITORING_DATA", []), "monitoring_data.xsd");
+}
+
+#[test]
+fn vdcs_and_documents_follow_the_schemas() {
+    for view in [vdc(), VdcView::default()] {
+        validate_both(&doc::vdc(&view), "vdc.xsd", "VDC_POOL", "vdc_pool.xsd");
+    }
+    for view in [document(), DocumentView::default()] {
+        validate_both(&doc::document(&view), "document.xsd", "DOCUMENT_POOL", "document_pool.xsd");
+    }
 }
 
 #[test]
 fn documents_are_those_of_the_golden_files() {
     golden("vm", &doc::vm(&vm()));
     golden("vm_minimal", &doc::vm(&VmView::default()));
+    golden("vm_in_backup", &doc::vm(&vm_in_backup()));
+    golden("vdc", &doc::vdc(&vdc()));
+    golden("document", &doc::document(&document()));
+    golden("default_user_quotas", &doc::default_user_quotas(&quotas()));
+    golden("default_group_quotas", &doc::default_group_quotas(&quotas()));
+    golden("raft", &doc::raft(&RaftView::default()));
     golden("vm_short", &doc::vm_short(&vm()));
     golden("vm_pool_empty", &doc::pool("VM_POOL", std::iter::empty()));
     golden("image", &doc::image(&image()));
@@ -420,7 +266,7 @@ fn the_schema_check_notices_a_missing_element() {
 
 #[test]
 fn virtual_machines_follow_the_schemas() {
-    for view in [vm(), VmView::default()] {
+    for view in [vm(), vm_in_backup(), VmView::default()] {
         validate_both(&doc::vm(&view), "vm.xsd", "VM_POOL", "vm_pool_extended.xsd");
         let short = [doc::vm_short(&view), doc::vm_short(&view)];
         validate(&doc::pool("VM_POOL", short.into_iter()), "vm_pool.xsd");
@@ -538,7 +384,16 @@ fn no_string_breaks_a_document() {
         validate(&doc::user(&view), "user.xsd");
         validate(&doc::group(&GroupView { name: name.clone(), template: free.clone(), ..group() }), "group.xsd");
         validate(&doc::host(&HostView { name: name.clone(), template: free.clone(), ..host() }), "host.xsd");
-        validate(&doc::cluster(&ClusterView { name: name.clone(), template: free, ..cluster() }), "cluster.xsd");
+        validate(
+            &doc::cluster(&ClusterView { name: name.clone(), template: free.clone(), ..cluster() }),
+            "cluster.xsd",
+        );
+        let view = DocumentView { name: name.clone(), template: free.clone(), ..document() };
+        validate(&doc::document(&view), "document.xsd");
+        validate(&doc::vdc(&VdcView { name: name.clone(), template: free.clone(), ..vdc() }), "vdc.xsd");
+        let view = ShowbackView { vm_name: name.clone(), ..showback() };
+        validate(&pieces("SHOWBACK_RECORDS", [&view]), "showback.xsd");
+        validate(&pieces("MONITORING_DATA", [&VmSampleView { values: free, ..vm_sample() }]), "monitoring_data.xsd");
         validate(&doc::zone(&ZoneView { name: name.clone(), endpoint: name.clone(), ..zone() }), "zone.xsd");
         validate(&acl_pool(&AclView { string: name, ..acl() }), "acl_pool.xsd");
     }
