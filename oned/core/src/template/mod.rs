@@ -117,9 +117,15 @@ fn trimmed(value: &str) -> &str {
     value.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b')
 }
 
+/// Whether the value holds what ends a CDATA section.
+fn ends_section(value: &str) -> bool {
+    // Most values hold no `>`, and one character is found faster than three.
+    value.contains('>') && value.contains("]]>")
+}
+
 /// The form in which a value given by code is stored: trimmed, `]]>` broken apart.
 fn stored(value: String) -> String {
-    if value.contains("]]>") {
+    if ends_section(&value) {
         let broken = value.replace("]]>", "]] >");
         return trimmed(&broken).to_owned();
     }
@@ -299,7 +305,9 @@ impl Template {
     /// The canonical text, as command-line clients show it: sorted, one `KEY="VALUE"` per line, vectors over several
     /// lines. Reading it gives [`Template::sorted`].
     pub fn to_text(&self) -> String {
-        text::render(&self.sorted())
+        let mut attributes: Vec<&Attribute> = self.attributes.iter().collect();
+        attributes.sort_by_key(|attribute| attribute.name.as_str());
+        text::render(attributes)
     }
 }
 
@@ -329,6 +337,25 @@ impl Vector {
     /// A vector without pairs.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From pairs as the parsers read them: keys in upper case, values as they are stored. Of equal keys the first wins.
+    fn read(pairs: impl Iterator<Item = (String, String)>) -> Self {
+        /// Up to here looking through all keys is cheaper than hashing them.
+        const FEW: usize = 16;
+        let mut kept: Vec<(String, String)> = Vec::new();
+        let mut seen = HashSet::new();
+        for pair in pairs {
+            if kept.len() == FEW && seen.is_empty() {
+                seen.extend(kept.iter().map(|(key, _)| key.clone()));
+            }
+            let first =
+                if seen.is_empty() { kept.iter().all(|(key, _)| *key != pair.0) } else { seen.insert(pair.0.clone()) };
+            if first {
+                kept.push(pair);
+            }
+        }
+        Self { pairs: kept }
     }
 
     /// The value of a key.
@@ -380,15 +407,7 @@ impl Vector {
 /// Of equal keys the first wins, as in the text form.
 impl<K: AsRef<str>, V: Into<String>> FromIterator<(K, V)> for Vector {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut seen = HashSet::new();
-        let mut vector = Self::new();
-        for (key, value) in pairs {
-            let key = key.as_ref().to_ascii_uppercase();
-            if seen.insert(key.clone()) {
-                vector.pairs.push((key, stored(value.into())));
-            }
-        }
-        vector
+        Self::read(pairs.into_iter().map(|(key, value)| (key.as_ref().to_ascii_uppercase(), stored(value.into()))))
     }
 }
 

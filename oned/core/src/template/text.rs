@@ -4,7 +4,9 @@
 //! expected (`["MODE"="INCREMENT"]` is sent by a stock client), a value ends at the first blank unless quoted, and
 //! `KEY =` followed by a newline is the empty string.
 
-use super::{Attribute, MAX_ATTRIBUTES, MAX_NAME_BYTES, ParseError, Template, Value, Vector, is_name_byte, trimmed};
+use super::{
+    Attribute, MAX_ATTRIBUTES, MAX_NAME_BYTES, ParseError, Value, Vector, ends_section, is_name_byte, trimmed,
+};
 
 /// Reads all attributes of a text.
 pub(super) fn attributes(text: &str) -> Result<Vec<Attribute>, ParseError> {
@@ -173,7 +175,7 @@ impl<'t> Scanner<'t> {
             pairs.push((key, self.value()?));
             match self.token()? {
                 (Token::Comma, _) => {}
-                (Token::Close, _) => return Ok(pairs.into_iter().collect()),
+                (Token::Close, _) => return Ok(Vector::read(pairs.into_iter())),
                 (other, from) => return Err(self.unexpected(other, from, "COMMA or CBRACKET")),
             }
         }
@@ -195,7 +197,7 @@ impl<'t> Scanner<'t> {
             }
             Some(_) => self.bare().to_owned(),
         };
-        if value.contains("]]>") {
+        if ends_section(&value) {
             return Err(self.error(from, "a value must not hold ]]>, which ends a CDATA section"));
         }
         let short = trimmed(&value);
@@ -241,16 +243,18 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// Prints a template in the order it has.
-pub(super) fn render(template: &Template) -> String {
+/// Prints attributes in the given order, the pairs of vectors sorted by key.
+pub(super) fn render<'t>(attributes: impl IntoIterator<Item = &'t Attribute>) -> String {
     let mut out = String::new();
-    for attribute in template.attributes() {
+    for attribute in attributes {
         out.push_str(&attribute.name);
         match &attribute.value {
             Value::Scalar(value) => quote(&mut out, value),
             Value::Vector(vector) => {
+                let mut pairs: Vec<(&str, &str)> = vector.iter().collect();
+                pairs.sort_unstable();
                 out.push_str("=[");
-                for (index, (key, value)) in vector.iter().enumerate() {
+                for (index, (key, value)) in pairs.into_iter().enumerate() {
                     out.push_str(if index == 0 { "\n  " } else { ",\n  " });
                     out.push_str(key);
                     quote(&mut out, value);
@@ -265,7 +269,12 @@ pub(super) fn render(template: &Template) -> String {
 
 fn quote(out: &mut String, value: &str) {
     out.push_str("=\"");
-    out.push_str(&value.replace('"', "\\\""));
+    let mut pieces = value.split('"');
+    out.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        out.push_str("\\\"");
+        out.push_str(piece);
+    }
     if value.ends_with('\\') {
         // A backslash here would escape the closing quote; the blank keeps them apart and is trimmed by every reader.
         out.push(' ');

@@ -6,7 +6,7 @@
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::{Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, is_safe_attribute_name, trimmed};
+use super::{Attribute, MAX_ATTRIBUTES, ParseError, Value, Vector, ends_section, is_safe_attribute_name, trimmed};
 
 /// The root that is not ignored: pyone makes the outermost key of a dict the root, so `{'BACKUP_CONFIG': {…}}` arrives
 /// without any root around it. Read as anything else, the wish would be lost in silence, as it is in OpenNebula. It is
@@ -90,7 +90,7 @@ impl Builder {
             Value::Scalar(text) => Some((attribute.name, text)),
             Value::Vector(_) => None,
         });
-        vec![Attribute { name: BARE_VECTOR.into(), value: Value::Vector(pairs.collect()) }]
+        vec![Attribute { name: BARE_VECTOR.into(), value: Value::Vector(Vector::read(pairs)) }]
     }
 
     fn open(&mut self, name: &str) -> Result<(), String> {
@@ -134,7 +134,7 @@ impl Builder {
         match self.depth {
             2 => {
                 let value = match self.pairs.take() {
-                    Some(pairs) => Value::Vector(pairs.into_iter().collect::<Vector>()),
+                    Some(pairs) => Value::Vector(Vector::read(pairs.into_iter())),
                     None => Value::Scalar(self.value()?),
                 };
                 self.attributes.push(Attribute { name: std::mem::take(&mut self.name), value });
@@ -165,7 +165,7 @@ impl Builder {
     }
 
     fn value(&self) -> Result<String, String> {
-        if self.content.contains("]]>") {
+        if ends_section(&self.content) {
             return Err("a value must not hold ]]>, which ends a CDATA section".into());
         }
         Ok(trimmed(&self.content).to_owned())
