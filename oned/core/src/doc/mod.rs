@@ -1,8 +1,9 @@
 //! The XML documents that clients read: one view struct and one function per document.
 //!
 //! What it is: rendering. A view holds plain numbers, strings and templates, already authorised and decrypted or hidden
-//! by the caller; a function here turns it into the string that goes into an answer. What it is not: it decides
-//! nothing, reads nothing back and knows neither the database nor XML-RPC.
+//! by the caller; a function here turns it into the string that goes into an answer, or a [`Pool`] takes it as the next
+//! of many. What it is not: it decides nothing, reads nothing back (but for [`read`]) and knows neither the database nor
+//! XML-RPC.
 //!
 //! Invariants:
 //! - element order is that of OpenNebula's response schemas, 7.4 line (`share/doc/xsd` of OpenNebula/one);

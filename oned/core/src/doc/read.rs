@@ -95,8 +95,11 @@ fn element<'a>(document: &'a str, path: &[&str]) -> Result<Option<&'a str>, Read
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::doc::{self, VmView};
+    use crate::template::Value;
 
     #[test]
     fn a_document_that_was_written_is_read_back() {
@@ -123,5 +126,31 @@ mod tests {
             assert!(vm(text).is_err(), "{text}");
         }
         assert_eq!(vm("<VM></VM>"), Ok(VmDocument::default()));
+    }
+
+    /// What XML and the grammar both keep of a text.
+    fn kept(text: &str) -> String {
+        let whole: String = text.chars().filter(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')).collect();
+        whole.replace("]]>", "]] >")
+    }
+
+    proptest! {
+        #[test]
+        fn any_values_of_a_vm_are_read_back(pairs in proptest::collection::vec(("[A-Z]{1,4}", any::<String>()), 1..5)) {
+            let vector: Vector = pairs.iter().map(|(key, value)| (key, kept(value))).collect();
+            let mut view = VmView { name: pairs[0].1.clone(), backup_config: vector.clone(), ..VmView::default() };
+            view.user_template.set_vector("V", vector.clone());
+            view.user_template.push("S", kept(&pairs[0].1));
+            let read = vm(&doc::vm(&view)).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let sorted: Vec<_> = vector.iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+            prop_assert_eq!(read.backup_config.iter().collect::<Vec<_>>(), sorted);
+            prop_assert_eq!(&read.user_template, &view.user_template.sorted());
+            prop_assert!(read.template.attributes().iter().all(|a| matches!(a.value, Value::Scalar(_))));
+        }
+
+        #[test]
+        fn no_document_makes_reading_panic(text in r"<VM>(</?(VM|TEMPLATE|BACKUPS|A)/?>|x|&lt;|&|<!\[CDATA\[|\]\]>|<!--){0,10}(</VM>)?") {
+            let _ = vm(&text);
+        }
     }
 }
