@@ -1,0 +1,96 @@
+//! Images and backups.
+
+use one_core::access::Permissions;
+use one_core::doc::{ImageView, IncrementView};
+use one_core::lifecycle::ImageState;
+use one_core::template::Vector;
+
+use super::{Names, lock, number, short_point, stored};
+use crate::ledger;
+use crate::progress::{Board, Subject};
+use crate::store::rows::{ImageRow, IncrementRow};
+use crate::store::{StoreError, Tx};
+
+/// The image view, of disks and backups.
+///
+/// # Errors
+/// The database's failure.
+pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> Result<ImageView, StoreError> {
+    let mut template = stored(&row.template);
+    if let Some(progress) = board.vector(Subject::Image(row.id)) {
+        template.set_vector("PROGRESS", progress);
+    }
+    let mut increments = Vec::new();
+    let mut disks = Vec::new();
+    for point in tx.increments(row.id)? {
+        template.push_vector("INCREMENT_INFO", increment_info(&point));
+        disks = ledger::disk_ids(&point);
+        if row.backup_mode.as_deref() == Some("INCREMENT") {
+            increments.push(increment(&point));
+        }
+    }
+    let backup_vm: Vec<i64> = row.backup_vm_id.into_iter().collect();
+    let vms = if row.kind == 6 { backup_vm } else { tx.image_users(row.id)? };
+    Ok(ImageView {
+        id: row.id,
+        owner: names.owner(row.uid, row.gid),
+        name: row.name.clone(),
+        permissions: Permissions::from_i64(row.permissions),
+        lock: lock(&row.lock),
+        kind: number(row.kind),
+        disk_type: number(row.disk_type),
+        persistent: row.persistent == 1,
+        regtime: row.regtime,
+        modtime: row.modtime,
+        source: row.source.clone(),
+        path: row.path.clone(),
+        format: row.format.clone(),
+        fs: row.fs.clone(),
+        size_mb: row.size_mb,
+        state: number(row.state),
+        prev_state: number(row.prev_state),
+        running_vms: i64::try_from(vms.len()).unwrap_or(i64::MAX),
+        datastore_id: row.datastore_id,
+        datastore: tx.datastore_find(row.datastore_id)?.map(|d| d.name).unwrap_or_default(),
+        vms,
+        template,
+        increments,
+        backup_disk_ids: disks,
+        ..ImageView::default()
+    })
+}
+
+fn increment(row: &IncrementRow) -> IncrementView {
+    IncrementView {
+        id: row.increment_id,
+        parent_id: row.parent_id,
+        date: row.date,
+        size_mb: row.size_mb,
+        source: short_point(&row.point).to_string(),
+        full: row.kind == "FULL",
+    }
+}
+
+/// What the wire's INCREMENT has no room for: bytes, seconds, reasons.
+fn increment_info(row: &IncrementRow) -> Vector {
+    let mut info = Vector::new();
+    info.set("ID", row.increment_id.to_string());
+    info.set("POINT", row.point.clone());
+    info.set("READ_BYTES", row.read_bytes.to_string());
+    info.set("STORED_BYTES", row.stored_bytes.to_string());
+    info.set("DURATION", row.duration_s.to_string());
+    if !row.reason.is_empty() {
+        info.set("REASON", row.reason.clone());
+    }
+    if !row.warning.is_empty() {
+        info.set("WARNING", row.warning.clone());
+    }
+    info
+}
+
+/// Whether an image may be used as a disk now.
+#[must_use]
+pub fn image_is_usable(row: &ImageRow) -> bool {
+    let state = row.state;
+    state == ImageState::Ready.number() || (state == ImageState::Used.number() && row.persistent == 0)
+}
