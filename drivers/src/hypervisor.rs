@@ -4,7 +4,7 @@
 //! can be found again. Every call is idempotent by name: starting what runs, destroying what is gone, deleting an absent
 //! checkpoint succeed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::{DiskReader, Result};
@@ -99,6 +99,8 @@ pub struct DomainNic {
     pub mac: Option<String>,
     /// Device model, e.g. `virtio`.
     pub model: String,
+    /// Name of the host's end, e.g. `one-7-0`, at most 15 bytes; empty = the hypervisor's choice. Unused for `user`.
+    pub target: String,
 }
 
 /// Where a network card leads.
@@ -148,6 +150,27 @@ pub struct DomainSpec {
     pub guest_agent: bool,
     /// VNC console: listen address and port; none = no graphics.
     pub vnc: Option<(String, u16)>,
+}
+
+/// What a running domain has used so far. Counters begin at 0 with each start of the hypervisor process.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct DomainStats {
+    /// Processor time over the moment before the question, in percent of one processor (two busy ones = 200).
+    pub cpu_percent: f64,
+    /// Memory that the domain takes of the host, in kB.
+    pub memory_kb: u64,
+    /// Bytes read from all disks.
+    pub disk_read_bytes: u64,
+    /// Bytes written to all disks.
+    pub disk_write_bytes: u64,
+    /// Read requests to all disks.
+    pub disk_read_ops: u64,
+    /// Write requests to all disks.
+    pub disk_write_ops: u64,
+    /// Bytes that the guest received on all network cards.
+    pub net_rx_bytes: u64,
+    /// Bytes that the guest sent on all network cards.
+    pub net_tx_bytes: u64,
 }
 
 /// How to quiesce the guest around the instant of a backup.
@@ -273,6 +296,111 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// When the hypervisor refuses.
     fn undefine(&self, domain: &str) -> Result<()>;
+
+    /// Stops the processors of a running domain; [`Self::resume`] lets them go on. Paused already is success.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] when it is not defined, [`crate::Kind::Permanent`] when it does not run.
+    fn pause(&self, domain: &str) -> Result<()>;
+
+    /// Saves the guest's memory and devices into `file` and stops the domain, which stays defined. The file gets its name
+    /// only when it is whole; until then it is `file` with `.part` added. Off already with the file there is success.
+    ///
+    /// The disks are not copied: the file is good for as long as nobody writes to them. Dirty bitmaps and checkpoints may
+    /// be lost on the way; a backup then reads everything.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] when the domain is not defined, or is off and there is no file; [`crate::Kind::Permanent`]
+    /// with the hypervisor's words when it refuses (the guest then goes on); no `.part` is left.
+    fn save(&self, domain: &str, file: &Path) -> Result<()>;
+
+    /// Lets the domain go on from `file`, running also when it was saved while paused. Active already is success. The file
+    /// is left for the caller to remove, and must not be used twice: the guest has written to its disks since.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] without a file, [`crate::Kind::Corrupt`] when it is not of this domain,
+    /// [`crate::Kind::Permanent`] with the hypervisor's words.
+    fn restore_saved(&self, domain: &str, file: &Path) -> Result<()>;
+
+    /// Attaches a disk: to the running guest and to the definition, or only to the definition of a domain that is off. The
+    /// same image at the same target is success.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] when the domain is not defined; [`crate::Kind::Permanent`] when the target has another
+    /// image or the hypervisor refuses (the guest's bus cannot take devices while it runs).
+    fn attach_disk(&self, domain: &str, disk: &DomainDisk) -> Result<()>;
+
+    /// Detaches the disk at `target` as [`Self::attach_disk`] attaches it, and waits until the guest let go of it. An absent
+    /// one is success, and so is an absent domain.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Retry`] when the guest still holds it after `timeout` (it then stays in the definition too);
+    /// [`crate::Kind::Permanent`] when the hypervisor refuses.
+    fn detach_disk(&self, domain: &str, target: &str, timeout: Duration) -> Result<()>;
+
+    /// Attaches a network card, as [`Self::attach_disk`] does a disk; `nic.mac` names it and must be set. A card with this
+    /// address is success.
+    ///
+    /// # Errors
+    /// As [`Self::attach_disk`]; [`crate::Kind::Permanent`] without an address.
+    fn attach_nic(&self, domain: &str, nic: &DomainNic) -> Result<()>;
+
+    /// Detaches the network card with this address, as [`Self::detach_disk`] does a disk.
+    ///
+    /// # Errors
+    /// As [`Self::detach_disk`].
+    fn detach_nic(&self, domain: &str, mac: &str, timeout: Duration) -> Result<()>;
+
+    /// Makes a disk `bytes` long, seen by a running guest at once. It only grows; the size it has is success.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Permanent`] when the disk is longer than `bytes`, or the hypervisor refuses;
+    /// [`crate::Kind::Retry`] while a backup reads it.
+    fn resize_disk(&self, domain: &str, disk: &DomainDisk, bytes: u64) -> Result<()>;
+
+    /// Makes a snapshot inside the image of a disk, of a domain that is off (or not defined). One of this name is success.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Permanent`] when the domain runs or the image is not qcow2.
+    fn disk_snapshot_create(&self, domain: &str, disk: &DomainDisk, snapshot: &str) -> Result<()>;
+
+    /// Puts the disk back to a snapshot, which stays. All dirty bitmaps of the image go, since they know nothing of the
+    /// change: the next backup reads everything.
+    ///
+    /// # Errors
+    /// As [`Self::disk_snapshot_create`]; [`crate::Kind::Missing`] without such a snapshot.
+    fn disk_snapshot_revert(&self, domain: &str, disk: &DomainDisk, snapshot: &str) -> Result<()>;
+
+    /// Deletes a snapshot of a disk; an absent one is success.
+    ///
+    /// # Errors
+    /// As [`Self::disk_snapshot_create`].
+    fn disk_snapshot_delete(&self, domain: &str, disk: &DomainDisk, snapshot: &str) -> Result<()>;
+
+    /// Makes a snapshot of a running domain, memory and disks, inside its images. One of this name is success.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] when the domain is not defined; [`crate::Kind::Permanent`] when it does not run, a writable
+    /// disk is not qcow2, or the hypervisor refuses because of checkpoints.
+    fn system_snapshot_create(&self, domain: &str, snapshot: &str) -> Result<()>;
+
+    /// Puts the domain back to a system snapshot, which stays; it then runs.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] without such a snapshot or domain; [`crate::Kind::Permanent`] when the hypervisor refuses.
+    fn system_snapshot_revert(&self, domain: &str, snapshot: &str) -> Result<()>;
+
+    /// Deletes a system snapshot; an absent one, or an absent domain, is success.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn system_snapshot_delete(&self, domain: &str, snapshot: &str) -> Result<()>;
+
+    /// What the domain has used so far; none = it does not run.
+    ///
+    /// # Errors
+    /// When the hypervisor cannot be asked.
+    fn stats(&self, domain: &str) -> Result<Option<DomainStats>>;
 
     /// Opens a point in time of a domain, running or off (off: the image files are read directly).
     ///

@@ -637,6 +637,7 @@ fn every_device_of_a_specification_is_taken_by_libvirt() {
         source: String::new(),
         mac: Some("02:00:c0:a8:00:07".into()),
         model: "virtio".into(),
+        target: String::new(),
     });
     spec.vnc = Some(("127.0.0.1".into(), 5987));
     for machine in [Some("q35"), Some("pc"), None] {

@@ -321,6 +321,7 @@ fn nics(template: &Template) -> Vec<DomainNic> {
                 source: source.to_string(),
                 mac: nic.get("MAC").map(String::from),
                 model: nic.get("MODEL").unwrap_or("virtio").to_string(),
+                target: String::new(),
             })
         })
         .collect()
