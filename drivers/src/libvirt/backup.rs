@@ -119,7 +119,7 @@ pub(super) fn begin(
 }
 
 /// A second job would wait 30 s inside libvirt before it is refused; so ask first.
-fn refuse_busy(domain: &Domain, doing: &str) -> Result<()> {
+pub(super) fn refuse_busy(domain: &Domain, doing: &str) -> Result<()> {
     let kind = ffi::job_type(domain).map_err(|error| failed(doing, &error))?;
     let busy = matches!(kind, sys::VIR_DOMAIN_JOB_BOUNDED | sys::VIR_DOMAIN_JOB_UNBOUNDED);
     if busy || running_socket(domain)?.is_some() {

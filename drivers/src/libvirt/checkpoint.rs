@@ -9,8 +9,8 @@ use virt::sys;
 
 use super::ffi::Checkpoint;
 use super::xml::{self, Document, ListedDisk};
-use super::{code, failed};
-use crate::{DriverError, Kind, Result};
+use super::{check_plain, code, failed};
+use crate::{Kind, Result};
 
 const REDEFINE: u32 = sys::VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE;
 const VALIDATE: u32 = sys::VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE;
@@ -126,16 +126,7 @@ pub(super) fn names(domain: &Domain) -> Result<Vec<String>> {
     all.map_err(|error| failed("listing checkpoints", &error))
 }
 
-/// Refuses names that could be taken for an option or a path. Ours are `one-7-0-3` and the like.
+/// Refuses what [`check_plain`] refuses.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if starts_well && name.len() <= 255 && name.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(DriverError::new(
-        Kind::Permanent,
-        "naming a checkpoint",
-        format!("{name:?} must be 1 to 255 of the characters A-Z a-z 0-9 . _ - and start with a letter or digit"),
-    ))
+    check_plain("naming a checkpoint", name)
 }

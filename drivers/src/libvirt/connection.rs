@@ -12,6 +12,7 @@ use virt::error::Error;
 use virt::sys;
 
 use super::deadline::poll;
+use super::stats::Samples;
 use super::{check_name, code, events, failed, ffi};
 use crate::hypervisor::DomainEvent;
 use crate::{DriverError, Kind, Result};
@@ -28,6 +29,7 @@ pub(super) struct Connection {
     link: Mutex<Option<Link>>,
     opening: Mutex<()>,
     hub: Arc<events::Hub>,
+    samples: Samples,
 }
 
 /// An open connection with our callbacks. Fields drop in this order.
@@ -42,7 +44,13 @@ impl Connection {
         let (loss, lost) = std::sync::mpsc::channel();
         let hub = Arc::new(events::Hub::default());
         hub.watch_loss(loss);
-        let this = Arc::new(Self { uri: uri.to_owned(), link: Mutex::new(None), opening: Mutex::new(()), hub });
+        let this = Arc::new(Self {
+            uri: uri.to_owned(),
+            link: Mutex::new(None),
+            opening: Mutex::new(()),
+            hub,
+            samples: Samples::default(),
+        });
         let weak = Arc::downgrade(&this);
         std::thread::Builder::new()
             .name("libvirt-keeper".into())
@@ -54,6 +62,11 @@ impl Connection {
     /// Who is told of events.
     pub(super) fn hub(&self) -> &events::Hub {
         &self.hub
+    }
+
+    /// What domains had used when they were last asked.
+    pub(super) fn samples(&self) -> &Samples {
+        &self.samples
     }
 
     /// The connection; opened (again) if need be. Blocks: only to be called under [`super::deadline::within`].

@@ -10,6 +10,11 @@ use super::{check_name, check_text};
 use crate::hypervisor::{DomainDisk, DomainNic, DomainSpec, NicKind};
 use crate::{DriverError, Kind, Result};
 
+/// Better than libvirt's own choice, an old LSI card that guests of today have no driver for.
+const SCSI: Attributes<'_> = &[("type", "scsi"), ("model", "virtio-scsi")];
+/// How many devices can be attached to a running q35 machine, beyond those that it was started with.
+const SPARE_PORTS: usize = 8;
+
 /// Renders the document that defines the domain.
 ///
 /// # Errors
@@ -73,12 +78,45 @@ fn check(spec: &DomainSpec) -> Result<()> {
     for disk in &spec.disks {
         check_text("defining a domain", &disk.target)?;
     }
-    for nic in &spec.nics {
-        check_text("defining a domain", &nic.source)?;
-        check_text("defining a domain", &nic.model)?;
-        nic.mac.iter().try_for_each(|mac| check_text("defining a domain", mac))?;
-    }
+    spec.nics.iter().try_for_each(check_nic)?;
     spec.vnc.iter().try_for_each(|(listen, _)| check_text("defining a domain", listen))
+}
+
+/// The kernel's limit for names of network devices, without their NUL.
+const MAX_INTERFACE_BYTES: usize = 15;
+
+fn check_nic(nic: &DomainNic) -> Result<()> {
+    let doing = "describing a network card";
+    let texts = [Some(&nic.source), Some(&nic.model), Some(&nic.target), nic.mac.as_ref()];
+    texts.into_iter().flatten().try_for_each(|text| check_text(doing, text))?;
+    if nic.target.len() > MAX_INTERFACE_BYTES {
+        let reason = format!("{:?} is longer than the {MAX_INTERFACE_BYTES} bytes of a device's name", nic.target);
+        return Err(DriverError::new(Kind::Permanent, doing, reason));
+    }
+    Ok(())
+}
+
+/// The document of one disk, for a domain of type `machine`.
+pub(super) fn disk_document(disk: &DomainDisk, machine: Option<&str>) -> Result<String> {
+    check_text("describing a disk", &disk.target)?;
+    let mut out = Document::new();
+    one_disk(&mut out, disk, machine)?;
+    out.finish()
+}
+
+/// The document of one network card.
+pub(super) fn nic_document(nic: &DomainNic) -> Result<String> {
+    check_nic(nic)?;
+    let mut out = Document::new();
+    interface(&mut out, nic);
+    out.finish()
+}
+
+/// The document of the controller that SCSI disks need.
+pub(super) fn scsi_document() -> Result<String> {
+    let mut out = Document::new();
+    out.leaf("controller", SCSI);
+    out.finish()
 }
 
 /// An absolute path as text.
@@ -127,8 +165,9 @@ fn devices(list: &mut Document, spec: &DomainSpec, machine: Option<&str>) -> Res
         one_disk(list, disk, machine)?;
     }
     if spec.disks.iter().any(|disk| bus(disk, machine) == "scsi") {
-        list.leaf("controller", &[("type", "scsi"), ("model", "virtio-scsi")]);
+        list.leaf("controller", SCSI);
     }
+    ports(list, spec, machine);
     list.leaf("controller", &[("type", "usb"), ("model", "none")]);
     for nic in &spec.nics {
         interface(list, nic);
@@ -158,9 +197,27 @@ fn devices(list: &mut Document, spec: &DomainSpec, machine: Option<&str>) -> Res
     Ok(())
 }
 
+/// On q35 each device sits in a port of its own, and ports cannot be added to a running machine. libvirt makes as many as
+/// the devices of the document need; so those are listed here with some to spare.
+fn ports(list: &mut Document, spec: &DomainSpec, machine: Option<&str>) {
+    if !is_q35(machine) {
+        return;
+    }
+    // One each for the SCSI controller, the agent's channel, the balloon and the random numbers.
+    let taken = spec.disks.len().saturating_add(spec.nics.len()).saturating_add(4);
+    list.leaf("controller", &[("type", "pci"), ("index", "0"), ("model", "pcie-root")]);
+    for _ in 0..taken.saturating_add(SPARE_PORTS) {
+        list.leaf("controller", &[("type", "pci"), ("model", "pcie-root-port")]);
+    }
+}
+
+fn is_q35(machine: Option<&str>) -> bool {
+    machine.is_some_and(|machine| machine.contains("q35"))
+}
+
 /// The bus that a target name stands for. q35 machines have no IDE controller; there `hda` goes to SATA.
-fn bus(disk: &DomainDisk, machine: Option<&str>) -> &'static str {
-    let has_ide = !machine.is_some_and(|machine| machine.contains("q35"));
+pub(super) fn bus(disk: &DomainDisk, machine: Option<&str>) -> &'static str {
+    let has_ide = !is_q35(machine);
     match disk.target.get(..2) {
         Some("hd") if has_ide => "ide",
         Some("hd") => "sata",
@@ -197,6 +254,9 @@ fn interface(list: &mut Document, nic: &DomainNic) {
         }
         if nic.kind != NicKind::User {
             inside.leaf("source", &[(kind, &nic.source)]);
+        }
+        if nic.kind != NicKind::User && !nic.target.is_empty() {
+            inside.leaf("target", &[("dev", &nic.target)]);
         }
         inside.leaf("model", &[("type", &nic.model)]);
     });

@@ -109,6 +109,23 @@ pub(super) fn set_agent_timeout(domain: &Domain, seconds: c_int) -> VirResult<()
     checked(unsafe { sys::virDomainAgentSetResponseTimeout(raw(domain), seconds, 0) }).map(drop)
 }
 
+/// Saves the domain's memory into a file of libvirt's format (`VIR_DOMAIN_SAVE_*`) and stops it.
+pub(super) fn save(domain: &Domain, file: &str, flags: u32) -> VirResult<()> {
+    let file = CString::new(file)?;
+    // SAFETY: the domain and the string outlive the call; a null document means the domain's own.
+    checked(unsafe { sys::virDomainSaveFlags(raw(domain), file.as_ptr(), ptr::null(), flags) }).map(drop)
+}
+
+/// The size in bytes that the guest sees of the disk at `target`. (The crate's `block_info` does not look whether the
+/// call succeeded before it reads the answer.)
+pub(super) fn block_capacity(domain: &Domain, target: &str) -> VirResult<u64> {
+    let target = CString::new(target)?;
+    let mut info = sys::virDomainBlockInfo { capacity: 0, allocation: 0, physical: 0 };
+    // SAFETY: the domain and the string outlive the call; the out-pointer is valid for it.
+    checked(unsafe { sys::virDomainGetBlockInfo(raw(domain), target.as_ptr(), &raw mut info, 0) })?;
+    Ok(info.capacity)
+}
+
 /// A checkpoint that libvirt knows.
 pub(super) struct Checkpoint(sys::virDomainCheckpointPtr);
 

@@ -10,7 +10,7 @@ use virt::sys;
 use super::connection::Connection;
 use super::deadline::poll;
 use super::{code, domain, domain_state, failed, ffi, is_off};
-use crate::hypervisor::{DomainSpec, HostFacts};
+use crate::hypervisor::{DomainSpec, DomainState, HostFacts};
 use crate::{DriverError, Kind, Result};
 
 /// What [`crate::Hypervisor`] says of the methods of these names.
@@ -57,6 +57,18 @@ impl Connection {
             _ => Ok(()),
         };
         done.map_err(|error| failed(&doing, &error))
+    }
+
+    pub(super) fn pause(&self, name: &str) -> Result<()> {
+        let doing = format!("pausing domain {name}");
+        let domain = self.existing(name, &doing)?;
+        match domain_state(&domain)? {
+            DomainState::Paused | DomainState::PausedIoError => Ok(()),
+            state if is_off(state) => {
+                Err(DriverError::new(Kind::Permanent, doing, "the domain does not run; start it first"))
+            }
+            _ => domain.suspend().map_err(|error| failed(&doing, &error)),
+        }
     }
 
     pub(super) fn shutdown(&self, name: &str, timeout: Duration) -> Result<()> {

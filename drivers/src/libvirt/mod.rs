@@ -1,6 +1,6 @@
 //! The hypervisor driver for QEMU/KVM through libvirt.
 //!
-//! Runs domains and opens points in time of their disks: of running ones by libvirt's pull-mode backups (`backup`), of
+//! Runs domains (`lifecycle`, `saved`, `stats`), changes them (`devices`, `snapshots`) and opens points in time of their disks: of running ones by libvirt's pull-mode backups (`backup`), of
 //! those that are off by reading the images (`offline`). Both use the same dirty bitmaps, so one chain of increments goes
 //! on over starts and stops.
 //!
@@ -15,12 +15,17 @@ mod backup;
 mod checkpoint;
 mod connection;
 mod deadline;
+mod devices;
 mod domain;
 mod events;
 mod ffi;
+mod image;
 mod lifecycle;
 mod offline;
 mod quiesce;
+mod saved;
+mod snapshots;
+mod stats;
 mod xml;
 
 pub use events::initialise;
@@ -34,10 +39,13 @@ use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
-use crate::hypervisor::{BackupSpec, DomainEvent, DomainSpec, DomainState, HostFacts};
+use crate::hypervisor::{
+    BackupSpec, DomainDisk, DomainEvent, DomainNic, DomainSpec, DomainState, DomainStats, HostFacts,
+};
 use crate::{BackupSession, DriverError, Hypervisor, Kind, Result};
 use connection::Connection;
 use deadline::within;
+use xml::Device;
 
 /// Sun paths have 108 bytes with their NUL.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -60,9 +68,10 @@ fn code(error: &Error) -> u32 {
 fn failed(doing: &str, error: &Error) -> DriverError {
     let from_transport = matches!(error.domain().to_raw(), sys::VIR_FROM_RPC | sys::VIR_FROM_REMOTE);
     let kind = match code(error) {
-        sys::VIR_ERR_NO_DOMAIN | sys::VIR_ERR_NO_DOMAIN_CHECKPOINT | sys::VIR_ERR_CHECKPOINT_INCONSISTENT => {
-            Kind::Missing
-        }
+        sys::VIR_ERR_NO_DOMAIN
+        | sys::VIR_ERR_NO_DOMAIN_CHECKPOINT
+        | sys::VIR_ERR_NO_DOMAIN_SNAPSHOT
+        | sys::VIR_ERR_CHECKPOINT_INCONSISTENT => Kind::Missing,
         sys::VIR_ERR_OPERATION_TIMEOUT
         | sys::VIR_ERR_NO_CONNECT
         | sys::VIR_ERR_INVALID_CONN
@@ -93,6 +102,20 @@ fn check_name(name: &str) -> Result<()> {
         return Err(DriverError::new(Kind::Permanent, "naming a domain", reason));
     }
     Ok(())
+}
+
+/// Refuses names that could be taken for an option or a path. Ours are `one-7-0-3` and the like.
+fn check_plain(doing: &str, name: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if starts_well && name.len() <= 255 && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(DriverError::new(
+        Kind::Permanent,
+        doing,
+        format!("{name:?} must be 1 to 255 of the characters A-Z a-z 0-9 . _ - and start with a letter or digit"),
+    ))
 }
 
 /// `path` with `suffix` added to its last part.
@@ -279,6 +302,45 @@ impl Libvirt {
     }
 }
 
+/// What several of the trait's methods have in common.
+impl Libvirt {
+    /// How long writing out or reading in the domain's memory may take.
+    fn moving_memory(&self, domain: &str) -> Result<Duration> {
+        self.about(domain, ASK_WITHIN, Connection::memory_bytes).map(saved::moving)
+    }
+
+    fn detach(&self, domain: &str, kind: Device, key: &str, timeout: Duration) -> Result<()> {
+        let key = key.to_owned();
+        let limit = timeout.saturating_add(ACT_WITHIN);
+        self.about(domain, limit, move |connection, name| connection.detach(name, kind, &key, timeout))
+    }
+
+    fn disk_snapshot(
+        &self,
+        domain: &str,
+        disk: &DomainDisk,
+        snapshot: &str,
+        work: fn(&Connection, &str, &DomainDisk, &str) -> Result<()>,
+    ) -> Result<()> {
+        check_plain("naming a snapshot", snapshot)?;
+        let (disk, snapshot) = (disk.clone(), snapshot.to_owned());
+        let limit = image::TWO_CHANGES_WITHIN;
+        self.about(domain, limit, move |connection, name| work(connection, name, &disk, &snapshot))
+    }
+
+    fn system_snapshot(
+        &self,
+        domain: &str,
+        snapshot: &str,
+        work: fn(&Connection, &str, &str) -> Result<()>,
+    ) -> Result<()> {
+        check_plain("naming a snapshot", snapshot)?;
+        let snapshot = snapshot.to_owned();
+        let limit = self.moving_memory(domain)?;
+        self.about(domain, limit, move |connection, name| work(connection, name, &snapshot))
+    }
+}
+
 impl Hypervisor for Libvirt {
     fn facts(&self) -> Result<HostFacts> {
         self.run("asking for facts about the host", ASK_WITHIN, Connection::facts)
@@ -314,6 +376,75 @@ impl Hypervisor for Libvirt {
 
     fn undefine(&self, domain: &str) -> Result<()> {
         self.about(domain, ACT_WITHIN, Connection::undefine)
+    }
+
+    fn pause(&self, domain: &str) -> Result<()> {
+        self.about(domain, ACT_WITHIN, Connection::pause)
+    }
+
+    fn save(&self, domain: &str, file: &Path) -> Result<()> {
+        let limit = self.moving_memory(domain)?;
+        let file = file.to_owned();
+        self.about(domain, limit + ASK_WITHIN, move |connection, name| connection.save(name, &file, limit))
+    }
+
+    fn restore_saved(&self, domain: &str, file: &Path) -> Result<()> {
+        let limit = saved::restore_limit(file)?;
+        let file = file.to_owned();
+        self.about(domain, limit, move |connection, name| connection.restore_saved(name, &file))
+    }
+
+    fn attach_disk(&self, domain: &str, disk: &DomainDisk) -> Result<()> {
+        let disk = disk.clone();
+        self.about(domain, ACT_WITHIN, move |connection, name| connection.attach_disk(name, &disk))
+    }
+
+    fn detach_disk(&self, domain: &str, target: &str, timeout: Duration) -> Result<()> {
+        self.detach(domain, Device::Disk, target, timeout)
+    }
+
+    fn attach_nic(&self, domain: &str, nic: &DomainNic) -> Result<()> {
+        let nic = nic.clone();
+        self.about(domain, ACT_WITHIN, move |connection, name| connection.attach_nic(name, &nic))
+    }
+
+    fn detach_nic(&self, domain: &str, mac: &str, timeout: Duration) -> Result<()> {
+        self.detach(domain, Device::Interface, mac, timeout)
+    }
+
+    fn resize_disk(&self, domain: &str, disk: &DomainDisk, bytes: u64) -> Result<()> {
+        let disk = disk.clone();
+        self.about(domain, image::TWO_CHANGES_WITHIN, move |connection, name| {
+            connection.resize_disk(name, &disk, bytes)
+        })
+    }
+
+    fn disk_snapshot_create(&self, domain: &str, disk: &DomainDisk, snapshot: &str) -> Result<()> {
+        self.disk_snapshot(domain, disk, snapshot, Connection::disk_snapshot_create)
+    }
+
+    fn disk_snapshot_revert(&self, domain: &str, disk: &DomainDisk, snapshot: &str) -> Result<()> {
+        self.disk_snapshot(domain, disk, snapshot, Connection::disk_snapshot_revert)
+    }
+
+    fn disk_snapshot_delete(&self, domain: &str, disk: &DomainDisk, snapshot: &str) -> Result<()> {
+        self.disk_snapshot(domain, disk, snapshot, Connection::disk_snapshot_delete)
+    }
+
+    fn system_snapshot_create(&self, domain: &str, snapshot: &str) -> Result<()> {
+        self.system_snapshot(domain, snapshot, Connection::system_snapshot_create)
+    }
+
+    fn system_snapshot_revert(&self, domain: &str, snapshot: &str) -> Result<()> {
+        self.system_snapshot(domain, snapshot, Connection::system_snapshot_revert)
+    }
+
+    fn system_snapshot_delete(&self, domain: &str, snapshot: &str) -> Result<()> {
+        self.system_snapshot(domain, snapshot, Connection::system_snapshot_delete)
+    }
+
+    fn stats(&self, domain: &str) -> Result<Option<DomainStats>> {
+        self.about(domain, ASK_WITHIN, Connection::stats)
     }
 
     fn begin_backup(&self, spec: &BackupSpec) -> Result<Box<dyn BackupSession>> {

@@ -81,16 +81,27 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> Option<std::thread::JoinHa
 }
 
 fn qemu_img(doing: &str, arguments: &[&str], image: &Path, rest: &[&str]) -> Result<Vec<u8>> {
+    qemu_img_within(IMAGE_WITHIN, doing, arguments, image, rest)
+}
+
+/// Runs `qemu-img ARGUMENTS IMAGE REST`; what it printed.
+pub(super) fn qemu_img_within(
+    limit: Duration,
+    doing: &str,
+    arguments: &[&str],
+    image: &Path,
+    rest: &[&str],
+) -> Result<Vec<u8>> {
     let mut command = Command::new("qemu-img");
     command.args(arguments).arg(path_text(image)?).args(rest);
-    let output = run(doing, command, IMAGE_WITHIN)?;
+    let output = run(doing, command, limit)?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let kind = if !image.exists() {
         Kind::Missing
-    } else if text.contains("lock") {
+    } else if text.contains(" lock") {
         // Somebody has it open: a reader that is about to end, or a domain that just started.
         Kind::Retry
     } else {

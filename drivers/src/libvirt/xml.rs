@@ -122,6 +122,124 @@ pub(super) fn domain_disks(document: &str) -> Result<Vec<ListedDisk>> {
     Ok(disks)
 }
 
+/// One device of a domain's document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ListedDevice {
+    /// A disk's target (`vda`), an interface's address in lower case.
+    pub(super) key: String,
+    /// The whole element, as libvirt wrote it.
+    pub(super) element: String,
+}
+
+/// The kinds of devices that come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Device {
+    /// `<disk>`, known by its target.
+    Disk,
+    /// `<interface>`, known by its hardware address.
+    Interface,
+}
+
+impl Device {
+    /// Element, and the element and attribute below it that hold the key.
+    fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Disk => ("disk", "target", "dev"),
+            Self::Interface => ("interface", "mac", "address"),
+        }
+    }
+}
+
+/// All devices of one kind in a domain's document.
+pub(super) fn devices(document: &str, kind: Device) -> Result<Vec<ListedDevice>> {
+    let (name, below, holds_key) = kind.names();
+    let bad = |error: quick_xml::Error| DriverError::other(Kind::Permanent, "reading a libvirt document", error);
+    let mut reader = Reader::from_str(document);
+    let mut path: Vec<String> = Vec::new();
+    let (mut all, mut key, mut began) = (Vec::new(), None, 0);
+    loop {
+        let before = reader.buffer_position();
+        match reader.read_event().map_err(bad)? {
+            Event::Start(tag) => {
+                path.push(tag.name().as_ref().to_owned());
+                if is(&path, &["domain", "devices", name]) {
+                    (began, key) = (before, None);
+                } else if is(&path, &["domain", "devices", name, below]) {
+                    key = attribute(&tag, holds_key);
+                }
+            }
+            Event::Empty(tag) if is(&path, &["domain", "devices", name]) && tag.name().as_ref() == below => {
+                key = attribute(&tag, holds_key);
+            }
+            Event::End(_) => {
+                if is(&path, &["domain", "devices", name])
+                    && let Some(key) = key.take()
+                    && let Some(element) = part(document, began, reader.buffer_position())
+                {
+                    all.push(ListedDevice { key: key.to_lowercase(), element });
+                }
+                path.pop();
+            }
+            Event::Eof => return Ok(all),
+            _ => {}
+        }
+    }
+}
+
+fn part(text: &str, from: u64, to: u64) -> Option<String> {
+    text.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?).map(str::to_owned)
+}
+
+/// The host's ends of a domain's network cards; those of `user` have none.
+pub(super) fn interface_targets(document: &str) -> Result<Vec<String>> {
+    let mut targets = Vec::new();
+    each_element(document, |path, tag| {
+        if is(path, &["domain", "devices", "interface", "target"]) {
+            targets.extend(attribute(tag, "dev"));
+        }
+    })?;
+    Ok(targets)
+}
+
+/// The machine type of a domain's document.
+pub(super) fn machine(document: &str) -> Result<Option<String>> {
+    let mut machine = None;
+    each_element(document, |path, tag| {
+        if is(path, &["domain", "os", "type"]) {
+            machine = attribute(tag, "machine");
+        }
+    })?;
+    Ok(machine)
+}
+
+/// Whether a domain's document has a SCSI controller.
+pub(super) fn has_scsi(document: &str) -> Result<bool> {
+    let mut has = false;
+    each_element(document, |path, tag| {
+        has |= is(path, &["domain", "devices", "controller"]) && attribute(tag, "type").as_deref() == Some("scsi");
+    })?;
+    Ok(has)
+}
+
+/// A domain's name in its document.
+pub(super) fn domain_name(document: &str) -> Result<String> {
+    let bad = |error: quick_xml::Error| DriverError::other(Kind::Permanent, "reading a libvirt document", error);
+    let mut reader = Reader::from_str(document);
+    let mut path: Vec<String> = Vec::new();
+    let mut name = String::new();
+    loop {
+        match reader.read_event().map_err(bad)? {
+            Event::Start(tag) => path.push(tag.name().as_ref().to_owned()),
+            Event::End(_) => {
+                path.pop();
+            }
+            Event::Text(text) if is(&path, &["domain", "name"]) => name.push_str(text.as_ref()),
+            Event::Eof => return Ok(name),
+            _ => {}
+        }
+    }
+}
+
 /// The Unix socket of a running pull backup's document; none for another kind of backup.
 pub(super) fn backup_socket(document: &str) -> Result<Option<String>> {
     let mut socket = None;
@@ -164,6 +282,27 @@ mod tests {
                 ListedDisk { target: "sda".into(), format: "raw".into(), source: String::new() },
             ]
         );
+    }
+
+    #[test]
+    fn devices_are_found_by_their_keys_and_kept_as_they_were_written() {
+        let disk = "<disk type='file'><source file='/a'/><backingStore><target dev='no'/></backingStore>\n\
+            <target dev='vda'/></disk>";
+        let nic = "<interface type='bridge'><mac address='02:00:C0:a8:00:01'/><target dev='one-7-0'/></interface>";
+        let document = format!(
+            "<domain><name>one-7</name><os><type machine='pc-q35-7.2'>hvm</type></os><devices>{disk}\n{nic}\
+             <interface type='user'><mac address='02:00:c0:a8:00:02'/></interface>\
+             <controller type='usb' model='none'/></devices></domain>"
+        );
+        let disks = devices(&document, Device::Disk).unwrap();
+        assert_eq!(disks, [ListedDevice { key: "vda".into(), element: disk.into() }]);
+        let nics = devices(&document, Device::Interface).unwrap();
+        assert_eq!(nics[0], ListedDevice { key: "02:00:c0:a8:00:01".into(), element: nic.into() });
+        assert_eq!(nics.len(), 2);
+        assert_eq!(interface_targets(&document).unwrap(), ["one-7-0"]);
+        assert_eq!(machine(&document).unwrap().as_deref(), Some("pc-q35-7.2"));
+        assert_eq!(domain_name(&document).unwrap(), "one-7");
+        assert!(!has_scsi(&document).unwrap());
     }
 
     #[test]
