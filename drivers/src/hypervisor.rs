@@ -334,7 +334,8 @@ pub trait Hypervisor: Send + Sync {
     /// one is success, and so is an absent domain.
     ///
     /// # Errors
-    /// [`crate::Kind::Retry`] when the guest still holds it after `timeout` (it then stays in the definition too);
+    /// [`crate::Kind::Retry`] when the guest still holds it after `timeout`. It then stays in the definition too, but the
+    /// request stays with the guest, which may let go of it later;
     /// [`crate::Kind::Permanent`] when the hypervisor refuses.
     fn detach_disk(&self, domain: &str, target: &str, timeout: Duration) -> Result<()>;
 

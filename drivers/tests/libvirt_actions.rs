@@ -17,7 +17,7 @@ use drivers::libvirt::Libvirt;
 use drivers::{Hypervisor, Kind};
 use system_tests::command;
 use system_tests::guest::{self, Guest};
-use system_tests::libvirtd::Libvirtd;
+use system_tests::libvirtd::{Libvirtd, Mode};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -47,6 +47,10 @@ impl Lab {
     fn new(formats: &[DiskFormat]) -> Self {
         let dir = tempfile::Builder::new().prefix("ha").tempdir().unwrap();
         let libvirtd = Libvirtd::start(dir.path().join("lv")).unwrap();
+        Self::with(dir, libvirtd, formats)
+    }
+
+    fn with(dir: TempDir, libvirtd: Libvirtd, formats: &[DiskFormat]) -> Self {
         let hypervisor = Libvirt::connect(&libvirtd.uri()).unwrap();
         let spec = DomainSpec {
             name: NAME.into(),
@@ -383,6 +387,57 @@ fn what_the_hypervisor_refuses_to_attach_is_nowhere_afterwards() {
     assert_eq!(lab.targets(false), ["vda", "sda", "sdb"]);
 }
 
+/// A bridge of the host; dropping it removes it.
+struct Bridge(String);
+
+impl Bridge {
+    fn new() -> Self {
+        let name = format!("klb{}", std::process::id());
+        tool("ip", &["link", "add", &name, "type", "bridge"]);
+        tool("ip", &["link", "set", &name, "up"]);
+        Self(name)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        command::output("ip", &["link", "del", &self.0]).ok();
+    }
+}
+
+#[test]
+fn a_card_on_a_bridge_has_the_name_that_it_was_given_on_the_host() {
+    let bridge = Bridge::new();
+    let dir = tempfile::Builder::new().prefix("ha").tempdir().unwrap();
+    let libvirtd = Libvirtd::start_in(dir.path().join("lv"), Mode::System).unwrap();
+    let mut lab = Lab::with(dir, libvirtd, &[Qcow2]);
+    let card = |number: u32, mac: &str| DomainNic {
+        kind: NicKind::Bridge,
+        source: bridge.0.clone(),
+        target: format!("k{}-{number}", std::process::id()),
+        mac: Some(mac.into()),
+        ..nic()
+    };
+    let (first, second) = (card(0, MAC), card(1, "02:00:c0:a8:00:0a"));
+    lab.spec.nics.push(first.clone());
+    lab.hypervisor.deploy(&lab.spec).unwrap();
+    lab.hypervisor.attach_nic(NAME, &second).unwrap();
+    for nic in [&first, &second] {
+        let link = tool("ip", &["-o", "link", "show", &nic.target]);
+        assert!(link.contains(&format!("master {}", bridge.0)), "{link}");
+    }
+    assert!(lab.hypervisor.stats(NAME).unwrap().is_some());
+    lab.hypervisor.destroy(NAME).unwrap();
+    lab.hypervisor.detach_nic(NAME, MAC, SOON).unwrap();
+    lab.hypervisor.resume(NAME).unwrap();
+    let links = tool("ip", &["-o", "link"]);
+    assert!(links.contains(&second.target) && !links.contains(&first.target), "{links}");
+    let duplicate = DomainNic { mac: Some(MAC.into()), ..second };
+    assert_eq!(lab.hypervisor.attach_nic(NAME, &duplicate).unwrap_err().kind, Kind::Permanent);
+    assert_eq!((lab.macs(false).len(), lab.macs(true).len()), (1, 1));
+    lab.hypervisor.destroy(NAME).unwrap();
+}
+
 #[test]
 fn a_domain_that_is_off_is_changed_in_its_definition() {
     let lab = Lab::off(&[Qcow2, Raw]);
@@ -469,6 +524,7 @@ fn snapshots_of_a_disk_are_made_reverted_and_deleted_while_its_domain_is_off() {
     let raw = &lab.spec.disks[1];
     for wrong in [
         lab.hypervisor.disk_snapshot_create(NAME, raw, "s"),
+        lab.hypervisor.disk_snapshot_revert(NAME, raw, "s"),
         lab.hypervisor.disk_snapshot_create(NAME, disk, "-s"),
         lab.hypervisor.disk_snapshot_create(NAME, disk, "s/t"),
     ] {
@@ -505,6 +561,12 @@ fn a_running_system_goes_back_to_its_snapshot() {
     // … and begin anew after going back.
     assert_eq!(lab.checkpoints(), Vec::<String>::new());
     assert_eq!(lab.backup("c-2", Some("c-1")).unwrap_err(), Kind::Missing);
+    lab.backup("c-2", None).unwrap();
+
+    // A disk that came after the snapshot goes.
+    lab.hypervisor.attach_disk(NAME, &lab.disk("vdb", Qcow2)).unwrap();
+    lab.hypervisor.system_snapshot_revert(NAME, "s-0").unwrap();
+    assert_eq!((lab.targets(false).len(), lab.targets(true).len()), (1, 1));
     lab.backup("c-2", None).unwrap();
 
     // From off, with a bitmap in the image that libvirt remembers.
@@ -599,22 +661,31 @@ fn nothing_is_done_to_a_domain_whose_disks_are_being_read() {
 
 #[test]
 fn statistics_grow_with_what_a_guest_does() {
-    let mut lab = Lab::new(&[Qcow2, Raw]);
-    lab.spec.nics.push(nic());
-    assert_eq!(lab.hypervisor.stats(NAME).unwrap(), None);
-    lab.hypervisor.deploy(&lab.spec).unwrap();
-    // Without an operating system the processor waits in the firmware; reading from disks goes on all the same.
-    let first = lab.hypervisor.stats(NAME).unwrap().unwrap();
-    assert!(first.memory_kb > 1024 && first.cpu_percent >= 0.0 && first.cpu_percent < 1000.0, "{first:?}");
-    lab.write(1, 0);
-    lab.libvirtd.write(NAME, "vdb", 1, 0, MIB).unwrap();
-    assert!(lab.read(1, 0));
-    let second = lab.hypervisor.stats(NAME).unwrap().unwrap();
-    assert!(second.disk_write_bytes >= first.disk_write_bytes + MIB, "{first:?} {second:?}");
+    let lab = Lab::booted();
+    let stats = || lab.hypervisor.stats(NAME).unwrap().unwrap();
+    let first = stats();
+    assert!(first.memory_kb > 64 << 10 && first.memory_kb < 4 << 20, "{first:?}");
+    assert!(first.disk_read_bytes > 0 && first.disk_read_ops > 0, "{first:?}");
+    lab.exec(
+        "dd if=/dev/zero of=/mnt/vda/more bs=1M count=4 conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches",
+    );
+    lab.exec("cat /mnt/vda/more | wc -c");
+    let second = stats();
+    assert!(second.disk_write_bytes >= first.disk_write_bytes + 4 * MIB, "{first:?} {second:?}");
+    assert!(second.disk_read_bytes >= first.disk_read_bytes + 4 * MIB, "{first:?} {second:?}");
     assert!(second.disk_write_ops > first.disk_write_ops && second.disk_read_ops > first.disk_read_ops);
-    assert!(second.disk_read_bytes > first.disk_read_bytes);
+
+    lab.exec("(while :; do :; done) >/dev/null 2>&1 &");
+    let until = |what: &str, holds: &dyn Fn(f64) -> bool| {
+        let end = Instant::now() + SOON;
+        while !holds(stats().cpu_percent) {
+            assert!(Instant::now() < end, "the guest is never {what}: {:?}", stats());
+        }
+    };
+    until("busy", &|percent| percent > 25.0 && percent < 1000.0);
     lab.hypervisor.pause(NAME).unwrap();
-    assert!(lab.hypervisor.stats(NAME).unwrap().is_some());
+    until("idle", &|percent| (0.0..10.0).contains(&percent));
     lab.hypervisor.destroy(NAME).unwrap();
     assert_eq!(lab.hypervisor.stats(NAME).unwrap(), None);
+    assert_eq!(lab.hypervisor.stats("one-404").unwrap(), None);
 }

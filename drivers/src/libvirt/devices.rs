@@ -133,7 +133,7 @@ impl Connection {
         if disk.readonly || disk.cdrom {
             return Err(refuse("the disk is read-only".into()));
         }
-        if bytes % SECTOR_BYTES != 0 {
+        if !bytes.is_multiple_of(SECTOR_BYTES) {
             return Err(refuse(format!("a disk's size is a multiple of {SECTOR_BYTES} bytes")));
         }
         let running = self.lookup(name)?.map(|domain| Ok((is_off(domain_state(&domain)?), domain))).transpose()?;

@@ -14,6 +14,8 @@ use crate::{DriverError, Kind, Result};
 const SCSI: Attributes<'_> = &[("type", "scsi"), ("model", "virtio-scsi")];
 /// How many devices can be attached to a running q35 machine, beyond those that it was started with.
 const SPARE_PORTS: usize = 8;
+/// A machine with more ports runs out of PCI buses; libvirt adds what more its devices need.
+const MAX_PORTS: usize = 64;
 
 /// Renders the document that defines the domain.
 ///
@@ -206,7 +208,7 @@ fn ports(list: &mut Document, spec: &DomainSpec, machine: Option<&str>) {
     // One each for the SCSI controller, the agent's channel, the balloon and the random numbers.
     let taken = spec.disks.len().saturating_add(spec.nics.len()).saturating_add(4);
     list.leaf("controller", &[("type", "pci"), ("index", "0"), ("model", "pcie-root")]);
-    for _ in 0..taken.saturating_add(SPARE_PORTS) {
+    for _ in 0..taken.saturating_add(SPARE_PORTS).min(MAX_PORTS) {
         list.leaf("controller", &[("type", "pci"), ("model", "pcie-root-port")]);
     }
 }

@@ -63,29 +63,36 @@ fn change(doing: &str, option: &str, which: &str, image: &Path) -> Result<()> {
     qemu_img_within(CHANGE_WITHIN, doing, &["snapshot", option, which], image, &[]).map(drop)
 }
 
+/// What a guest wrote into a raw disk is no header of ours, whatever it looks like.
+fn only_qcow2(doing: &str, disk: &DomainDisk) -> Result<()> {
+    match disk.format {
+        DiskFormat::Qcow2 => Ok(()),
+        DiskFormat::Raw => Err(DriverError::new(Kind::Permanent, doing, "only qcow2 images keep snapshots")),
+    }
+}
+
 /// Makes a snapshot unless there is one of this name.
 pub(super) fn create_snapshot(disk: &DomainDisk, name: &str) -> Result<()> {
     let doing = format!("making snapshot {name} of {}", disk.path.display());
-    if disk.format != DiskFormat::Qcow2 {
-        return Err(DriverError::new(Kind::Permanent, doing, "only qcow2 images keep snapshots"));
-    }
+    only_qcow2(&doing, disk)?;
     if find(disk, name)?.is_some() {
         return Ok(());
     }
     change(&doing, "-c", name, &disk.path)
 }
 
-/// Puts the image back to a snapshot. Its dirty bitmaps go first: they would miss the change, and QEMU refuses to revert
-/// an image that has any.
-pub(super) fn revert_snapshot(disk: &DomainDisk, name: &str) -> Result<()> {
+/// Puts the image back to a snapshot; the names of its dirty bitmaps, which go first: they would miss the change, and QEMU
+/// refuses to revert an image that has any.
+pub(super) fn revert_snapshot(disk: &DomainDisk, name: &str) -> Result<Vec<String>> {
     let doing = format!("reverting {} to snapshot {name}", disk.path.display());
+    only_qcow2(&doing, disk)?;
     let missing = || DriverError::new(Kind::Missing, doing.as_str(), "the image has no such snapshot");
     // By its number: one that is called like another's number would not be found.
     let snapshot = find(disk, name)?.ok_or_else(missing)?;
-    for bitmap in offline::bitmaps(&disk.path)? {
-        offline::remove_bitmap(&disk.path, &bitmap.name)?;
-    }
-    change(&doing, "-a", &snapshot.id, &disk.path)
+    let bitmaps: Vec<String> = offline::bitmaps(&disk.path)?.into_iter().map(|bitmap| bitmap.name).collect();
+    bitmaps.iter().try_for_each(|bitmap| offline::remove_bitmap(&disk.path, bitmap))?;
+    change(&doing, "-a", &snapshot.id, &disk.path)?;
+    Ok(bitmaps)
 }
 
 /// Deletes a snapshot; an absent one, or an absent image, is success.

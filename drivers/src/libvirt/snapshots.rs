@@ -28,11 +28,10 @@ impl Connection {
 
     pub(super) fn disk_snapshot_revert(&self, name: &str, disk: &DomainDisk, snapshot: &str) -> Result<()> {
         let domain = self.refuse_active(name, &format!("reverting {} to snapshot {snapshot}", disk.target))?;
-        let bitmaps = offline::bitmaps(&disk.path)?;
-        image::revert_snapshot(disk, snapshot)?;
+        let bitmaps = image::revert_snapshot(disk, snapshot)?;
         // What libvirt remembers of other disks' bitmaps of these names comes back when a backup needs it.
         if let Some(domain) = domain {
-            bitmaps.iter().try_for_each(|bitmap| checkpoint::forget(&domain, &bitmap.name))?;
+            bitmaps.iter().try_for_each(|bitmap| checkpoint::forget(&domain, bitmap))?;
         }
         Ok(())
     }
