@@ -267,6 +267,10 @@ fn saving_refuses_what_cannot_work_and_leaves_the_guest_running() {
     std::fs::write(lab.path("other.part"), "LibvirtQemudPart").unwrap();
     assert_eq!(kinds(lab.hypervisor.save(NAME, &lab.path("other"))), Kind::Missing);
     assert!(!lab.path("other.part").exists());
+    // Nobody knows what this is; it is neither used nor thrown away.
+    std::fs::write(lab.path("other.part"), "LibvirtQemudSave").unwrap();
+    assert_eq!(kinds(lab.hypervisor.save(NAME, &lab.path("other"))), Kind::Corrupt);
+    assert!(lab.path("other.part").exists() && !lab.path("other").exists());
     std::fs::write(lab.path("garbage"), "LibvirtQemud").unwrap();
     assert_eq!(kinds(lab.hypervisor.restore_saved(NAME, &lab.path("garbage"))), Kind::Corrupt);
     assert_eq!(lab.state(), Some(DomainState::Off));

@@ -8,6 +8,7 @@
 //! a backup finds the parent's bitmap missing and reads everything.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::{DriverError, Kind, Result};
 
 /// The slowest disk that we wait for.
 const SLOWEST_BYTES_PER_SECOND: u64 = 16 << 20;
+
+/// First bytes of a saved memory that libvirt's QEMU driver is writing; whole ones begin with `LibvirtQemudSave`.
+const UNFINISHED: &[u8; 16] = b"LibvirtQemudPart";
 
 /// How long moving this much memory to or from a disk may take.
 pub(super) fn moving(bytes: u64) -> Duration {
@@ -67,7 +71,9 @@ impl Connection {
         match saved {
             Ok(()) => publish(&part, file, &doing),
             Err(error) => {
-                if !is_off(domain_state(&domain)?) {
+                // A lost answer is no failure: libvirt may still be writing, or be done. It holds its job until the domain
+                // is off, so no job and then a running domain, in this order, mean that the file is waste.
+                if refuse_busy(&domain, &doing).is_ok() && domain_state(&domain).is_ok_and(|state| !is_off(state)) {
                     remove_file(&part)?;
                 }
                 Err(error)
@@ -85,14 +91,13 @@ impl Connection {
         if !part.exists() {
             return Err(missing());
         }
-        match self.saved_document(name, &part, doing) {
-            Ok(_) => publish(&part, file, doing),
-            Err(error) => {
-                tracing::warn!(domain = name, %error, "removing a saved memory that is not whole");
-                remove_file(&part)?;
-                Err(missing())
-            }
+        if is_unfinished(&part) {
+            tracing::warn!(domain = name, "removing a saved memory that is not whole");
+            remove_file(&part)?;
+            return Err(missing());
         }
+        self.saved_document(name, &part, doing)?;
+        publish(&part, file, doing)
     }
 
     /// The domain's document in a saved memory.
@@ -130,6 +135,12 @@ impl Connection {
         }
         self.connect()?.restore_domain_flags(path, None, sys::VIR_DOMAIN_SAVE_RUNNING).map_err(wrong)
     }
+}
+
+/// Whether libvirt says in the file's first bytes that it has not written all of it. Any other doubt keeps the file.
+fn is_unfinished(part: &Path) -> bool {
+    let mut magic = [0; UNFINISHED.len()];
+    File::open(part).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *UNFINISHED
 }
 
 /// Gives the whole file its name, durably.
