@@ -13,6 +13,7 @@
 
 pub mod datastore;
 pub mod disk;
+pub mod dummy;
 mod error;
 pub mod hypervisor;
 #[cfg(feature = "libvirt")]

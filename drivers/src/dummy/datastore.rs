@@ -1,0 +1,245 @@
+//! The dummy backup datastore: plain files, a folder per series, a folder per restore point.
+//!
+//! ```text
+//! 7/POINT/manifest.json  names, sizes and digests; the point exists when this does
+//! 7/POINT/vm.xml         the document
+//! 7/POINT/disk.0         the whole disk, raw and sparse
+//! ```
+//!
+//! Every point is complete: unchanged blocks are copied from the parent (shared where the file system can). The id of a
+//! point follows from series and job, so storing again what is stored gives the point that is there.
+//!
+//! Invariants: the manifest is written last and removed first; a folder without one is no point and goes with the next
+//! sweep.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::files::{self, Lock};
+use super::gate::Gate;
+use super::point::{self, Manifest, Point};
+use super::script::{Operation, Script};
+use crate::datastore::{BackupDatastore, Capacity, SourceDisk, StoreRequest, Stored};
+use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result, disk};
+
+/// How long a call waits for another one about the same series.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// A datastore that needs nothing but a directory.
+pub struct DummyDatastore {
+    directory: PathBuf,
+    gate: Gate,
+}
+
+/// What must not happen at the same time in a series.
+struct Alone {
+    _write: Lock,
+    _read: Lock,
+}
+
+impl DummyDatastore {
+    /// The datastore in `directory`, which is made when it is not there. `script` is in force while there is no
+    /// `script.json` in it.
+    ///
+    /// # Errors
+    /// [`Kind::Permanent`] for impossible values in `script`; when the directory cannot be made.
+    pub fn open(directory: &Path, script: Script) -> Result<Self> {
+        let gate = Gate::new(directory, script)?;
+        files::make_directory(directory)?;
+        Ok(Self { directory: directory.to_owned(), gate })
+    }
+
+    fn folder(&self, series: &str) -> Result<PathBuf> {
+        let name = files::file_name("a series' name", series)?;
+        if !self.directory.is_dir() {
+            let doing = format!("using the datastore in {}", self.directory.display());
+            return Err(DriverError::new(Kind::Retry, doing, "the directory is not there; make it"));
+        }
+        Ok(self.directory.join(name))
+    }
+
+    /// The point of this id, which need not exist.
+    fn point(&self, series: &str, id: &str) -> Result<Point> {
+        if !is_id(id) {
+            return Err(point::missing(id));
+        }
+        Ok(Point::new(self.folder(series)?.join(id)))
+    }
+
+    fn lock(&self, series: &str, side: &str, exclusive: bool) -> Result<Lock> {
+        // No series is called so: the dot would be written in another way.
+        let folder = self.directory.join(".locks");
+        files::make_directory(&folder)?;
+        let name = files::file_name("a series' name", series)?;
+        let busy = format!("series {series} is in use by another backup, restore or clean-up; try again later");
+        Lock::take(&folder.join(format!("{name}.{side}")), exclusive, LOCK_WAIT, &busy)
+    }
+
+    /// Keeps out all other writers and all readers.
+    fn alone(&self, series: &str) -> Result<Alone> {
+        self.folder(series)?;
+        Ok(Alone { _write: self.lock(series, "write", true)?, _read: self.lock(series, "read", true)? })
+    }
+
+    fn store_now(
+        &self,
+        request: &StoreRequest<'_>,
+        disks: Vec<SourceDisk>,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Stored> {
+        let folder = self.folder(request.series)?;
+        cancel.check()?;
+        let _write = self.lock(request.series, "write", true)?;
+        let id = id_of(request.series, request.job);
+        let point = Point::new(folder.join(&id));
+        if let Some(manifest) = point.manifest()? {
+            return Ok(manifest.stored(&id));
+        }
+        let parent = request.parent.filter(|id| is_id(id)).map(|id| Point::new(folder.join(id)));
+        let bases = point::bases(parent.as_ref(), &disks)?;
+        files::make_directory(&folder)?;
+        files::sync_directory(&self.directory)?;
+        let stored = point.store(&self.gate, request, disks.into_iter().zip(bases), progress, cancel);
+        match stored {
+            Ok(manifest) => Ok(manifest.stored(&id)),
+            Err(error) => {
+                // An error after the point was published does not take it back.
+                if matches!(point.manifest(), Ok(None))
+                    && let Err(error) = point.remove()
+                {
+                    tracing::debug!(%error, "a restore point that failed is left to the next sweep");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The id of the point that `job` makes in `series`.
+fn id_of(series: &str, job: &str) -> String {
+    let mut hash = Sha256::new();
+    // A series' name is bounded and holds no line break once it names a folder; the job's may hold anything.
+    hash.update(series.as_bytes());
+    hash.update(b"\n");
+    hash.update(job.as_bytes());
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a text can be an id of ours; others never become part of a path.
+fn is_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+impl BackupDatastore for DummyDatastore {
+    fn capacity(&self) -> Result<Capacity> {
+        self.gate.around(Operation::Capacity, "", None, || {
+            let failed = |error| DriverError::io(format!("measuring {}", self.directory.display()), error);
+            let used_bytes = files::used_bytes(&self.directory).map_err(failed)?;
+            if let Some(space) = self.gate.script()?.capacity {
+                return Ok(Capacity { total_bytes: space.total_bytes, free_bytes: space.free_bytes, used_bytes });
+            }
+            let space = rustix::fs::statvfs(&self.directory).map_err(|errno| failed(errno.into()))?;
+            Ok(Capacity {
+                total_bytes: space.f_frsize.saturating_mul(space.f_blocks),
+                free_bytes: space.f_frsize.saturating_mul(space.f_bavail),
+                used_bytes,
+            })
+        })
+    }
+
+    fn store(
+        &self,
+        request: &StoreRequest<'_>,
+        disks: Vec<SourceDisk>,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Stored> {
+        self.gate
+            .around(Operation::Store, request.series, Some(cancel), || self.store_now(request, disks, progress, cancel))
+    }
+
+    fn find(&self, series: &str, job: &str) -> Result<Option<Stored>> {
+        self.gate.around(Operation::Find, series, None, || {
+            let id = id_of(series, job);
+            Ok(self.point(series, &id)?.manifest()?.map(|manifest| manifest.stored(&id)))
+        })
+    }
+
+    fn inspect(&self, series: &str, point: &str) -> Result<Stored> {
+        self.gate.around(Operation::Inspect, series, None, || {
+            let found = self.point(series, point)?;
+            let manifest = found.existing(point)?;
+            found.check_files(&manifest)?;
+            Ok(manifest.stored(point))
+        })
+    }
+
+    fn document(&self, series: &str, point: &str) -> Result<Vec<u8>> {
+        self.gate.around(Operation::Document, series, None, || {
+            let found = self.point(series, point)?;
+            found.document(&found.existing(point)?)
+        })
+    }
+
+    fn restore(
+        &self,
+        series: &str,
+        point: &str,
+        disk: u32,
+        target: &mut dyn DiskWriter,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<u64> {
+        self.gate.around(Operation::Restore, series, Some(cancel), || {
+            let found = self.point(series, point)?;
+            let _read = self.lock(series, "read", false)?;
+            let manifest: Manifest = found.existing(point)?;
+            found.restore(&manifest, disk, target, progress, cancel)
+        })
+    }
+
+    fn forget(&self, series: &str, points: &[String]) -> Result<u64> {
+        self.gate.around(Operation::Forget, series, None, || {
+            let _alone = self.alone(series)?;
+            let mut freed = 0_u64;
+            for id in points.iter().filter(|id| is_id(id)) {
+                freed = freed.saturating_add(self.point(series, id)?.remove()?);
+            }
+            Ok(freed)
+        })
+    }
+
+    fn sweep(&self, series: &str) -> Result<()> {
+        self.gate.around(Operation::Sweep, series, None, || {
+            let _alone = self.alone(series)?;
+            for name in files::list(&self.folder(series)?)?.iter().filter(|name| is_id(name)) {
+                let point = self.point(series, name)?;
+                if point.is_published() {
+                    point.sweep()?;
+                } else {
+                    point.remove()?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn points(&self, series: &str) -> Result<Vec<String>> {
+        self.gate.around(Operation::Points, series, None, || {
+            let folder = self.folder(series)?;
+            let mut names = files::list(&folder)?;
+            names.retain(|name| is_id(name) && Point::new(folder.join(name)).is_published());
+            Ok(names)
+        })
+    }
+}
+
+impl Point {
+    /// Removes what a change that was cut off left beside a published point.
+    fn sweep(&self) -> Result<()> {
+        disk::sweep_parts(self.folder()).map(drop)
+    }
+}
