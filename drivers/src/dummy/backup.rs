@@ -118,17 +118,9 @@ pub(super) fn begin(gate: &Arc<Gate>, place: Place, spec: &BackupSpec) -> Result
             copied.now = Arc::new(table);
         }
     }
-    if let Some(name) = &spec.checkpoint {
-        let mut checkpoint = Checkpoint::default();
-        for (disk, copied) in spec.disks.iter().zip(&session.disks) {
-            if disk.track && disk.format == DiskFormat::Qcow2 {
-                checkpoint.images.push(disk.path.clone());
-                checkpoint.tables.push(BlockTable::clone(&copied.now));
-            }
-        }
-        let place = &session.life.place;
-        files::make_directory(&place.checkpoints())?;
-        files::write_document(&place.checkpoint(name)?, &checkpoint)?;
+    if let Err(error) = session.write_checkpoint(spec) {
+        session.discard(spec);
+        return Err(error);
     }
     Ok(session)
 }
@@ -213,6 +205,34 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// For a session that nobody waits for any more: as if it had never begun.
+    pub(super) fn discard(self, spec: &BackupSpec) {
+        let Some(name) = &spec.checkpoint else { return };
+        let removed = self.life.place.checkpoint(name).and_then(|path| disk::remove(&path));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "a backup that failed to begin left a checkpoint behind");
+        }
+    }
+
+    /// Remembers what the tracked disks are now.
+    fn write_checkpoint(&self, spec: &BackupSpec) -> Result<()> {
+        let Some(name) = &spec.checkpoint else { return Ok(()) };
+        let mut checkpoint = Checkpoint::default();
+        for (disk, copied) in spec.disks.iter().zip(&self.disks) {
+            if disk.track && disk.format == DiskFormat::Qcow2 {
+                checkpoint.images.push(disk.path.clone());
+                checkpoint.tables.push(BlockTable::clone(&copied.now));
+            }
+        }
+        let place = &self.life.place;
+        let path = place.checkpoint(name)?;
+        if checkpoint.images.is_empty() {
+            return disk::remove(&path);
+        }
+        files::make_directory(&place.checkpoints())?;
+        files::write_document(&path, &checkpoint)
+    }
+
     fn open(&self, id: u32, whole: bool) -> Result<Box<dyn DiskReader>> {
         let domain = &self.life.domain;
         self.life.gate.around(Operation::OpenDisk, domain, None, || {

@@ -113,8 +113,9 @@ impl Gate {
 
     /// Looks at the file. A changed script begins to count anew.
     fn read(&self) -> Result<MutexGuard<'_, State>> {
-        let text = self.text()?;
+        // Under the lock, so that nobody goes back to an older text and loses the count.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = self.text()?;
         if text != state.text {
             let script = match &text {
                 None => Arc::clone(&self.built_in),

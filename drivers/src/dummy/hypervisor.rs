@@ -334,13 +334,18 @@ impl Hypervisor for DummyHypervisor {
 
     fn begin_backup(&self, spec: &BackupSpec) -> Result<Box<dyn BackupSession>> {
         let domain = &spec.domain;
-        self.gate.around(Operation::BeginBackup, domain, None, || {
+        let call = self.gate.enter(Operation::BeginBackup, domain, None)?;
+        let session = {
             let place = self.place(domain)?;
             let _lock = self.lock(domain)?;
             backup::lose_bitmaps(&place, &self.gate.script()?.lost_bitmaps)?;
-            let session: Box<dyn BackupSession> = Box::new(backup::begin(&self.gate, place, spec)?);
-            Ok(session)
-        })
+            backup::begin(&self.gate, place, spec)?
+        };
+        if let Err(error) = call.leave(None) {
+            session.discard(spec);
+            return Err(error);
+        }
+        Ok(Box::new(session))
     }
 
     fn abandon_backup(&self, spec: &BackupSpec) -> Result<()> {
