@@ -14,6 +14,7 @@ pub mod doc;
 pub mod id;
 pub mod lifecycle;
 pub mod network;
+pub mod quota;
 pub mod refusal;
 pub mod schedule;
 pub mod template;
