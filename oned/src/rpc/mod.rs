@@ -16,6 +16,7 @@ pub mod server;
 
 mod builtin;
 mod exchange;
+mod places;
 mod stall;
 
 pub use method::{Answer, Args, DefaultValue, Door, Method, Param, ParamSpec};

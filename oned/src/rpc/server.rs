@@ -2,11 +2,13 @@
 //!
 //! Invariants: handlers run on blocking threads, at most [`Limits::calls_at_once`] of them; a body is counted while it is
 //! read and at most [`BIG_BODIES`] bodies above [`SMALL_BODY_BYTES`] are held at a time; a connection that sends or takes
-//! nothing ends; after the shutdown signal no new connection is accepted, running calls may finish until the deadline.
+//! nothing ends, and when all places are taken one that has not sent a whole request gives his to a newcomer (see
+//! [`super::places`]); after the shutdown signal no new connection is accepted, running calls may finish until the deadline.
 
 use super::codec::{self, Fault};
 use super::exchange::{Exchange, Outcome};
 use super::method::{Door, Method, check_table};
+use super::places::{Place, Places};
 use super::stall::StallGuard;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -48,7 +50,8 @@ const DRAINED_BYTES: usize = 256 << 20;
 pub struct Limits {
     /// Largest request body in bytes (MESSAGE_SIZE).
     pub message_bytes: usize,
-    /// Connections at a time; further ones wait in the kernel's queue (MAX_CONN).
+    /// Connections at a time (MAX_CONN). Further ones take the place of one that asks nothing, or wait in the kernel's
+    /// queue when all have asked.
     pub connections: usize,
     /// Calls that run at the same time; further ones wait.
     pub calls_at_once: usize,
@@ -117,7 +120,8 @@ pub async fn serve<D: Door>(
         slowed: Semaphore::new(SLOWED_REFUSALS),
         limits,
     });
-    let places = Arc::new(Semaphore::new(shared.limits.connections));
+    let places = Places::new(shared.limits.connections);
+    let mut newcomer = None;
     let (end, ending) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -125,12 +129,18 @@ pub async fn serve<D: Door>(
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (stream, place) = accept(&listener, &places) => {
-                connections.spawn(connection(stream, place, Arc::clone(&shared), ending.clone()));
+            stream = accept(&listener), if newcomer.is_none() => {
+                places.make_room();
+                newcomer = Some(stream);
+            }
+            Some(place) = places.take(), if newcomer.is_some() => {
+                if let Some(stream) = newcomer.take() {
+                    connections.spawn(connection(stream, place, Arc::clone(&shared), ending.clone()));
+                }
             }
         }
     }
-    drop(listener);
+    drop((listener, newcomer));
     // Fails when there is no connection to tell.
     let _ = end.send(());
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -141,13 +151,11 @@ pub async fn serve<D: Door>(
     Ok(())
 }
 
-/// The next connection, once there is a place for it. Cancel-safe: a connection is taken last.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed, so the permit is always there.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+/// The next connection. Cancel-safe: it is taken last.
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 // Out of file descriptors, or the client left already. A pause keeps the former from spinning.
                 tracing::warn!(target: "ReM", %error, "could not accept a connection");
@@ -157,12 +165,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
-async fn connection<D: Door>(
-    stream: TcpStream,
-    place: Option<OwnedSemaphorePermit>,
-    shared: Arc<Shared<D>>,
-    mut ending: watch::Receiver<()>,
-) {
+async fn connection<D: Door>(stream: TcpStream, place: Place, shared: Arc<Shared<D>>, mut ending: watch::Receiver<()>) {
     // Without it small answers wait for the client's delayed acknowledgement. Failing only costs speed.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(StallGuard::new(stream, shared.limits.stall));
@@ -170,10 +173,11 @@ async fn connection<D: Door>(
     let idle = shared.limits.idle;
     let service = service_fn(|request| {
         let last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= shared.limits.requests_per_connection;
-        let shared = Arc::clone(&shared);
+        let (shared, place) = (Arc::clone(&shared), &place);
         async move {
-            let mut response = respond(&shared, request).await;
-            if last {
+            let mut response = respond(&shared, place, request).await;
+            let wanted = place.rest();
+            if last || wanted {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -187,6 +191,10 @@ async fn connection<D: Door>(
     let mut serving = pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = place.closed() => {
+            tracing::trace!(target: "ReM", "connection closed for a newcomer");
+            return;
+        }
         _ = ending.changed() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -196,10 +204,9 @@ async fn connection<D: Door>(
     if let Err(error) = ended {
         tracing::trace!(target: "ReM", %error, "connection ended");
     }
-    drop(place);
 }
 
-async fn respond<D: Door>(shared: &Shared<D>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if !matches!(request.uri().path(), "/RPC2" | "/") {
         return plain(StatusCode::NOT_FOUND, "XML-RPC is at /RPC2.\n");
     }
@@ -213,6 +220,10 @@ async fn respond<D: Door>(shared: &Shared<D>, request: Request<Incoming>) -> Res
         Ok(read) => read,
         Err(response) => return *response,
     };
+    if !place.work() {
+        // It is being closed; what is not begun is not half done.
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "Too many connections.\n");
+    }
     // Waiting here is bounded by the calls that run; each has its own deadlines.
     let Ok(slot) = shared.calls.acquire().await else {
         return xml(codec::encode(Err(Fault::internal())));
