@@ -20,6 +20,7 @@ pub mod methods;
 pub mod progress;
 pub mod rpc;
 pub mod scheduler;
+pub mod secret;
 pub mod service;
 pub mod session;
 pub mod store;

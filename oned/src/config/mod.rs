@@ -1,25 +1,40 @@
 //! `oned.conf`: what can be set, within which bounds, and what holds if it is not set.
 //!
-//! The file is written in the project's own template grammar. Attributes that OpenNebula has too keep their names and
-//! units. An attribute we do not know gives a warning with its line (an `oned.conf` of the original can be used as it
-//! is); a value we do not understand stops the start, for running with another value than the operator wrote is worse.
+//! The file is written in the project's own template grammar. Settings that OpenNebula has too keep their names and
+//! units. Settings of OpenNebula that mean nothing here and settings that nobody knows are reported and not used, so that
+//! an `oned.conf` of the original can be used as it is; a value that is not understood stops the start, for running with
+//! another value than the operator wrote is worse. All of these are told at once, with line and column.
 //!
-//! Invariants: no attribute known here holds a secret, and attributes that are not known here (of the original: `DB`
-//! with its `PASSWD`) are neither logged with their values nor shown in the document.
+//! Invariants: no setting known here holds a secret (TLS_KEY names a file), and settings that are not known here (of the
+//! original: `DB` with its `PASSWD`) are neither logged with their values nor shown in the document.
 
+mod foreign;
+mod lists;
+mod operations;
+mod place;
 mod reader;
+mod values;
 
 use chrono_tz::Tz;
+use one_core::refusal::{ObjectKind, Right};
 use one_core::template::{ParseError, Template};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use lists::{AttributeList, AttributePath};
+pub use operations::VmOperations;
+pub use place::Spot;
 use reader::Reader;
+pub use values::{ListOrder, TlsFiles, VdcAcl, VdcRights, VlanIds};
 
 /// Largest `oned.conf` that is read, in bytes.
 const FILE_BYTES: u64 = 1 << 20;
+
+/// Characters of a wrong value that are repeated.
+const VALUE_CHARS: usize = 80;
 
 /// Why the configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +47,7 @@ pub enum ConfigError {
         /// What stood in the way.
         source: std::io::Error,
     },
-    /// The file is not in the template grammar.
+    /// The file is not in the template grammar. Only the first mistake is known: what follows it cannot be told apart.
     #[error("The configuration {} is not readable. {source}", path.display())]
     Parse {
         /// The file.
@@ -40,18 +55,48 @@ pub enum ConfigError {
         /// Where and what.
         source: ParseError,
     },
-    /// An attribute has a value that it cannot have.
-    #[error("{name} in the configuration (line {line}) is \"{value}\", but must be {allowed}.")]
+    /// Settings have values that they cannot have.
+    #[error("The configuration {} cannot be used. {}", path.display(), sentences(problems))]
     Wrong {
-        /// The attribute; `LOG/DEBUG_LEVEL` for one inside a vector.
-        name: String,
-        /// Line in the file, from 1; 0 if unknown.
-        line: usize,
-        /// The value as written.
-        value: String,
-        /// What is allowed.
-        allowed: String,
+        /// The file.
+        path: PathBuf,
+        /// All of them, in the order of the example file.
+        problems: Vec<Problem>,
     },
+}
+
+/// A value that a setting cannot have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting; `LOG/DEBUG_LEVEL` for one inside a vector.
+    pub name: String,
+    /// Where the value stands; `None` when the file is XML.
+    pub spot: Option<Spot>,
+    /// The value as written, its first characters.
+    pub value: String,
+    /// What it must be.
+    pub allowed: String,
+}
+
+impl Problem {
+    fn new(name: &str, spot: Option<Spot>, value: &str, allowed: impl Into<String>) -> Self {
+        let value = value.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+        Self { name: name.to_owned(), spot, value: value.take(VALUE_CHARS).collect(), allowed: allowed.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(Spot { line, column }) = self.spot {
+            write!(f, " (line {line}, column {column})")?;
+        }
+        write!(f, " is \"{}\", but must be {}.", self.value, self.allowed)
+    }
+}
+
+fn sentences(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// What the command line says over the file.
@@ -59,7 +104,7 @@ pub enum ConfigError {
 pub struct Overrides {
     /// `--listen`: replaces LISTEN_ADDRESS and PORT.
     pub listen: Option<SocketAddr>,
-    /// The state directory, under which DATASTORE_LOCATION lies if not set.
+    /// The state directory, under which DATASTORE_LOCATION and DUMMY_DIRECTORY lie if not set.
     pub state_dir: PathBuf,
 }
 
@@ -80,6 +125,12 @@ pub struct Config {
     pub timeout: Duration,
     /// MESSAGE_SIZE: largest call in bytes.
     pub message_size: usize,
+    /// TLS_CERTIFICATE and TLS_KEY: the door speaks https with them, plain http without.
+    pub tls: Option<TlsFiles>,
+    /// SESSION_EXPIRATION_TIME: how long a successful login need not be checked again; zero is never.
+    pub session_expiration_time: Duration,
+    /// API_LIST_ORDER: order of pools.
+    pub api_list_order: ListOrder,
     /// SHUTDOWN_TIMEOUT: how long running calls may take after the signal to end.
     pub shutdown_timeout: Duration,
     /// MANAGER_TIMER: how often due work is looked for.
@@ -106,10 +157,31 @@ pub struct Config {
     pub restricted_dirs: Vec<PathBuf>,
     /// DEFAULT_DEVICE_PREFIX: of disks without one.
     pub default_device_prefix: String,
+    /// DEFAULT_IMAGE_TYPE: of images without one: OS, CDROM or DATABLOCK.
+    pub default_image_type: String,
+    /// NETWORK_SIZE: addresses of an address range without a size.
+    pub network_size: u32,
+    /// MAC_PREFIX: the first two bytes of addresses that are made here.
+    pub mac_prefix: [u8; 2],
+    /// VLAN_IDS: which ids automatic networks take.
+    pub vlan_ids: VlanIds,
+    /// DUMMY_DRIVERS: whether hosts and datastores may have the driver `dummy`, which does nothing real.
+    pub dummy_drivers: bool,
+    /// DUMMY_DIRECTORY: where the dummy drivers keep what they pretend.
+    pub dummy_directory: PathBuf,
     /// DEFAULT_UMASK: bits (0 to 0o777) that new objects do not get.
     pub default_umask: u32,
     /// ENABLE_OTHER_PERMISSIONS: whether owners may give rights to everybody.
     pub enable_other_permissions: bool,
+    /// VM_USE_OPERATIONS, VM_MANAGE_OPERATIONS, VM_ADMIN_OPERATIONS: which right each operation on a VM asks for. Holds
+    /// every operation.
+    pub vm_operations: VmOperations,
+    /// DEFAULT_VDC_…_ACL: rules that a VDC makes.
+    pub vdc_acl: VdcAcl,
+    /// …_RESTRICTED_ATTR by kind of object; see [`Config::restricted`].
+    pub restricted: BTreeMap<ObjectKind, AttributeList>,
+    /// …_ENCRYPTED_ATTR by kind of object; see [`Config::encrypted`].
+    pub encrypted: BTreeMap<ObjectKind, AttributeList>,
     /// LOG/DEBUG_LEVEL: 0 errors, 1 warnings, 2 information, 3 each call, 4 and 5 all.
     pub debug_level: u8,
     /// Sentences about attributes that are not used.
@@ -124,14 +196,27 @@ enum Shown {
     Vector(Vec<(&'static str, String)>),
 }
 
-/// Attributes of the published schema of `one.system.config`; the others are ours alone, and not in the document.
-const OURS: [&str; 5] = ["SHUTDOWN_TIMEOUT", "SCRATCH_RESERVE_MB", "TIMEZONE", "SAFE_DIRS", "RESTRICTED_DIRS"];
+/// Settings beyond the published schema of `one.system.config`; these are ours alone, and not in the document.
+const OURS: [&str; 9] = [
+    "DUMMY_DIRECTORY",
+    "DUMMY_DRIVERS",
+    "RESTRICTED_DIRS",
+    "SAFE_DIRS",
+    "SCRATCH_RESERVE_MB",
+    "SHUTDOWN_TIMEOUT",
+    "TIMEZONE",
+    "TLS_CERTIFICATE",
+    "TLS_KEY",
+];
+
+/// What kinds without a list have.
+static NO_ATTRIBUTES: AttributeList = AttributeList::EMPTY;
 
 impl Config {
     /// Reads the file, or takes the defaults without one.
     ///
     /// # Errors
-    /// When the file cannot be read or parsed, or a value is out of bounds.
+    /// When the file cannot be read or parsed, or values are out of bounds.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         let Some(path) = path else {
             return Self::parse("", Path::new("oned.conf"), overrides);
@@ -150,44 +235,74 @@ impl Config {
     /// Reads a text; `path` is only for error texts.
     fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let template = Template::parse(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-        let mut reader = Reader { template: &template, text, shown: Vec::new(), warnings: Vec::new() };
+        let mut reader = Reader::new(&template, text);
         let r = &mut reader;
         let config = Self {
-            listen: r.listen(overrides.listen)?,
-            max_conn: r.size("MAX_CONN", 128, 1..=10_000)?,
-            max_conn_backlog: r.small("MAX_CONN_BACKLOG", 128, 1..=65_535)?,
-            keepalive_timeout: r.seconds("KEEPALIVE_TIMEOUT", 15, 1..=3_600)?,
-            keepalive_max_conn: r.size("KEEPALIVE_MAX_CONN", 1_000, 1..=1_000_000)?,
-            timeout: r.seconds("TIMEOUT", 15, 1..=3_600)?,
-            message_size: r.size("MESSAGE_SIZE", 64 << 20, 65_536..=1 << 30)?,
-            shutdown_timeout: r.seconds("SHUTDOWN_TIMEOUT", 30, 1..=3_600)?,
-            manager_timer: r.seconds("MANAGER_TIMER", 15, 1..=3_600)?,
-            monitoring_interval_host: r.seconds("MONITORING_INTERVAL_HOST", 60, 1..=86_400)?,
-            monitoring_interval_datastore: r.seconds("MONITORING_INTERVAL_DATASTORE", 300, 1..=86_400)?,
-            max_backups: r.limit("MAX_BACKUPS", 5)?,
-            max_backups_host: r.limit("MAX_BACKUPS_HOST", 2)?,
-            scratch_reserve_mb: r.number("SCRATCH_RESERVE_MB", 1_024, 0..=1 << 30)?,
-            timezone: r.timezone()?,
-            datastore_location: r.folder("DATASTORE_LOCATION", &overrides.state_dir.join("datastores"))?,
-            datastore_capacity_check: r.yes("DATASTORE_CAPACITY_CHECK", true)?,
-            safe_dirs: r.folders("SAFE_DIRS", "/var/tmp")?,
-            restricted_dirs: r.folders("RESTRICTED_DIRS", "/")?,
-            default_device_prefix: r.one_of("DEFAULT_DEVICE_PREFIX", "vd", &["hd", "sd", "vd", "xvd"])?,
-            default_umask: r.umask()?,
-            enable_other_permissions: r.yes("ENABLE_OTHER_PERMISSIONS", true)?,
-            debug_level: r.debug_level()?,
+            listen: r.listen(overrides.listen),
+            max_conn: r.size("MAX_CONN", 128, 1..=10_000),
+            max_conn_backlog: r.small("MAX_CONN_BACKLOG", 128, 1..=65_535),
+            keepalive_timeout: r.seconds("KEEPALIVE_TIMEOUT", 15, 1..=3_600),
+            keepalive_max_conn: r.size("KEEPALIVE_MAX_CONN", 1_000, 1..=1_000_000),
+            timeout: r.seconds("TIMEOUT", 15, 1..=3_600),
+            message_size: r.size("MESSAGE_SIZE", 64 << 20, 65_536..=1 << 30),
+            tls: r.tls(),
+            session_expiration_time: r.seconds("SESSION_EXPIRATION_TIME", 900, 0..=31_536_000),
+            api_list_order: r.order(),
+            shutdown_timeout: r.seconds("SHUTDOWN_TIMEOUT", 30, 1..=3_600),
+            manager_timer: r.seconds("MANAGER_TIMER", 15, 1..=3_600),
+            monitoring_interval_host: r.seconds("MONITORING_INTERVAL_HOST", 60, 1..=86_400),
+            monitoring_interval_datastore: r.seconds("MONITORING_INTERVAL_DATASTORE", 300, 1..=86_400),
+            max_backups: r.limit("MAX_BACKUPS", 5),
+            max_backups_host: r.limit("MAX_BACKUPS_HOST", 2),
+            scratch_reserve_mb: r.number("SCRATCH_RESERVE_MB", 1_024, 0..=1 << 30),
+            timezone: r.timezone(),
+            datastore_location: r.folder("DATASTORE_LOCATION", &overrides.state_dir.join("datastores")),
+            datastore_capacity_check: r.yes("DATASTORE_CAPACITY_CHECK", true),
+            safe_dirs: r.folders("SAFE_DIRS", "/var/tmp"),
+            restricted_dirs: r.folders("RESTRICTED_DIRS", "/"),
+            default_device_prefix: r.one_of("DEFAULT_DEVICE_PREFIX", "vd", &["hd", "sd", "vd", "xvd"]).to_owned(),
+            default_image_type: r.one_of("DEFAULT_IMAGE_TYPE", "OS", &["OS", "CDROM", "DATABLOCK"]).to_owned(),
+            network_size: r.small("NETWORK_SIZE", 254, 1..=1 << 24),
+            mac_prefix: r.mac_prefix(),
+            vlan_ids: r.vlan_ids(),
+            dummy_drivers: r.yes("DUMMY_DRIVERS", false),
+            dummy_directory: r.folder("DUMMY_DIRECTORY", &overrides.state_dir.join("dummy")),
+            default_umask: r.umask(),
+            enable_other_permissions: r.yes("ENABLE_OTHER_PERMISSIONS", true),
+            vm_operations: r.operations(),
+            vdc_acl: vdc_acl(r),
+            restricted: restricted(r),
+            encrypted: encrypted(r),
+            debug_level: r.debug_level(),
             warnings: Vec::new(),
             shown: Vec::new(),
         };
         reader.warn_of_the_rest();
-        Ok(Self { warnings: reader.warnings, shown: reader.shown, ..config })
+        let Reader { warnings, shown, problems, .. } = reader;
+        if !problems.is_empty() {
+            return Err(ConfigError::Wrong { path: path.to_owned(), problems });
+        }
+        Ok(Self { warnings, shown, ..config })
+    }
+
+    /// Attributes of that kind of object that only administrators may set. For templates of VMs use [`ObjectKind::Vm`].
+    #[must_use]
+    pub fn restricted(&self, kind: ObjectKind) -> &AttributeList {
+        self.restricted.get(&kind).unwrap_or(&NO_ATTRIBUTES)
+    }
+
+    /// Attributes of that kind of object that are stored sealed.
+    #[must_use]
+    pub fn encrypted(&self, kind: ObjectKind) -> &AttributeList {
+        self.encrypted.get(&kind).unwrap_or(&NO_ATTRIBUTES)
     }
 
     /// The document of `one.system.config`: OPENNEBULA_CONFIGURATION with the values in use, sorted by name, as the
-    /// published schema has it. Attributes that only this daemon has are left out, since the schema is closed.
+    /// published schema has it. Settings that only this daemon has are left out, since the schema is closed.
     #[must_use]
     pub fn to_document(&self) -> String {
         let mut shown: Vec<_> = self.shown.iter().filter(|(name, _)| !OURS.contains(name)).collect();
+        // Stable: the entries of a list keep their order.
         shown.sort_by_key(|(name, _)| *name);
         let mut xml = String::from("<OPENNEBULA_CONFIGURATION>");
         for (name, value) in shown {
@@ -206,102 +321,50 @@ impl Config {
     }
 }
 
+fn vdc_acl(r: &mut Reader<'_>) -> VdcAcl {
+    VdcAcl {
+        host: r.vdc_rights("DEFAULT_VDC_HOST_ACL", Right::Manage),
+        vnet: r.vdc_rights("DEFAULT_VDC_VNET_ACL", Right::Use),
+        datastore: r.vdc_rights("DEFAULT_VDC_DATASTORE_ACL", Right::Use),
+        cluster_host: r.vdc_rights("DEFAULT_VDC_CLUSTER_HOST_ACL", Right::Manage),
+        cluster_net: r.vdc_rights("DEFAULT_VDC_CLUSTER_NET_ACL", Right::Use),
+        cluster_datastore: r.vdc_rights("DEFAULT_VDC_CLUSTER_DATASTORE_ACL", Right::Use),
+    }
+}
+
+fn restricted(r: &mut Reader<'_>) -> BTreeMap<ObjectKind, AttributeList> {
+    [
+        (ObjectKind::Vm, "VM_RESTRICTED_ATTR", lists::VM_RESTRICTED, lists::VM_RESTRICTED_ALWAYS),
+        (ObjectKind::Image, "IMAGE_RESTRICTED_ATTR", lists::IMAGE_RESTRICTED, &[]),
+        (ObjectKind::Network, "VNET_RESTRICTED_ATTR", lists::VNET_RESTRICTED, &[]),
+        (ObjectKind::User, "USER_RESTRICTED_ATTR", lists::OPERATIONS, &[]),
+        (ObjectKind::Group, "GROUP_RESTRICTED_ATTR", lists::OPERATIONS, &[]),
+    ]
+    .into_iter()
+    .map(|(kind, name, default, always)| (kind, r.attributes(name, default, always)))
+    .collect()
+}
+
+fn encrypted(r: &mut Reader<'_>) -> BTreeMap<ObjectKind, AttributeList> {
+    [
+        (ObjectKind::Datastore, "DATASTORE_ENCRYPTED_ATTR", lists::DATASTORE_ENCRYPTED),
+        (ObjectKind::Host, "HOST_ENCRYPTED_ATTR", lists::HOST_ENCRYPTED),
+        (ObjectKind::Vm, "VM_ENCRYPTED_ATTR", lists::VM_ENCRYPTED),
+        (ObjectKind::Image, "IMAGE_ENCRYPTED_ATTR", lists::IMAGE_ENCRYPTED),
+        (ObjectKind::Document, "DOCUMENT_ENCRYPTED_ATTR", lists::DOCUMENT_ENCRYPTED),
+        (ObjectKind::User, "USER_ENCRYPTED_ATTR", lists::USER_ENCRYPTED),
+        (ObjectKind::Cluster, "CLUSTER_ENCRYPTED_ATTR", &[]),
+        (ObjectKind::Network, "VNET_ENCRYPTED_ATTR", &[]),
+    ]
+    .into_iter()
+    .map(|(kind, name, default)| (kind, r.attributes(name, default, &[])))
+    .collect()
+}
+
 fn element(xml: &mut String, name: &str, text: &str) {
     let text = text.replace("]]>", "]]]]><![CDATA[>");
     let _ = write!(xml, "<{name}><![CDATA[{text}]]></{name}>");
 }
 
 #[cfg(test)]
-mod tests {
-    use super::reader::line_of;
-    use super::*;
-
-    fn overrides() -> Overrides {
-        Overrides { listen: None, state_dir: PathBuf::from("/var/lib/one") }
-    }
-
-    fn read(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, Path::new("oned.conf"), &overrides())
-    }
-
-    #[test]
-    fn the_example_file_holds_every_attribute_with_its_default() {
-        let example = include_str!("../../../share/oned.conf");
-        let bare: String =
-            example.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
-        let config = read(&bare).unwrap();
-        let default = read("TIMEZONE = UTC\n").unwrap();
-        assert_eq!(config.warnings, Vec::<String>::new());
-        assert_eq!(config, default);
-        for (name, _) in &config.shown {
-            assert!(line_of(&bare, name).is_some(), "{name} is missing in the example");
-        }
-    }
-
-    #[test]
-    fn every_wrong_value_is_refused_with_its_name_line_and_what_is_allowed() {
-        let cases = [
-            ("PORT = 70000", "PORT", "0 to 65535"),
-            ("PORT = [ A = 1 ]", "PORT", "single value"),
-            ("LISTEN_ADDRESS = somewhere", "LISTEN_ADDRESS", "IP address"),
-            ("MAX_CONN = 0", "MAX_CONN", "1 to 10000"),
-            ("MAX_BACKUPS = -1", "MAX_BACKUPS", "0 to"),
-            ("MANAGER_TIMER = often", "MANAGER_TIMER", "1 to 3600"),
-            ("DATASTORE_LOCATION = here", "DATASTORE_LOCATION", "absolute"),
-            ("SAFE_DIRS = \"/a b\"", "SAFE_DIRS", "absolute"),
-            ("LOG = 3", "LOG", "vector"),
-            ("LOG = [ DEBUG_LEVEL = 9 ]", "LOG/DEBUG_LEVEL", "0 to 5"),
-            ("DEFAULT_DEVICE_PREFIX = zd", "DEFAULT_DEVICE_PREFIX", "hd, sd, vd, xvd"),
-            ("DEFAULT_UMASK = 789", "DEFAULT_UMASK", "octal"),
-            ("DEFAULT_UMASK = 1777", "DEFAULT_UMASK", "octal"),
-            ("ENABLE_OTHER_PERMISSIONS = 1", "ENABLE_OTHER_PERMISSIONS", "YES or NO"),
-            ("TIMEZONE = Nowhere/City", "TIMEZONE", "Europe/Berlin"),
-        ];
-        for (text, name, allowed) in cases {
-            let error = read(&format!("# first\n{text}\n")).unwrap_err().to_string();
-            assert!(
-                error.starts_with(name) && error.contains("(line 2)") && error.contains(allowed),
-                "{text}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn unknown_and_repeated_attributes_are_warned_of_without_their_values() {
-        let config =
-            read("TIMEZONE = UTC\nDB = [ PASSWD = hidden ]\nPORT = 1\nport = 2\nLOG = [ OTHER = 1 ]\n").unwrap();
-        let warnings = config.warnings.join("\n");
-        assert!(warnings.contains("DB (line 2)") && warnings.contains("PORT is set more than once"), "{warnings}");
-        assert!(warnings.contains("LOG/OTHER") && !warnings.contains("hidden"), "{warnings}");
-        assert_eq!(config.listen.port(), 1);
-        assert!(!config.to_document().contains("hidden"));
-    }
-
-    #[test]
-    fn zero_backups_at_a_time_means_no_limit() {
-        let config = read("MAX_BACKUPS = 0\n").unwrap();
-        assert_eq!((config.max_backups, config.max_backups_host), (None, Some(2)));
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_file() {
-        let listen = "127.0.0.1:0".parse().unwrap();
-        let overrides = Overrides { listen: Some(listen), ..overrides() };
-        let config = Config::parse("PORT = 5\nLISTEN_ADDRESS = \"::\"\n", Path::new("x"), &overrides).unwrap();
-        assert_eq!(config.listen, listen);
-    }
-
-    #[test]
-    fn the_document_is_sorted_and_holds_published_attributes_only() {
-        let xml = read("").unwrap().to_document();
-        assert!(xml.contains("<LOG><DEBUG_LEVEL><![CDATA[3]]></DEBUG_LEVEL><SYSTEM>"), "{xml}");
-        assert!(xml.find("<DEFAULT_UMASK>").unwrap() < xml.find("<KEEPALIVE_TIMEOUT>").unwrap());
-        assert!(!xml.contains("TIMEZONE"), "{xml}");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_named() {
-        let error = Config::load(Some(Path::new("/nonexistent/oned.conf")), &overrides()).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/oned.conf"));
-    }
-}
+mod tests;
