@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::progress::Board;
+use crate::secret::SecretKey;
 use crate::store::Store;
 use crate::wake::Wake;
 
@@ -20,6 +21,8 @@ pub struct Cloud {
     pub clock: Arc<dyn Clock>,
     /// oned.conf.
     pub config: Config,
+    /// Seals and opens secret attributes.
+    pub secret: SecretKey,
     /// Progress of running transfers.
     pub board: Board,
     /// Wakes the engine.

@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Overrides};
 use crate::instance::{FirstSession, Instance, state_directory};
 use crate::log;
-use crate::rpc::{Door, Limits, Method, serve};
+use crate::rpc::{Door, Limits, Listener, Method, Tls, serve};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,7 +44,7 @@ pub struct Setting {
     pub first_session: FirstSession,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where the daemon listens, as clients reach it: `http://host:port/RPC2`.
+    /// Where the daemon listens, as clients reach it: `http://host:port/RPC2`, or `https`.
     pub endpoint: String,
 }
 
@@ -103,8 +103,11 @@ async fn live<D: Door>(
     let signals = Signals::listen().context("Cannot listen for signals")?;
     let one_auth = std::env::var_os("ONE_AUTH").map(PathBuf::from);
     let first_session = instance.first_session(one_auth.as_deref())?;
-    let listener = bind(&config).with_context(|| format!("Cannot listen on {}", config.listen))?;
-    let endpoint = endpoint_of(listener.local_addr().context("Cannot tell the address of the socket")?);
+    // Before the socket: a client must not find an address that never speaks.
+    let tls = config.tls.as_ref().map(|files| Tls::load(&files.certificate, &files.key)).transpose()?;
+    let socket = bind(&config).with_context(|| format!("Cannot listen on {}", config.listen))?;
+    let address = socket.local_addr().context("Cannot tell the address of the socket")?;
+    let endpoint = endpoint_of(address, tls.is_some());
     let setting = Setting { instance, config, first_session, clock, endpoint };
     let service = tokio::task::block_in_place(|| open(&setting))?;
     setting.instance.publish_endpoint(&setting.endpoint)?;
@@ -114,6 +117,7 @@ async fn live<D: Door>(
         signals.wait().await;
         tell_systemd(NotifyState::Stopping);
     };
+    let listener = Listener::new(socket, tls);
     serve(listener, service.door, service.methods, limits(&setting.config), shutdown).await?;
     let stop = tokio::task::spawn_blocking(service.stop);
     match tokio::time::timeout(setting.config.shutdown_timeout, stop).await {
@@ -152,14 +156,15 @@ fn bind(config: &Config) -> std::io::Result<TcpListener> {
 }
 
 /// How clients on this machine reach the socket: the address of "any" is no address to call.
-fn endpoint_of(mut address: SocketAddr) -> String {
+fn endpoint_of(mut address: SocketAddr, tls: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         });
     }
-    format!("http://{address}/RPC2")
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{address}/RPC2")
 }
 
 fn tell_systemd(state: NotifyState<'_>) {
@@ -209,7 +214,9 @@ mod tests {
             ("10.0.0.1:5", "http://10.0.0.1:5/RPC2"),
         ];
         for (address, endpoint) in cases {
-            assert_eq!(endpoint_of(address.parse().unwrap()), endpoint);
+            let address = address.parse().unwrap();
+            assert_eq!(endpoint_of(address, false), endpoint);
+            assert_eq!(endpoint_of(address, true), endpoint.replace("http:", "https:"));
         }
     }
 }

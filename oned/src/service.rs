@@ -8,18 +8,21 @@ use std::sync::mpsc;
 use anyhow::Context as _;
 use drivers::hypervisor::DomainEvent;
 use one_core::access::Caller;
-use one_core::refusal::Refusal;
+use one_core::refusal::{ObjectKind, Refusal};
+use one_core::template::Template;
 
 use crate::api::bootstrap;
 use crate::cloud::{Cloud, password_digest};
+use crate::config::Config;
 use crate::daemon::{Service, Setting};
 use crate::engine::{Engine, Outside};
 use crate::methods::METHODS;
 use crate::progress::Board;
 use crate::rpc::Door;
 use crate::scheduler;
+use crate::secret::{self, KEY_FILE, SecretKey};
 use crate::session;
-use crate::store::Store;
+use crate::store::{Store, StoreError, VmFilter};
 use crate::wake::Wake;
 
 /// The longest name in the run directory, `/b9223372036854775807.sock` and what a driver may add for each disk.
@@ -40,8 +43,10 @@ impl Door for Cloud {
 pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
     let directory = setting.instance.directory();
     let store = Store::open(&directory.join("one.db")).context("Cannot open the database one.db")?;
+    let secret = secret_key(&store, &setting.config, directory)?;
     let cloud = Arc::new(Cloud {
         store,
+        secret,
         clock: Arc::clone(&setting.clock),
         config: setting.config.clone(),
         board: Board::default(),
@@ -88,6 +93,32 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
         engine.stop(timeout);
     });
     Ok(Service { door: cloud, methods: &METHODS, stop })
+}
+
+/// The key of the database's secrets; refused when it is not the one that they were sealed with.
+fn secret_key(store: &Store, config: &Config, directory: &Path) -> anyhow::Result<SecretKey> {
+    use ObjectKind::{Cluster, Datastore, Host, Image, User, Vm};
+    let stored = store
+        .read(|tx| {
+            let mut texts: Vec<(ObjectKind, String)> = Vec::new();
+            texts.extend(tx.datastore_list()?.into_iter().map(|row| (Datastore, row.template)));
+            texts.extend(tx.host_list()?.into_iter().map(|row| (Host, row.template)));
+            texts.extend(tx.user_list()?.into_iter().map(|row| (User, row.template)));
+            texts.extend(tx.cluster_list()?.into_iter().map(|row| (Cluster, row.template)));
+            texts.extend(tx.image_list()?.into_iter().map(|row| (Image, row.template)));
+            for row in tx.vms(VmFilter::default())? {
+                texts.extend([(Vm, row.template), (Vm, row.user_template)]);
+            }
+            Ok::<_, StoreError>(texts)
+        })
+        .context("Cannot read the database one.db")?;
+    // Most texts hold no secret; ten thousand VMs must not be parsed for that at each start.
+    let sealed = |(_, text): &(ObjectKind, String)| text.contains(secret::MARK);
+    let stored = stored.into_iter().filter(sealed).map(|(kind, text)| {
+        // A text that is no template holds nothing that could be opened; whoever uses it says so.
+        (kind, Template::parse(&text).unwrap_or_default(), config.encrypted(kind))
+    });
+    Ok(SecretKey::for_database(&directory.join(KEY_FILE), stored)?)
 }
 
 /// `run` in the state directory, or, where that is too long for sockets, a directory named after it in the system's place

@@ -10,6 +10,7 @@ use super::exchange::{Exchange, Outcome};
 use super::method::{Door, Method, check_table};
 use super::places::{Place, Places};
 use super::stall::StallGuard;
+use super::tls::Tls;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -24,6 +25,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -55,7 +57,7 @@ pub struct Limits {
     pub connections: usize,
     /// Calls that run at the same time; further ones wait.
     pub calls_at_once: usize,
-    /// How long a connection may be idle or take to send a request's head (KEEPALIVE_TIMEOUT).
+    /// How long a connection may be idle, or take for a TLS handshake or to send a request's head (KEEPALIVE_TIMEOUT).
     pub idle: Duration,
     /// Requests after which a connection is closed (KEEPALIVE_MAX_CONN).
     pub requests_per_connection: usize,
@@ -93,7 +95,28 @@ pub enum ServeError {
     Table(String),
 }
 
+/// Where connections come from, and whether they speak TLS.
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Listener {
+    /// With `tls` every connection begins with a handshake; plain HTTP is sent away then.
+    #[must_use]
+    pub fn new(socket: TcpListener, tls: Option<Tls>) -> Self {
+        Self { socket, tls }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self::new(socket, None)
+    }
+}
+
 struct Shared<D: 'static> {
+    tls: Option<Tls>,
     exchange: Arc<Exchange<D>>,
     limits: Limits,
     calls: Semaphore,
@@ -106,14 +129,16 @@ struct Shared<D: 'static> {
 /// # Errors
 /// Only before the first connection: when the table is not consistent.
 pub async fn serve<D: Door>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     door: Arc<D>,
     methods: &'static [Method<D>],
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     check_table(methods).map_err(ServeError::Table)?;
+    let Listener { socket, tls } = listener.into();
     let shared = Arc::new(Shared {
+        tls,
         exchange: Arc::new(Exchange::new(door, methods, limits.multicall_calls)),
         calls: Semaphore::new(limits.calls_at_once),
         big_bodies: Arc::new(Semaphore::new(BIG_BODIES)),
@@ -129,7 +154,7 @@ pub async fn serve<D: Door>(
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            stream = accept(&listener), if newcomer.is_none() => {
+            stream = accept(&socket), if newcomer.is_none() => {
                 places.make_room();
                 newcomer = Some(stream);
             }
@@ -140,7 +165,7 @@ pub async fn serve<D: Door>(
             }
         }
     }
-    drop((listener, newcomer));
+    drop((socket, newcomer));
     // Fails when there is no connection to tell.
     let _ = end.send(());
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -168,12 +193,37 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 async fn connection<D: Door>(stream: TcpStream, place: Place, shared: Arc<Shared<D>>, mut ending: watch::Receiver<()>) {
     // Without it small answers wait for the client's delayed acknowledgement. Failing only costs speed.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(StallGuard::new(stream, shared.limits.stall));
+    let (idle, stall) = (shared.limits.idle, shared.limits.stall);
+    match &shared.tls {
+        None => converse(StallGuard::new(stream, stall), &place, &shared, &mut ending).await,
+        Some(tls) => {
+            let secured = tokio::select! {
+                secured = tls.secure(stream, idle, stall) => secured,
+                () = place.closed() => None,
+                _ = ending.changed() => None,
+            };
+            if let Some(stream) = secured {
+                converse(stream, &place, &shared, &mut ending).await;
+            }
+        }
+    }
+    // Free again only now, whatever way the conversation ended.
+    drop(place);
+}
+
+/// Serves the requests of one connection until either side ends it.
+async fn converse<D: Door>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    place: &Place,
+    shared: &Arc<Shared<D>>,
+    ending: &mut watch::Receiver<()>,
+) {
+    let io = TokioIo::new(stream);
     let requests = AtomicUsize::new(0);
     let idle = shared.limits.idle;
     let service = service_fn(|request| {
         let last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= shared.limits.requests_per_connection;
-        let (shared, place) = (Arc::clone(&shared), &place);
+        let shared = Arc::clone(shared);
         async move {
             let mut response = respond(&shared, place, request).await;
             let wanted = place.rest();

@@ -24,6 +24,7 @@ use oned::config::{Config, Overrides};
 use oned::job::BackupPlan;
 use oned::ledger;
 use oned::progress::Board;
+use oned::secret::{KEY_FILE, SecretKey};
 use oned::store::rows::{
     DatastoreRow, GroupRow, HostRow, ImageRow, IncrementRow, JobRow, ScheduleRow, TemplateRow, UserRow, VmRow,
 };
@@ -75,6 +76,7 @@ impl World {
             store: Store::open(&dir.path().join("one.db")).unwrap(),
             clock: clock.clone(),
             config,
+            secret: SecretKey::load_or_create(&dir.path().join(KEY_FILE)).unwrap(),
             board: Board::default(),
             wake: Wake::default(),
             run_dir: dir.path().join("run"),
