@@ -8,14 +8,28 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::valid_name;
 use crate::backup::Mode;
 use crate::doc::{DiskSnapshotsView, SnapshotView};
-use crate::refusal::{ObjectKind, Refusal};
+use crate::refusal::Refusal;
 use crate::template::{Template, Vector};
 
 /// The most snapshots that a disk, or a VM, may have.
 pub const MAX_SNAPSHOTS: usize = 256;
+
+/// The longest name of a snapshot, in characters.
+const MAX_NAME_CHARS: usize = 128;
+
+/// Names of snapshots are free text, unlike those of objects: users put dates and times into them.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let broken = |reason: &str| Err(Refusal::BadName { reason: reason.to_owned() });
+    if name.chars().count() > MAX_NAME_CHARS {
+        return broken("the name of a snapshot has at most 128 characters");
+    }
+    if name.chars().any(char::is_control) {
+        return broken("the name of a snapshot cannot contain control characters");
+    }
+    Ok(())
+}
 
 /// Refuses to make snapshots of a VM whose backups are increments: both want to know what changed, each for itself.
 /// `action` is the word in the sentence, `disk-snapshot-create` or `snapshot-create`.
@@ -125,9 +139,7 @@ impl DiskSnapshots {
     /// # Errors
     /// A bad name (none is allowed), too many snapshots.
     pub fn create(&mut self, name: &str, size_mb: i64, now: i64) -> Result<i64, Refusal> {
-        if !name.is_empty() {
-            valid_name(name, ObjectKind::Vm)?;
-        }
+        check_name(name)?;
         if self.snapshots.len() >= MAX_SNAPSHOTS {
             return Err(Refusal::TooManySnapshots { limit: MAX_SNAPSHOTS });
         }
@@ -219,7 +231,10 @@ impl DiskSnapshots {
     /// [`Refusal::NoSnapshot`], a bad or empty name.
     pub fn rename(&mut self, id: i64, name: &str) -> Result<(), Refusal> {
         self.get(id)?;
-        valid_name(name, ObjectKind::Vm)?;
+        check_name(name)?;
+        if name.is_empty() {
+            return Err(Refusal::BadName { reason: "it cannot be empty".to_owned() });
+        }
         if let Some(snapshot) = self.get_mut(id) {
             name.clone_into(&mut snapshot.name);
         }
@@ -374,7 +389,7 @@ impl SystemSnapshots {
         let name = if name.is_empty() {
             format!("snapshot-{id}")
         } else {
-            valid_name(name, ObjectKind::Vm)?;
+            check_name(name)?;
             name.to_owned()
         };
         let action = Some(SystemSnapshotAction::Create);

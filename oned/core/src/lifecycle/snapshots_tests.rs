@@ -102,8 +102,9 @@ fn names_and_numbers_of_snapshots_have_limits() {
     assert!(disk.rename(9, "x").is_err());
     assert!(disk.rename(1, "").is_err());
     assert!(disk.create(&"x".repeat(129), 1, 1).is_err());
-    disk.rename(1, "before the update").unwrap();
-    assert_eq!(disk.get(1).unwrap().name, "before the update");
+    assert!(disk.create("a\nb", 1, 1).is_err());
+    disk.rename(1, "before the update, 12:30").unwrap();
+    assert_eq!(disk.get(1).unwrap().name, "before the update, 12:30");
     while disk.snapshots().len() < MAX_SNAPSHOTS {
         disk.create("", i64::MAX, 0).unwrap();
     }
