@@ -12,7 +12,7 @@ use one_core::doc::{self, NetworkView, Owner, RangeView, SecurityGroupView};
 use one_core::network::address::Mac;
 use one_core::network::definition::{Definition, define};
 use one_core::network::lease::{
-    LeaseOwner, LeaseTable, Place, Scope, Taken, Wish, choose, hold, lowest_free_run, release,
+    LeaseOwner, LeaseTable, Place, Scope, Taken, Wish, choose, hold, leased, lowest_free_run, release,
 };
 use one_core::network::nic::{self, Attachment, NetworkChoice, NetworkOwner};
 use one_core::network::range::{AddressRange, MAX_SIZE, MacSource, RangeType};
@@ -468,7 +468,11 @@ fn bound(wish: &str, default: Option<&str>, network_text: &str, ar: &str, index:
     let network = nic::Network { id: 3, parent: None, clusters: &[0, 100], owner_name: None, definition: &definition };
     let range = range(2, ar);
     let lease = nic::Lease { range: &range, index };
-    nic::bind(&vector(wish), default.map(vector).as_ref(), 42, 1, &network, lease).unwrap()
+    let wish = nic::with_default(&vector(wish), default.map(vector).as_ref());
+    let nic = nic::bind(&wish, 42, 1, &network, lease).unwrap();
+    let scope = Scope { id: 3, ranges: std::slice::from_ref(&range) };
+    assert_eq!(leased(scope, &nic), Some(place(2, index)), "what is bound can be given back");
+    nic
 }
 
 #[test]
@@ -531,12 +535,10 @@ fn a_nic_of_another_user_s_network_names_its_owner() {
     let network =
         nic::Network { id: 3, parent: Some(1), clusters: &[], owner_name: Some("ana"), definition: &definition };
     let lease = nic::Lease { range: &ranges[0], index: 0 };
-    let nic = nic::bind(&vector("NETWORK_ID=3"), None, 1, 0, &network, lease).unwrap();
+    let nic = nic::bind(&vector("NETWORK_ID=3"), 1, 0, &network, lease).unwrap();
     assert_eq!((nic.get("NETWORK_UNAME"), nic.get("PARENT_NETWORK_ID")), (Some("ana"), Some("1")));
     let outside = nic::Lease { range: &ranges[0], index: 5 };
-    assert!(
-        sentence(nic::bind(&vector("NETWORK_ID=3"), None, 1, 0, &network, outside)).contains("no address number 5")
-    );
+    assert!(sentence(nic::bind(&vector("NETWORK_ID=3"), 1, 0, &network, outside)).contains("no address number 5"));
 }
 
 #[test]
@@ -570,6 +572,12 @@ fn a_nic_says_which_network_it_wants() {
     ] {
         assert_eq!(nic::network_choice(&vector(text)).unwrap(), expected, "{text}");
     }
+    let default = vector("NETWORK=net, MODEL=virtio");
+    let merged = nic::with_default(&vector("MODEL=e1000, NETWORK=\"\""), Some(&default));
+    assert_eq!(nic::network_choice(&merged).unwrap(), name(NetworkOwner::Caller));
+    assert_eq!(merged.get("MODEL"), Some("e1000"));
+    assert_eq!(leased(scope(&two_ranges()), &vector("MAC=\"02:00:0a:00:00:02\"")), Some(place(0, 1)));
+    assert_eq!(leased(scope(&two_ranges()), &vector("MAC=\"02:00:0a:00:00:02\", AR_ID=4")), None);
     assert_eq!(sentence(nic::network_choice(&vector("NETWORK_ID=x"))), "Virtual network with ID: x does not exist");
     assert_eq!(sentence(nic::network_choice(&vector("NETWORK=n, NETWORK_UID=x"))), "Cannot get user in NETWORK_UID");
 }

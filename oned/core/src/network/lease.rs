@@ -194,6 +194,14 @@ pub fn choose(scope: Scope<'_>, wish: Wish, taken: &mut impl Taken) -> Result<Pl
     cannot(if scope.ranges.is_empty() { "it has no address range." } else { "no address is free." }.to_owned())
 }
 
+/// The place that a bound NIC has in this network, by its AR_ID and MAC (without AR_ID in whichever range has the MAC).
+/// The caller gives it back if it still belongs to the VM.
+pub fn leased(scope: Scope<'_>, nic: &Vector) -> Option<Place> {
+    let mac: Mac = nic.get("MAC")?.parse().ok()?;
+    let of_range = |range: &AddressRange| Some(Place { ar_id: range.ar_id(), index: range.index_of_mac(mac)? });
+    scope.by_id(nic.int("AR_ID")).into_iter().find_map(of_range)
+}
+
 enum Found {
     Free(Place),
     Taken,

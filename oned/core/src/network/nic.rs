@@ -243,13 +243,25 @@ pub struct Lease<'a> {
     pub index: u32,
 }
 
-/// The full vector of NIC `nic_id` of VM `vm_id`. `default` is the template's NIC_DEFAULT (not for aliases).
+/// A NIC with what NIC_DEFAULT of its template adds to it. Comes before anything is read from the NIC, because the
+/// default may name the network. Aliases get no default.
+#[must_use]
+pub fn with_default(nic: &Vector, default: Option<&Vector>) -> Vector {
+    let mut nic = nic.clone();
+    for (key, value) in default.into_iter().flat_map(Vector::iter) {
+        if given(&nic, key).is_none() {
+            nic.set(key, value);
+        }
+    }
+    nic
+}
+
+/// The full vector of NIC `nic_id` of VM `vm_id`. `wish` is the NIC with its default.
 ///
 /// # Errors
 /// [`Refusal::Internal`] when the index lies outside the range, or SECURITY_GROUPS holds what is no number.
 pub fn bind(
     wish: &Vector,
-    default: Option<&Vector>,
     vm_id: i64,
     nic_id: i64,
     network: &Network<'_>,
@@ -264,11 +276,6 @@ pub fn bind(
         ));
     };
     let mut nic = wish.clone();
-    for (key, value) in default.into_iter().flat_map(Vector::iter) {
-        if given(&nic, key).is_none() {
-            nic.set(key, value);
-        }
-    }
     for key in BOUND.into_iter().chain(["IP", "IP6", "MAC"]) {
         nic.remove(key);
     }
