@@ -14,7 +14,7 @@ use one_core::network::definition::{Definition, define};
 use one_core::network::lease::{
     LeaseOwner, LeaseTable, Place, Scope, Taken, Wish, choose, hold, leased, lowest_free_run, release,
 };
-use one_core::network::nic::{self, Attachment, NetworkChoice, NetworkOwner};
+use one_core::network::nic::{self, Attachment, Kind, NetworkChoice, NetworkOwner};
 use one_core::network::range::{AddressRange, MAX_SIZE, MacSource, RangeType};
 use one_core::network::ranges::{self, disjoint};
 use one_core::network::reservation::{Request, Target, origin, reserve};
@@ -414,7 +414,10 @@ fn a_vlan_is_given_or_chosen() {
 fn a_network_of_libvirt_needs_no_bridge_and_gets_none() {
     let (definition, _) = defined("NAME=n\nVN_MAD=dummy\nLIBVIRT_NETWORK=default\n").unwrap();
     assert_eq!((definition.bridge.as_str(), definition.libvirt_network()), ("", Some("default")));
-    assert_eq!(defined("NAME=n\nVN_MAD=bridge\nLIBVIRT_NETWORK=default\n").unwrap().0.bridge, "");
+    let plain = defined("NAME=n\nVN_MAD=bridge\nLIBVIRT_NETWORK=default\n").unwrap().0;
+    assert_eq!(plain.bridge, "");
+    assert!(sentence(plain.updated(Template::new())).contains("set BRIDGE, or keep LIBVIRT_NETWORK"));
+    assert_eq!(plain.updated(template("BRIDGE=br0\n")).unwrap().bridge, "br0");
 }
 
 #[test]
@@ -595,12 +598,20 @@ fn aliases_are_numbered_behind_nics_and_known_to_their_parents() {
     assert_eq!(shown(&vm, "NIC", ["NIC_ID", "NAME", "ALIAS_IDS", "PARENT_ID"]), ["0 front 3 -", "1 NIC1 2,4 -"]);
     let aliases = ["2 NIC1_ALIAS0 1 0", "3 vip 0 0", "4 NIC1_ALIAS1 1 1"];
     assert_eq!(shown(&vm, "NIC_ALIAS", ["NIC_ID", "NAME", "PARENT_ID", "ALIAS_ID"]), aliases);
-    vm.push_vector("NIC", vector("NETWORK=d"));
-    vm.push_vector("NIC_ALIAS", vector("NETWORK=d, PARENT=NIC5"));
-    nic::number_new(&mut vm).unwrap();
+    assert_eq!(nic::add(&mut vm, Kind::Nic, &vector("NETWORK=d, NIC_ID=0")).unwrap(), 5);
+    assert_eq!(nic::add(&mut vm, Kind::Alias, &vector("NETWORK=d, PARENT=NIC5")).unwrap(), 6);
+    let before = vm.clone();
+    assert!(nic::add(&mut vm, Kind::Alias, &vector("PARENT=NIC9")).is_err());
+    assert_eq!(vm, before, "a refused alias changes nothing");
     assert_eq!(shown(&vm, "NIC", ["NIC_ID", "NAME", "ALIAS_IDS", "NETWORK"])[2], "5 NIC5 6 d");
     let alias = vm.vectors("NIC_ALIAS").nth(2).unwrap();
     assert_eq!(pairs(&nic::to_wish(alias, true)), [("NETWORK", "c"), ("PARENT", "NIC1")].into_iter().collect());
+    let gone = |gone: Vec<Vector>| gone.iter().filter_map(|nic| nic.int("NIC_ID")).collect::<Vec<_>>();
+    assert_eq!(gone(nic::remove(&mut vm, 4)), [4]);
+    assert_eq!(vm.vectors("NIC").nth(1).unwrap().get("ALIAS_IDS"), Some("2"));
+    assert_eq!(gone(nic::remove(&mut vm, 1)), [1, 2]);
+    assert_eq!(gone(nic::remove(&mut vm, 1)), [0; 0]);
+    assert_eq!((vm.vectors("NIC").count(), vm.vectors("NIC_ALIAS").count()), (2, 2));
     for (text, expected) in [
         ("NIC=[A=b]\nNIC_ALIAS=[PARENT=NIC7]\n", "NIC named NIC7 not found for alias"),
         ("NIC=[A=b]\nNIC_ALIAS=[PARENT=NIC0,NETWORK_MODE=auto]\n", "Alias is incompatible with auto mode"),

@@ -173,7 +173,7 @@ fn ends(w: &mut Writer, range: &AddressRange) {
             w.text(key, &value);
         }
     };
-    let v6 = |ip: Option<std::net::Ipv6Addr>| ip.map(|ip| ip.to_string());
+    let v6 = |ip: Option<core::net::Ipv6Addr>| ip.map(|ip| ip.to_string());
     text("MAC_END", Some(last.mac.to_string()));
     text("IP_END", last.ip.map(|ip| ip.to_string()));
     text("IP6_ULA", v6(first.ip6_ula));

@@ -1,7 +1,7 @@
 //! MAC addresses, and the IPv6 addresses that follow from them.
 
+use core::net::Ipv6Addr;
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// A MAC address: two bytes of prefix and four that count through a range.

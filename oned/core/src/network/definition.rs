@@ -317,6 +317,9 @@ impl Definition {
         (new.vn_mad, new.bridge, new.bridge_type, new.phydev) = (vn_mad, bridge, bridge_type, phydev);
         new.security_groups = groups;
         new.check()?;
+        if new.bridge.is_empty() && new.bridge_type != "none" && new.libvirt_network().is_none() {
+            return refuse("The network would lead nowhere: set BRIDGE, or keep LIBVIRT_NETWORK.");
+        }
         new.write_template();
         Ok(new)
     }

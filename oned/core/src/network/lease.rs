@@ -6,9 +6,9 @@
 //! Where the original differs: it looks for the next address after the one it gave last; here the lowest free one is
 //! chosen, so that the answer depends on nothing but the leases.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -270,8 +270,8 @@ fn outside<T>(scope: Scope<'_>, wish: Wish, only: Option<i64>) -> Result<T, Refu
     refuse(format!("{wish} is not part of {of} of virtual network {}.", scope.id))
 }
 
-/// The leases of one network in memory. Every operation costs the logarithm of their number, [`Self::release_all`] and
-/// runs longer than one address apart.
+/// The leases of one network in memory. To take, to give back and to find one free address costs the logarithm of their
+/// number; runs of several addresses, [`Self::release_all`], [`Self::iter`] and [`Self::vms`] look at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseTable {
     ranges: BTreeMap<i64, RangeLeases>,

@@ -10,6 +10,8 @@
 //! [`nic::network_choice`], [`lease::Wish::of_nic`], [`lease::choose`], write the lease, [`nic::bind`]. When it goes:
 //! [`lease::leased`].
 //!
+//! IP addresses are those of `core::net`, which has addresses only; `std::net` would bring sockets with it.
+//!
 //! Invariants: an address handed out lies in its range and was free; a range never runs past the end of its address
 //! space; what a user wrote into a NIC never overrules bridge, driver, device or VLAN of the network.
 

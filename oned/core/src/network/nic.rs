@@ -13,7 +13,7 @@ use super::definition::{Definition, LIBVIRT_NETWORK, security_groups, security_g
 use super::range::AddressRange;
 use super::refuse;
 use crate::refusal::Refusal;
-use crate::template::{Template, Vector};
+use crate::template::{Template, Value, Vector};
 
 /// Most NICs and aliases of one VM.
 pub const MAX_NICS: usize = 256;
@@ -61,6 +61,25 @@ const INHERITED: [&str; 13] = [
     "OUTBOUND_PEAK_BW",
     "OUTBOUND_PEAK_KB",
 ];
+
+/// What a card of a VM is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A card of its own.
+    Nic,
+    /// One more address on the card of its parent.
+    Alias,
+}
+
+impl Kind {
+    /// The name of its vectors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nic => "NIC",
+            Self::Alias => "NIC_ALIAS",
+        }
+    }
+}
 
 /// Whose network a name means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +160,7 @@ pub fn no_network_with_id(id: i64) -> Refusal {
 /// aliases, each bound to the NIC that its PARENT names.
 ///
 /// # Errors
-/// As [`number_new`].
+/// [`Refusal::Internal`] when there are more than [`MAX_NICS`], an alias is automatic, or its PARENT is not there.
 pub fn number_all(template: &mut Template) -> Result<(), Refusal> {
     for name in ["NIC", "NIC_ALIAS"] {
         for nic in template.vectors_mut(name) {
@@ -153,11 +172,43 @@ pub fn number_all(template: &mut Template) -> Result<(), Refusal> {
     number_new(template)
 }
 
-/// Numbers and names the NICs and aliases that have no NIC_ID yet, and writes the ALIAS_IDS of every NIC anew.
+/// Adds a NIC or an alias to those of a VM (`one.vm.attachnic`), numbered and named, and says its number. Numbers that
+/// the wish brings do not count.
 ///
 /// # Errors
-/// [`Refusal::Internal`] when there are more than [`MAX_NICS`], an alias is automatic, or its PARENT is not there.
-pub fn number_new(template: &mut Template) -> Result<(), Refusal> {
+/// As [`number_all`]; the template is then as it was.
+pub fn add(template: &mut Template, kind: Kind, wish: &Vector) -> Result<i64, Refusal> {
+    let mut new = template.clone();
+    let mut nic = wish.clone();
+    for key in NUMBERS {
+        nic.remove(key);
+    }
+    new.push_vector(kind.name(), nic);
+    number_new(&mut new)?;
+    let id = new.vectors(kind.name()).filter_map(|nic| nic.int("NIC_ID")).max().unwrap_or_default();
+    *template = new;
+    Ok(id)
+}
+
+/// Takes a NIC with all its aliases, or one alias, out of a VM, and gives back what went: their addresses are to be
+/// released. Nothing goes when there is no such number.
+pub fn remove(template: &mut Template, nic_id: i64) -> Vec<Vector> {
+    let mut gone = Vec::new();
+    for (name, keys) in [("NIC", &["NIC_ID"][..]), ("NIC_ALIAS", &["NIC_ID", "PARENT_ID"])] {
+        for value in template.remove(name) {
+            match value {
+                Value::Vector(nic) if keys.iter().any(|key| nic.int(key) == Some(nic_id)) => gone.push(nic),
+                Value::Vector(nic) => template.push_vector(name, nic),
+                Value::Scalar(text) => template.push(name, text),
+            }
+        }
+    }
+    show_aliases(template);
+    gone
+}
+
+/// Numbers and names the NICs and aliases that have no NIC_ID yet.
+fn number_new(template: &mut Template) -> Result<(), Refusal> {
     if template.vectors("NIC").count() + template.vectors("NIC_ALIAS").count() > MAX_NICS {
         return refuse(format!("A VM can have at most {MAX_NICS} network cards and aliases."));
     }
@@ -179,7 +230,6 @@ pub fn number_new(template: &mut Template) -> Result<(), Refusal> {
             *next = number.saturating_add(1).max(*next);
         }
     }
-    let mut alias_ids: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for alias in template.vectors_mut("NIC_ALIAS") {
         if is_auto(alias) {
             return refuse("Alias is incompatible with auto mode");
@@ -188,7 +238,7 @@ pub fn number_new(template: &mut Template) -> Result<(), Refusal> {
         let Some(parent) = parents.get(wanted).copied() else {
             return refuse(format!("NIC named {wanted} not found for alias"));
         };
-        let id = take_number(alias, &mut next);
+        take_number(alias, &mut next);
         if alias.int("ALIAS_ID").is_none() {
             let number = alias_numbers.entry(parent).or_default();
             alias.set("ALIAS_ID", number.to_string());
@@ -198,7 +248,18 @@ pub fn number_new(template: &mut Template) -> Result<(), Refusal> {
             *number = number.saturating_add(1);
         }
         alias.set("PARENT_ID", parent.to_string());
-        alias_ids.entry(parent).or_default().push(id.to_string());
+    }
+    show_aliases(template);
+    Ok(())
+}
+
+/// Writes the ALIAS_IDS of every NIC anew.
+fn show_aliases(template: &mut Template) {
+    let mut alias_ids: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for alias in template.vectors("NIC_ALIAS") {
+        if let (Some(parent), Some(id)) = (alias.int("PARENT_ID"), alias.int("NIC_ID")) {
+            alias_ids.entry(parent).or_default().push(id.to_string());
+        }
     }
     for nic in template.vectors_mut("NIC") {
         match nic.int("NIC_ID").and_then(|id| alias_ids.get(&id)) {
@@ -206,7 +267,6 @@ pub fn number_new(template: &mut Template) -> Result<(), Refusal> {
             None => drop(nic.remove("ALIAS_IDS")),
         }
     }
-    Ok(())
 }
 
 fn take_number(nic: &mut Vector, next: &mut i64) -> i64 {

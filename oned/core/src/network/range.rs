@@ -6,7 +6,7 @@
 //! Invariants: the size is 1 to [`MAX_SIZE`]; first and last address of every kind exist, so that an index below the
 //! size always has its addresses.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 

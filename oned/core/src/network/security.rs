@@ -2,8 +2,8 @@
 //!
 //! What it is: `RULE` vectors and the `SECURITY_GROUP_RULE` vectors made from them. What it is not: a firewall.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::range::AddressRange;
 use super::refuse;
