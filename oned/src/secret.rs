@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 /// The name of the key file in the state directory.
 pub const KEY_FILE: &str = "one_key";
 
+/// How a sealed value begins.
 pub const MARK: &str = "enc:v1:";
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;

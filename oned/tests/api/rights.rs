@@ -1,6 +1,13 @@
 //! Who may call what: every method of the table by every kind of caller, against `golden/rights.txt`. The calls go through
 //! the door, for only it makes the arguments that the table's functions take.
 
+mod rights_devices;
+mod rights_documents;
+mod rights_infrastructure;
+mod rights_life;
+mod rights_networks;
+mod rights_quotas;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -76,6 +83,7 @@ fn furnished() -> World {
             at::EMPTY_HOST
         )
     );
+    FAMILIES.iter().for_each(|family| (family.furnish)(&world));
     world
 }
 
@@ -87,6 +95,28 @@ enum Arg {
 }
 use Arg::{Bool, Int, Ints, Text};
 
+/// What a family of methods needs here beside what every family uses.
+struct Family {
+    furnish: fn(&World),
+    arguments: fn(&str) -> Option<Vec<Arg>>,
+    object_of: fn(&str) -> Option<i64>,
+}
+
+macro_rules! family {
+    ($name:ident) => {
+        Family { furnish: $name::furnish, arguments: $name::arguments, object_of: $name::object_of }
+    };
+}
+
+const FAMILIES: [Family; 6] = [
+    family!(rights_devices),
+    family!(rights_documents),
+    family!(rights_infrastructure),
+    family!(rights_life),
+    family!(rights_networks),
+    family!(rights_quotas),
+];
+
 /// The object that the verbs which all kinds have are tried on.
 fn object_of(method: &str) -> Option<i64> {
     Some(match method.split('.').nth(1)? {
@@ -94,7 +124,7 @@ fn object_of(method: &str) -> Option<i64> {
         "image" => at::FREE_IMAGE,
         "template" => at::TEMPLATE,
         "vm" => at::RUNNING,
-        _ => return None,
+        kind => FAMILIES.iter().find_map(|family| (family.object_of)(kind))?,
     })
 }
 
@@ -168,7 +198,7 @@ fn arguments(method: &str) -> Option<Vec<Arg>> {
         lock if lock.ends_with(".lock") => vec![Int(object_of(lock)?), Int(2)],
         unlock if unlock.ends_with(".unlock") => vec![Int(object_of(unlock)?)],
         "one.vmpool.infoset" => vec![Text("0,1")],
-        _ => return None,
+        other => FAMILIES.iter().find_map(|family| (family.arguments)(other))?,
     })
 }
 
