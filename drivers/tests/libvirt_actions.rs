@@ -94,10 +94,15 @@ impl Lab {
 
     /// Running Linux with an agent and one disk.
     fn booted() -> Self {
+        Self::booted_on("q35")
+    }
+
+    fn booted_on(machine: &str) -> Self {
         let guest = Guest::built().unwrap();
         let mut lab = Self::new(&[Qcow2]);
         guest::make_disk(&lab.spec.disks[0].path, 32 << 20, "one").unwrap();
         lab.spec.memory_mb = 256;
+        lab.spec.machine = Some(machine.into());
         lab.spec.kernel = Some(guest.kernel);
         lab.spec.initrd = Some(guest.initrd);
         lab.spec.kernel_cmd = Some(guest::KERNEL_CMD.into());
@@ -284,7 +289,16 @@ fn saving_refuses_what_cannot_work_and_leaves_the_guest_running() {
 
 #[test]
 fn a_running_guest_gets_and_gives_back_disks_and_cards() {
-    let lab = Lab::booted();
+    gives_back("q35");
+}
+
+#[test]
+fn a_running_guest_without_pci_express_does_the_same() {
+    gives_back("pc");
+}
+
+fn gives_back(machine: &str) {
+    let lab = Lab::booted_on(machine);
     let disk = lab.disk("vdb", Qcow2);
     lab.hypervisor.attach_disk(NAME, &disk).unwrap();
     lab.hypervisor.attach_disk(NAME, &disk).unwrap();
@@ -317,7 +331,7 @@ fn a_running_guest_gets_and_gives_back_disks_and_cards() {
     let start = tool("qemu-io", &["-r", "-f", "qcow2", "-c", "read -v 0 16", text(&disk.path)]);
     assert!(start.contains("hello"), "{start}");
 
-    let pci = || lab.exec("grep -l 0x1041 /sys/bus/pci/devices/*/device | wc -l");
+    let pci = || lab.exec("grep -lE '0x1041|0x1000' /sys/bus/pci/devices/*/device | wc -l");
     lab.hypervisor.attach_nic(NAME, &nic()).unwrap();
     lab.hypervisor.attach_nic(NAME, &nic()).unwrap();
     assert_eq!((lab.macs(false), lab.macs(true)), (vec![MAC.to_owned()], vec![MAC.to_owned()]));
@@ -607,6 +621,21 @@ fn a_system_with_a_raw_disk_has_no_snapshots_and_nothing_is_left_of_the_attempt(
     assert_eq!(image(&lab.vda().path).1, Vec::<String>::new());
     assert_eq!(lab.libvirtd.virsh(&["snapshot-list", NAME, "--name"]).unwrap(), "");
     assert_eq!(lab.state(), Some(DomainState::Running));
+}
+
+#[test]
+fn a_disk_that_grows_keeps_its_chain_of_increments() {
+    let lab = Lab::started(&[Qcow2]);
+    lab.backup("c-0", None).unwrap();
+    lab.hypervisor.resize_disk(NAME, lab.vda(), 2 * SIZE).unwrap();
+    lab.write(1, SIZE + MIB);
+    assert_eq!(lab.backup("c-1", Some("c-0")).unwrap().last(), Some(&(SIZE + MIB)));
+    lab.hypervisor.destroy(NAME).unwrap();
+    lab.hypervisor.resize_disk(NAME, lab.vda(), 3 * SIZE).unwrap();
+    lab.hypervisor.disk_snapshot_create(NAME, lab.vda(), "s").unwrap();
+    tool("qemu-io", &["-f", "qcow2", "-c", "write 150M 64k", text(&lab.vda().path)]);
+    assert_eq!(lab.backup("c-2", Some("c-1")).unwrap().last(), Some(&(150 * MIB)));
+    assert_eq!(lab.checkpoints(), ["c-0", "c-1", "c-2"]);
 }
 
 #[test]
