@@ -348,6 +348,24 @@ fn a_domain_goes_through_its_states_and_every_step_can_be_repeated() {
 }
 
 #[test]
+fn a_guest_that_crashes_by_itself_is_seen_and_told() {
+    let rig = Rig::new();
+    assert_eq!(rig.hypervisor.suffer("one-7", DomainState::Crashed).unwrap_err().kind, Kind::Missing);
+    rig.hypervisor.deploy(&domain_spec("one-7", &[])).unwrap();
+    let (sender, events) = std::sync::mpsc::channel();
+    rig.hypervisor.subscribe(sender).unwrap();
+    rig.hypervisor.suffer("one-7", DomainState::PausedIoError).unwrap();
+    assert_eq!(rig.hypervisor.state("one-7").unwrap(), Some(DomainState::PausedIoError));
+    rig.hypervisor.suffer("one-7", DomainState::Crashed).unwrap();
+    assert_eq!(events.try_iter().count(), 2);
+    // As somebody outside would do it.
+    let path = rig.hypervisor_path().join("domains/one-7/domain.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"crashed\"", "\"running\"")).unwrap();
+    assert_eq!(rig.hypervisor.state("one-7").unwrap(), Some(DomainState::Running));
+}
+
+#[test]
 fn a_domain_whose_image_is_missing_does_not_start() {
     let rig = Rig::new();
     let mut disk = rig.image(0, DiskFormat::Raw, &[1; 512]);
@@ -627,6 +645,37 @@ fn an_increment_lists_exactly_the_blocks_that_qemu_wrote() {
     }
     assert_eq!(rig.hypervisor.checkpoints("one-7", &[]).unwrap(), ["one-7-2"]);
     assert_eq!(rig.hypervisor.begin_backup(&again).err().unwrap().kind, Kind::Missing);
+}
+
+#[test]
+fn compressed_and_odd_images_are_read_as_a_guest_reads_them() {
+    let rig = Rig::new();
+    let mut data = noise(5 * BLOCK, 3);
+    data[2 * BLOCK..4 * BLOCK].fill(7);
+    let source = rig.path("source");
+    std::fs::write(&source, &data).unwrap();
+    let disks = [disk_at(rig.path("disk.0"), 0, DiskFormat::Qcow2)];
+    let (from, to) = (source.to_str().unwrap(), disks[0].path.to_str().unwrap());
+    let make = |kind, options| run("qemu-img", &["convert", kind, "-f", "raw", "-O", "qcow2", "-o", options, from, to]);
+    for (kind, options) in [("-c", "compression_type=zlib"), ("-q", "cluster_size=4k"), ("-q", "compat=0.10")] {
+        make(kind, options);
+        assert!(backed_up(&rig.hypervisor, &rig.backup("one-7", &disks, None, None), 0).1 == data, "{options}");
+    }
+    // What cannot be read is refused, not misread.
+    for (options, feature) in [("extended_l2=on", "extended L2"), ("compression_type=zstd", "compression type")] {
+        make("-c", options);
+        let error = rig.hypervisor.begin_backup(&rig.backup("one-7", &disks, None, None)).err().unwrap();
+        assert_eq!(error.kind, Kind::Permanent);
+        assert!(error.to_string().contains(feature), "{error}");
+    }
+
+    // A raw file may end within a sector.
+    let path = rig.path("disk.1");
+    std::fs::write(&path, &data[..BLOCK + 100]).unwrap();
+    let disks = [disk_at(path, 1, DiskFormat::Raw)];
+    let (extents, content) = backed_up(&rig.hypervisor, &rig.backup("one-7", &disks, None, None), 1);
+    assert_eq!((extents.len(), content.len()), (1, BLOCK + 512));
+    assert!(content[..BLOCK + 100] == data[..BLOCK + 100] && content[BLOCK + 100..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -1150,6 +1199,9 @@ impl Model {
         known.sort();
         assert_eq!(self.rig.datastore.points("7").unwrap(), known);
         for (point, content) in &self.points {
+            // The file is the disk for whoever looks into the directory.
+            let file = std::fs::read(self.rig.path("datastore/7").join(point).join("disk.0")).unwrap();
+            assert!(file == *content, "file of point {point}");
             assert!(self.rig.restored(point, 0, SIZE).unwrap() == *content, "point {point}");
         }
     }
@@ -1192,6 +1244,7 @@ proptest! {
         let disks = vec![changed(&new, &extents)];
         let stored = store(&rig.datastore, "job=2", Some(&full.point), disks, &Cancel::default()).unwrap();
         prop_assert!(rig.restored(&stored.point, 0, SIZE).unwrap() == new);
+        prop_assert!(std::fs::read(rig.path("datastore/7").join(&stored.point).join("disk.0")).unwrap() == new);
         prop_assert!(rig.restored(&full.point, 0, SIZE).unwrap() == old);
     }
 }

@@ -7,6 +7,8 @@
 //! domains/one-7/system/NAME/manifest.json  a system snapshot, whole when this is there; images beside it
 //! ```
 //!
+//! Each is read anew at each call, so a test may rename another `domain.json` onto it, with `"state": "crashed"` for one.
+//!
 //! What stands for something inside an image (checkpoints, snapshots) outlives the definition, and goes when the images
 //! are gone.
 
@@ -63,6 +65,19 @@ impl From<State> for DomainState {
             State::ShuttingDown => Self::ShuttingDown,
             State::Off => Self::Off,
             State::Crashed => Self::Crashed,
+        }
+    }
+}
+
+impl From<DomainState> for State {
+    fn from(state: DomainState) -> Self {
+        match state {
+            DomainState::Running => Self::Running,
+            DomainState::Paused => Self::Paused,
+            DomainState::PausedIoError => Self::PausedIoError,
+            DomainState::ShuttingDown => Self::ShuttingDown,
+            DomainState::Off => Self::Off,
+            DomainState::Crashed => Self::Crashed,
         }
     }
 }

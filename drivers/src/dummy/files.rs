@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{DriverError, Kind, Result};
 
-/// Longest document that is read: the digests of a disk of some 150 GiB without a hole.
+/// Longest document: the digests of disks of some 200 GiB without a hole.
 const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
 /// Longest name of a domain, series, checkpoint or snapshot.
 const MAX_NAME_BYTES: usize = 80;
@@ -123,9 +123,16 @@ pub(super) fn publish(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -
 }
 
 /// Writes `value` as the document `path`.
+///
+/// # Errors
+/// [`Kind::Permanent`] when it is longer than what [`read_document`] reads; failed I/O.
 pub(super) fn write_document(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value)
         .map_err(|error| DriverError::other(Kind::Permanent, format!("writing {}", path.display()), error))?;
+    if text.len() as u64 > MAX_DOCUMENT_BYTES {
+        let reason = "the disks are too big for the dummy drivers (some 200 GiB of data at most)";
+        return Err(DriverError::new(Kind::Permanent, format!("writing {}", path.display()), reason));
+    }
     publish(path, |mut file| file.write_all(&text))
 }
 

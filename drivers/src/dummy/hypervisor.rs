@@ -52,6 +52,22 @@ impl DummyHypervisor {
         Ok(this)
     }
 
+    /// Puts a domain into `state` as if the guest or its host had done it: a crash, a full disk, the end from inside. No
+    /// rule of the script is about it; events tell of it.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when the domain is not defined.
+    pub fn suffer(&self, domain: &str, state: DomainState) -> Result<()> {
+        self.alter(domain, |record, _| {
+            let record = existing(record, domain, "changing the state of")?;
+            if record.state.is_off() && !State::from(state).is_off() {
+                record.start()?;
+            }
+            record.state = state.into();
+            Ok(())
+        })
+    }
+
     fn domains(&self) -> PathBuf {
         self.directory.join("domains")
     }
@@ -75,27 +91,30 @@ impl DummyHypervisor {
         if place.record()?.is_none() { place.sweep() } else { Ok(()) }
     }
 
-    /// `operation` on the record of `domain`: `work` changes it, and it is stored when it differs afterwards.
+    /// `operation` on `domain`: see [`Self::alter`].
     fn change(
         &self,
         operation: Operation,
         domain: &str,
         work: impl FnOnce(&mut Option<Record>, &Place) -> Result<()>,
     ) -> Result<()> {
-        self.gate.around(operation, domain, None, || {
-            let place = self.place(domain)?;
-            let lock = self.lock(domain)?;
-            let before = place.record()?;
-            let mut record = before.clone();
-            let done = work(&mut record, &place);
-            // Also after a failure: what was done is done.
-            if record != before {
-                place.write(record.as_ref())?;
-                drop(lock);
-                self.tell(domain);
-            }
-            done
-        })
+        self.gate.around(operation, domain, None, || self.alter(domain, work))
+    }
+
+    /// Lets `work` change the record of `domain`, and stores it when it differs afterwards.
+    fn alter(&self, domain: &str, work: impl FnOnce(&mut Option<Record>, &Place) -> Result<()>) -> Result<()> {
+        let place = self.place(domain)?;
+        let lock = self.lock(domain)?;
+        let before = place.record()?;
+        let mut record = before.clone();
+        let done = work(&mut record, &place);
+        // Also after a failure: what was done is done.
+        if record != before {
+            place.write(record.as_ref())?;
+            drop(lock);
+            self.tell(domain);
+        }
+        done
     }
 
     fn tell(&self, domain: &str) {

@@ -2,6 +2,9 @@
 //!
 //! Backing files are followed. That is safe because no guest ever writes into these images: they are the daemon's own,
 //! and it took in none that names another file.
+//!
+//! Qcow2 images with extended second-level tables or zstd compression cannot be read; `qemu-img convert -O qcow2` makes
+//! others of them.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -27,6 +30,8 @@ enum Image {
 impl Image {
     fn open(path: &Path, format: DiskFormat) -> Result<Self> {
         let failed = |error| DriverError::io(format!("opening {}", path.display()), error);
+        // Neither the size of a damaged image is to be trusted, nor would a named pipe ever open.
+        check_format(path, format)?;
         match format {
             DiskFormat::Raw => {
                 let file = File::open(path).map_err(failed)?;
@@ -34,8 +39,6 @@ impl Image {
                 Ok(Self::Raw(file, size))
             }
             DiskFormat::Qcow2 => {
-                // The size of a damaged image is no number to trust.
-                check_format(path, format)?;
                 let image = Qcow2Image::builder_path(path).open(PermissiveImplicitOpenGate::default());
                 Ok(Self::Qcow2(FormatAccess::new(image.map_err(failed)?)))
             }
@@ -127,17 +130,22 @@ pub(super) fn size_bytes(path: &Path, format: DiskFormat) -> Result<u64> {
 /// # Errors
 /// As [`copy_content`].
 pub(super) fn check_format(path: &Path, format: DiskFormat) -> Result<()> {
+    let doing = || format!("opening {}", path.display());
     if format == DiskFormat::Raw {
         // Whatever a guest wrote into it.
-        let found = std::fs::metadata(path);
-        return found.map(drop).map_err(|error| DriverError::io(format!("opening {}", path.display()), error));
+        let facts = std::fs::metadata(path).map_err(|error| DriverError::io(doing(), error))?;
+        return if facts.is_file() {
+            Ok(())
+        } else {
+            Err(DriverError::new(Kind::Permanent, doing(), "it is not a regular file"))
+        };
     }
     let found = disk::probe(path)?.format;
     if found == format {
         return Ok(());
     }
     let reason = format!("it is {}, not {}", found.as_str(), format.as_str());
-    Err(DriverError::new(Kind::Corrupt, format!("opening {}", path.display()), reason))
+    Err(DriverError::new(Kind::Corrupt, doing(), reason))
 }
 
 /// Makes the disk longer; what is new reads as zeros.
