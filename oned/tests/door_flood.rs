@@ -140,8 +140,9 @@ fn half_open(server: &Server, kind: usize) -> TcpStream {
 #[test]
 fn a_thousand_half_open_connections_do_not_stop_a_good_client() {
     allow_many_files();
-    // With these the silent ones lose their places to the newcomers, or never.
-    let server = Server::start(Limits { idle: LONG, stall: LONG, ..Limits::default() });
+    // The silent ones lose their places to the newcomers, or never.
+    let grace = Duration::from_millis(100);
+    let server = Server::start(Limits { idle: LONG, stall: LONG, grace, ..Limits::default() });
     let flood: Vec<TcpStream> = (0..1000).map(|kind| half_open(&server, kind)).collect();
     for number in 0..20 {
         let answer = server.post(call(number).as_bytes());
@@ -151,22 +152,29 @@ fn a_thousand_half_open_connections_do_not_stop_a_good_client() {
 }
 
 #[test]
-fn a_client_that_speaks_keeps_its_connection_while_others_come_and_say_nothing() {
-    allow_many_files();
-    let server = Server::start(Limits { connections: 40, idle: LONG, stall: LONG, ..Limits::default() });
-    let mut kept = server.connect();
-    let mut silent = Vec::new();
-    for number in 0..100 {
-        let body = call(number);
-        write!(kept, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
-        while !String::from_utf8_lossy(&answer).contains("</methodResponse>") {
-            let count = kept.read(&mut piece).unwrap();
-            assert!(count > 0, "the connection was closed at call {number}");
-            answer.extend_from_slice(&piece[..count]);
+fn more_clients_than_places_are_all_served() {
+    let server = Server::start(Limits { connections: 3, idle: LONG, grace: LONG, ..Limits::default() });
+    std::thread::scope(|scope| {
+        for number in 0..30 {
+            let server = &server;
+            scope.spawn(move || {
+                let answer = server.post(call(number).as_bytes());
+                assert!(answer.contains(&format!("<i4>{number}</i4>")), "{answer}");
+            });
         }
-        silent.extend((0..2).map(|kind| half_open(&server, kind)));
-    }
+    });
+}
+
+#[test]
+fn a_client_that_keeps_its_connection_without_need_gives_it_to_the_next() {
+    let grace = Duration::from_millis(1);
+    let server = Server::start(Limits { connections: 1, idle: LONG, stall: LONG, grace, ..Limits::default() });
+    let mut kept = server.connect();
+    let body = call(1);
+    write!(kept, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    // The answer has begun, so the request was taken.
+    assert!(kept.read(&mut [0; 1]).unwrap() > 0);
+    assert!(server.post(call(2).as_bytes()).contains("<i4>2</i4>"));
 }
 
 proptest! {

@@ -1,18 +1,24 @@
 //! The places that connections have at the door, and who gives his up when all are taken.
 //!
 //! A connection *rests* until a whole request of it has arrived, and again after each answer. When somebody comes and no
-//! place is free, the connection that has rested longest is closed: it may be a client that keeps a connection for
-//! later, which connects again, or a stranger who opened it to keep others out. A request that has arrived is never
-//! given up for a newcomer. So any number of half-open connections cost a client that speaks nothing but a place in
-//! line, as long as fewer come than there are places in the time that he needs to send his request.
+//! place is free, the connection that has rested longest is closed once it has rested for [`Limits::grace`]: it may be
+//! a client that keeps a connection for later, which connects again, or a stranger who opened it to keep others out. A
+//! request that has arrived is never given up for a newcomer, and a client that sends its request within that time never
+//! loses its place. So half-open connections hold others up for a moment only, however long they last.
+//!
+//! [`Limits::grace`]: super::server::Limits::grace
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// All places.
 pub(super) struct Places {
     free: Arc<Semaphore>,
+    grace: Duration,
     resting: Mutex<Resting>,
 }
 
@@ -20,10 +26,8 @@ pub(super) struct Places {
 #[derive(Default)]
 struct Resting {
     next: u64,
-    /// A newcomer waits and found nobody to close.
-    wanted: bool,
-    /// By the time since when they rest, longest first.
-    oldest: BTreeMap<u64, Arc<Notify>>,
+    /// In the order in which they began to rest.
+    oldest: BTreeMap<u64, (Instant, Arc<Notify>)>,
 }
 
 /// One connection's place; free again when dropped.
@@ -41,49 +45,61 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Places {
-    pub fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(count)), resting: Mutex::default() })
+    pub fn new(count: usize, grace: Duration) -> Arc<Self> {
+        Arc::new(Self { free: Arc::new(Semaphore::new(count)), grace, resting: Mutex::default() })
     }
 
-    /// If no place is free, closes the connection that has rested longest. Call once for each newcomer.
-    pub fn make_room(&self) {
-        if self.free.available_permits() > 0 {
-            return;
-        }
-        let mut resting = lock(&self.resting);
-        match resting.oldest.pop_first() {
-            Some((_, closing)) => closing.notify_one(),
-            None => resting.wanted = true,
-        }
-    }
-
-    /// A place, as soon as there is one. `None` never happens: the semaphore is not closed.
-    pub async fn take(self: &Arc<Self>) -> Option<Place> {
-        let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
-        let place = Place {
-            places: Arc::clone(self),
-            number: Mutex::new(None),
-            closing: Arc::new(Notify::new()),
-            _permit: permit,
+    /// A place for a newcomer, as soon as there is one; closes another connection for it if none is free.
+    pub async fn take(self: &Arc<Self>) -> Place {
+        let permit = tokio::select! {
+            biased;
+            Ok(permit) = Arc::clone(&self.free).acquire_owned() => permit,
+            // One is closed, and then we only wait: it ends at once, or somebody else did.
+            permit = async { self.close_one().await; Arc::clone(&self.free).acquire_owned().await } => match permit {
+                Ok(permit) => permit,
+                // The semaphore is never closed.
+                Err(_) => pending().await,
+            },
         };
-        // The newcomer that was waited for has come in with it.
+        let (number, closing) = (Mutex::new(None), Arc::new(Notify::new()));
+        let place = Place { places: Arc::clone(self), number, closing, _permit: permit };
         place.rest();
-        Some(place)
+        place
+    }
+
+    /// Closes the connection that has rested longest, when it has rested long enough.
+    async fn close_one(&self) {
+        loop {
+            let long_enough = {
+                let mut resting = lock(&self.resting);
+                match resting.oldest.first_entry() {
+                    Some(oldest) if oldest.get().0.elapsed() >= self.grace => {
+                        oldest.remove().1.notify_one();
+                        return;
+                    }
+                    Some(oldest) => Some(oldest.get().0 + self.grace),
+                    None => None,
+                }
+            };
+            match long_enough {
+                Some(time) => sleep_until(time).await,
+                None => sleep(self.grace).await,
+            }
+        }
     }
 }
 
 impl Place {
-    /// From now on it may be closed for others. `true`: somebody waits already, so it should end with this answer.
-    pub fn rest(&self) -> bool {
+    /// From now on it may be closed for others.
+    pub fn rest(&self) {
         let mut number = lock(&self.number);
-        let mut resting = lock(&self.places.resting);
         if number.is_none() {
+            let mut resting = lock(&self.places.resting);
             let since = resting.next;
             *number = Some(since);
-            resting.oldest.insert(since, Arc::clone(&self.closing));
+            resting.oldest.insert(since, (Instant::now(), Arc::clone(&self.closing)));
             resting.next += 1;
         }
-        std::mem::take(&mut resting.wanted)
     }
 
     /// A whole request has arrived: from now on it is not closed. `false` when that comes too late.

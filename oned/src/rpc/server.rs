@@ -67,6 +67,8 @@ pub struct Limits {
     pub shutdown: Duration,
     /// Calls in one `system.multicall`.
     pub multicall_calls: usize,
+    /// How long a connection may ask nothing before it can lose its place to another, when all places are taken.
+    pub grace: Duration,
     /// How long the answer to a refused session is held back.
     pub refusal_delay: Duration,
 }
@@ -82,6 +84,7 @@ impl Default for Limits {
             stall: Duration::from_secs(15),
             shutdown: Duration::from_secs(30),
             multicall_calls: 1000,
+            grace: Duration::from_secs(3),
             refusal_delay: Duration::from_millis(250),
         }
     }
@@ -145,7 +148,8 @@ pub async fn serve<D: Door>(
         slowed: Semaphore::new(SLOWED_REFUSALS),
         limits,
     });
-    let places = Places::new(shared.limits.connections);
+    let places = Places::new(shared.limits.connections, shared.limits.grace);
+    let mut place = pin!(places.take());
     let mut newcomer = None;
     let (end, ending) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -154,13 +158,11 @@ pub async fn serve<D: Door>(
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            stream = accept(&socket), if newcomer.is_none() => {
-                places.make_room();
-                newcomer = Some(stream);
-            }
-            Some(place) = places.take(), if newcomer.is_some() => {
+            stream = accept(&socket), if newcomer.is_none() => newcomer = Some(stream),
+            taken = place.as_mut(), if newcomer.is_some() => {
+                place.set(places.take());
                 if let Some(stream) = newcomer.take() {
-                    connections.spawn(connection(stream, place, Arc::clone(&shared), ending.clone()));
+                    connections.spawn(connection(stream, taken, Arc::clone(&shared), ending.clone()));
                 }
             }
         }
@@ -226,8 +228,8 @@ async fn converse<D: Door>(
         let shared = Arc::clone(shared);
         async move {
             let mut response = respond(&shared, place, request).await;
-            let wanted = place.rest();
-            if last || wanted {
+            place.rest();
+            if last {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
