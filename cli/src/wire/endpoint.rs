@@ -1,5 +1,5 @@
 //! Where the daemon listens: `--endpoint`, else `ONE_XMLRPC`, else `~/.one/one_endpoint`, else the default port of this
-//! host. The same order as every OpenNebula client. Plain HTTP only.
+//! host. The same order as every OpenNebula client.
 
 use std::fmt;
 use std::path::Path;
@@ -12,12 +12,17 @@ const DEFAULT_ENDPOINT: &str = "http://localhost:2633/RPC2";
 /// The port of OpenNebula's XML-RPC service.
 const DEFAULT_PORT: u16 = 2633;
 
+/// The port of an https endpoint that names none: that of the web, where proxies in front of OpenNebula listen.
+const DEFAULT_TLS_PORT: u16 = 443;
+
 /// The largest endpoint file we look at; one line is expected.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// An HTTP address taken apart.
+/// An HTTP or HTTPS address taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// Whether TLS is spoken.
+    pub tls: bool,
     /// Host name or address, without the brackets of an IPv6 address.
     pub host: String,
     /// TCP port.
@@ -49,18 +54,18 @@ impl Endpoint {
         Self::parse(DEFAULT_ENDPOINT)
     }
 
-    /// Takes `http://host[:port][/path]` apart. Without a scheme `http` is meant, without a path `/RPC2`.
+    /// Takes `http://host[:port][/path]` or `https://…` apart. Without a scheme `http` is meant, without a path `/RPC2`,
+    /// without a port 2633, or 443 for `https`.
     ///
     /// # Errors
     /// For another scheme, an empty host or a port that is no number.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) => bail!(
-                "the endpoint {text} asks for {scheme}, but only http is spoken: put a tunnel or proxy in front and name its http address"
-            ),
-            None => text,
+        let (tls, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+            Some((scheme, _)) => bail!("the endpoint {text} asks for {scheme}, but only http and https are spoken"),
+            None => (false, text),
         };
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -71,7 +76,8 @@ impl Endpoint {
         if host.is_empty() || authority.contains('@') || !host.chars().all(plain) || !path.chars().all(plain) {
             bail!("the endpoint {text} is not of the form {DEFAULT_ENDPOINT}");
         }
-        Ok(Self { host: host.to_owned(), port, path: path.to_owned() })
+        let port = port.unwrap_or(if tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT });
+        Ok(Self { tls, host: host.to_owned(), port, path: path.to_owned() })
     }
 
     /// Host and port as the `Host` header wants them.
@@ -87,11 +93,12 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.path)
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
 }
 
-fn split_port(authority: &str) -> Result<(&str, u16)> {
+fn split_port(authority: &str) -> Result<(&str, Option<u16>)> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, after) = rest.split_once(']').context("the bracket of the address is not closed")?;
         (host, after.strip_prefix(':'))
@@ -101,11 +108,8 @@ fn split_port(authority: &str) -> Result<(&str, u16)> {
             None => (authority, None),
         }
     };
-    let port = match port {
-        Some(text) => text.parse().with_context(|| format!("{text} is not a port between 0 and 65535"))?,
-        None => DEFAULT_PORT,
-    };
-    Ok((host, port))
+    let number = |text: &str| text.parse().with_context(|| format!("{text} is not a port between 0 and 65535"));
+    Ok((host, port.map(number).transpose()?))
 }
 
 #[cfg(test)]
@@ -116,15 +120,23 @@ mod tests {
     fn an_endpoint_fills_in_port_and_path() {
         let endpoint = Endpoint::parse("http://cloud").unwrap();
         assert_eq!(endpoint.to_string(), "http://cloud:2633/RPC2");
+        assert_eq!(Endpoint::parse("HTTPS://cloud").unwrap().to_string(), "https://cloud:443/RPC2");
+        assert!(Endpoint::parse("https://cloud:2633/RPC2").unwrap().tls);
         assert_eq!(Endpoint::parse("http://[::1]:99/x").unwrap().to_string(), "http://[::1]:99/x");
         assert_eq!(Endpoint::parse(" http://10.0.0.1:2633/RPC2\n").unwrap().host, "10.0.0.1");
     }
 
     #[test]
     fn an_endpoint_that_cannot_be_used_is_refused() {
-        for text in
-            ["https://cloud/RPC2", "http://", "http://host:port/", "http://u:p@h/", "http://h:70000/", "http://a b/"]
-        {
+        for text in [
+            "ftp://cloud/RPC2",
+            "https://",
+            "http://",
+            "http://host:port/",
+            "http://u:p@h/",
+            "http://h:70000/",
+            "http://a b/",
+        ] {
             assert!(Endpoint::parse(text).is_err(), "{text}");
         }
     }

@@ -1,11 +1,12 @@
-//! The wire: one XML-RPC call over HTTP and its answer.
+//! The wire: one XML-RPC call over HTTP or HTTPS and its answer.
 //!
-//! Nothing else in this crate knows XML-RPC, HTTP or sockets. Each call opens a connection of its own, with a deadline
+//! Nothing else in this crate knows XML-RPC, HTTP, TLS or sockets. Each call opens a connection of its own, with a deadline
 //! for the connection and one for the answer. Protocol facts: OpenNebula's XML-RPC reference (session first, answer
 //! array `[success, value or text, code, …]`, faults for unknown methods).
 
 mod endpoint;
 mod session;
+mod tls;
 
 use std::fmt;
 use std::io::Read as _;
@@ -17,9 +18,11 @@ use dxr::{FaultResponse, MethodCall, MethodResponse, Value};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use endpoint::Endpoint;
 pub use session::Session;
+use tls::Trust;
 
 /// How long a connection may take to come up.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -137,6 +140,7 @@ impl std::error::Error for Unreachable {}
 pub struct Client {
     endpoint: Endpoint,
     session: Session,
+    trust: Trust,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -148,7 +152,7 @@ impl Client {
     pub fn new(endpoint: Endpoint, session: Session) -> Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
-        Ok(Self { endpoint, session, runtime })
+        Ok(Self { endpoint, session, trust: Trust::from_environment(), runtime })
     }
 
     /// Calls `method` with the session put in front of `params`.
@@ -176,7 +180,18 @@ impl Client {
             Ok(Err(error)) => return Err(unreachable_daemon(endpoint, &error)),
             Ok(Ok(stream)) => stream,
         };
-        match tokio::time::timeout(ANSWER_DEADLINE, exchange(stream, endpoint, body)).await {
+        let answer = if endpoint.tls {
+            let stream = match tokio::time::timeout(CONNECT_DEADLINE, self.trust.secure(stream, endpoint)).await {
+                Err(_) => {
+                    bail!("cannot reach oned at {endpoint}: no TLS handshake within {} s", CONNECT_DEADLINE.as_secs())
+                }
+                Ok(secured) => secured?,
+            };
+            tokio::time::timeout(ANSWER_DEADLINE, exchange(stream, endpoint, body)).await
+        } else {
+            tokio::time::timeout(ANSWER_DEADLINE, exchange(stream, endpoint, body)).await
+        };
+        match answer {
             Err(_) => bail!("oned at {endpoint} did not answer within {} s", ANSWER_DEADLINE.as_secs()),
             Ok(answer) => answer.with_context(|| format!("talking to oned at {endpoint}")),
         }
@@ -206,7 +221,7 @@ fn broken(error: &hyper::Error) -> Unreachable {
     Unreachable(format!("the connection broke off before the answer was complete: {error}"))
 }
 
-async fn exchange(stream: tokio::net::TcpStream, endpoint: &Endpoint, body: String) -> Result<String> {
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, endpoint: &Endpoint, body: String) -> Result<String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("starting the HTTP exchange")?;
     // The connection lives as long as the exchange; it is polled beside it and dropped with it.
