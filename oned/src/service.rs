@@ -58,7 +58,8 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
     bootstrap::bootstrap(&cloud, &first.user, first.password.reveal()).context("Cannot fill the database")?;
 
     let (sender, events) = mpsc::channel::<DomainEvent>();
-    let engine = Engine::new(Arc::clone(&cloud), Arc::new(Outside::new(sender)));
+    let dummies = cloud.config.dummy_drivers.then(|| cloud.config.dummy_directory.clone());
+    let engine = Engine::new(Arc::clone(&cloud), Arc::new(Outside::new(sender, dummies)));
     engine.start().context("Cannot start the engine")?;
     let stopping = Arc::new(AtomicBool::new(false));
     let listener = Arc::clone(&engine);

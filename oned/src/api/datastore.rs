@@ -10,6 +10,7 @@ use one_core::template::Template;
 use super::owned::{self, Pooled as _};
 use super::pool::PoolFilter;
 use super::{Cloud, datastore_for, parse, updated, view};
+use crate::store::Tx;
 use crate::store::rows::DatastoreRow;
 
 pub use crate::ledger::{BACKUP_DS, FILE_DS, IMAGE_DS, SYSTEM_DS};
@@ -17,11 +18,14 @@ pub use crate::ledger::{BACKUP_DS, FILE_DS, IMAGE_DS, SYSTEM_DS};
 const TYPES: [(&str, i64); 4] =
     [("IMAGE_DS", IMAGE_DS), ("SYSTEM_DS", SYSTEM_DS), ("FILE_DS", FILE_DS), ("BACKUP_DS", BACKUP_DS)];
 
+/// The driver that does nothing real, for tests of clients.
+const DUMMY: &str = "dummy";
+
 /// Drivers that exist, by type.
 fn drivers_of(kind: i64) -> &'static [&'static str] {
     match kind {
-        BACKUP_DS => &["restic"],
-        _ => &["fs"],
+        BACKUP_DS => &["restic", DUMMY],
+        _ => &["fs", DUMMY],
     }
 }
 
@@ -44,8 +48,8 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Res
         return refuse("No NAME in template");
     }
     valid_name(&name, ObjectKind::Datastore)?;
-    let (kind, ds_mad, tm_mad) = drivers(&template)?;
-    check_attributes(&template, kind)?;
+    let (kind, ds_mad, tm_mad) = drivers(cloud, &template)?;
+    check_attributes(&template, kind, &ds_mad)?;
     let base_path = template.scalar("BASE_PATH").unwrap_or_default().to_string();
     for name in OWN_COLUMNS {
         template.remove(name);
@@ -93,7 +97,7 @@ pub fn default_base_path(cloud: &Cloud, id: i64) -> String {
     cloud.config.datastore_location.join(id.to_string()).to_string_lossy().into_owned()
 }
 
-fn drivers(template: &Template) -> Result<(i64, String, String), Refusal> {
+fn drivers(cloud: &Cloud, template: &Template) -> Result<(i64, String, String), Refusal> {
     let wanted = template.scalar("TYPE").unwrap_or("IMAGE_DS").to_ascii_uppercase();
     let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == wanted) else {
         return refuse(format!("TYPE \"{wanted}\" is not known; use IMAGE_DS, SYSTEM_DS or BACKUP_DS."));
@@ -107,10 +111,15 @@ fn drivers(template: &Template) -> Result<(i64, String, String), Refusal> {
     if *kind != SYSTEM_DS && !drivers_of(*kind).contains(&ds_mad) {
         return refuse(format!("DS_MAD named \"{ds_mad}\" is not defined; use {}.", drivers_of(*kind).join(" or ")));
     }
+    if [ds_mad, tm_mad].contains(&DUMMY) && !cloud.config.dummy_drivers {
+        return refuse(
+            "The dummy drivers keep nothing safe and are off; for tests, set DUMMY_DRIVERS = \"YES\" in oned.conf.",
+        );
+    }
     Ok((*kind, ds_mad.into(), tm_mad.into()))
 }
 
-fn check_attributes(template: &Template, kind: i64) -> Result<(), Refusal> {
+fn check_attributes(template: &Template, kind: i64, ds_mad: &str) -> Result<(), Refusal> {
     let base_path = template.scalar("BASE_PATH").unwrap_or_default();
     if !base_path.is_empty() {
         let path = Path::new(base_path);
@@ -119,7 +128,7 @@ fn check_attributes(template: &Template, kind: i64) -> Result<(), Refusal> {
             return refuse("BASE_PATH must be an absolute path without \"..\".");
         }
     }
-    if kind != BACKUP_DS {
+    if kind != BACKUP_DS || ds_mad == DUMMY {
         return Ok(());
     }
     if template.scalar("RESTIC_PASSWORD").unwrap_or_default().is_empty() {
@@ -162,17 +171,20 @@ pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
     })
 }
 
-/// `one.datastore.update`. TYPE, drivers and BASE_PATH stay what they were.
+/// `one.datastore.update`. TYPE and BASE_PATH stay what they were; drivers can change as long as nothing lies in the
+/// datastore that the other driver could not read.
 ///
 /// # Errors
 /// Not authorised, unknown datastore, attributes that the driver demands taken away.
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let mut new = parse(text)?;
+    let wish = ["DS_MAD", "TM_MAD"].map(|name| new.scalar(name).map(String::from));
     for name in OWN_COLUMNS {
         new.remove(name);
     }
     cloud.store.write(|tx| {
         let mut row = datastore_for(tx, caller, Right::Manage, id)?;
+        change_drivers(cloud, tx, &mut row, wish)?;
         let old = view::stored(&row.template);
         // A client that read the document sends the stars back: that is not a new password.
         let secret = old.scalar("RESTIC_PASSWORD").map(String::from);
@@ -180,7 +192,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
             new.set("RESTIC_PASSWORD", secret.clone());
         }
         let template = updated(&old, &new, kind)?;
-        check_attributes(&template, row.kind)?;
+        check_attributes(&template, row.kind, &row.ds_mad)?;
         row.template = template.to_text();
         row.monitored_at = 0;
         tx.datastore_update(&row)?;
@@ -188,6 +200,34 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     })?;
     cloud.wake.ring();
     Ok(id)
+}
+
+fn change_drivers(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    row: &mut DatastoreRow,
+    [ds_mad, tm_mad]: [Option<String>; 2],
+) -> Result<(), Refusal> {
+    let changed = |wish: &Option<String>, now: &str| wish.as_deref().is_some_and(|wish| wish != now);
+    if !changed(&ds_mad, &row.ds_mad) && !changed(&tm_mad, &row.tm_mad) {
+        return Ok(());
+    }
+    let mut asked = Template::new();
+    let kind = TYPES.iter().find(|(_, kind)| *kind == row.kind).map_or("", |(name, _)| name);
+    for (name, value) in [
+        ("TYPE", kind),
+        ("DS_MAD", ds_mad.as_deref().unwrap_or(&row.ds_mad)),
+        ("TM_MAD", tm_mad.as_deref().unwrap_or(&row.tm_mad)),
+    ] {
+        asked.set(name, value);
+    }
+    let (_, ds_mad, tm_mad) = drivers(cloud, &asked)?;
+    if ds_mad != row.ds_mad && row.kind == BACKUP_DS && !tx.image_ids_in_datastore(row.id)?.is_empty() {
+        let reason = format!("Datastore {} holds backups that only its driver {} can read.", row.id, row.ds_mad);
+        return Err(Refusal::CannotUpdate { reason });
+    }
+    (row.ds_mad, row.tm_mad) = (ds_mad, tm_mad);
+    Ok(())
 }
 
 /// `one.datastore.delete`: forgets an empty datastore; its directory is left alone.

@@ -129,8 +129,9 @@ fn make_image(
     disk: i64,
 ) -> Result<i64, Refusal> {
     let was = disk_vector(&source.vm.template, disk);
+    let scheme = tx.datastore(source.image.datastore_id)?.ds_mad;
     let path = BackupPath {
-        scheme: "restic".into(),
+        scheme,
         datastore_id: source.image.datastore_id,
         job_id: None,
         chain: source

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use drivers::dummy::{DummyDatastore, DummyHypervisor, Script};
 use drivers::hypervisor::DomainEvent;
 use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{BackupDatastore, DriverError, Hypervisor, Kind, Result, Secret};
@@ -17,6 +18,9 @@ use crate::store::rows::{DatastoreRow, HostRow};
 /// Largest chunk that a datastore may ask for, KiB; the smallest is 64.
 const CHUNK_MAX_KIB: i64 = 4096;
 
+/// VM_MAD and DS_MAD of the drivers that do nothing real.
+pub const DUMMY: &str = "dummy";
+
 /// An opened datastore, with the facts that it was opened from.
 struct Opened {
     facts: String,
@@ -25,16 +29,18 @@ struct Opened {
 
 /// What is outside of the daemon.
 pub struct Outside {
+    /// Where the dummy drivers keep what they pretend; none = they are not allowed.
+    dummies: Option<PathBuf>,
     hypervisors: Mutex<HashMap<String, Arc<dyn Hypervisor>>>,
     datastores: Mutex<HashMap<i64, Opened>>,
     events: Sender<DomainEvent>,
 }
 
 impl Outside {
-    /// Hands whose hypervisors report to `events`.
+    /// Hands whose hypervisors report to `events`. Dummy drivers work only where `dummies` names a directory for them.
     #[must_use]
-    pub fn new(events: Sender<DomainEvent>) -> Self {
-        Self { hypervisors: Mutex::default(), datastores: Mutex::default(), events }
+    pub fn new(events: Sender<DomainEvent>, dummies: Option<PathBuf>) -> Self {
+        Self { dummies, hypervisors: Mutex::default(), datastores: Mutex::default(), events }
     }
 
     /// The hypervisor of a host.
@@ -42,14 +48,19 @@ impl Outside {
     /// # Errors
     /// [`Kind::Retry`] when it cannot be reached now.
     pub fn hypervisor(&self, host: &HostRow) -> Result<Arc<dyn Hypervisor>> {
-        let uri = hosts::uri(host);
+        let dummy = host.vm_mad == DUMMY;
+        let uri = if dummy { format!("{DUMMY}:{}", host.id) } else { hosts::uri(host) };
         if let Some(known) = self.hypervisors.lock().unwrap_or_else(PoisonError::into_inner).get(&uri) {
             return Ok(Arc::clone(known));
         }
         // Connected outside the lock: an address that does not answer must not stop the others.
-        let hypervisor = drivers::libvirt::Libvirt::connect(&uri)?;
+        let hypervisor: Arc<dyn Hypervisor> = if dummy {
+            let directory = self.dummy_directory(&format!("host-{}", host.id))?;
+            Arc::new(DummyHypervisor::open(&directory, Script::default())?)
+        } else {
+            Arc::new(drivers::libvirt::Libvirt::connect(&uri)?)
+        };
         hypervisor.subscribe(self.events.clone())?;
-        let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
         let mut known = self.hypervisors.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(known.entry(uri).or_insert(hypervisor)))
     }
@@ -64,17 +75,38 @@ impl Outside {
         if let Some(opened) = known.get(&row.id).filter(|opened| opened.facts == facts) {
             return Ok(Arc::clone(&opened.driver));
         }
-        let driver = open_datastore(row)?;
+        let driver = self.open_datastore(row)?;
         known.insert(row.id, Opened { facts, driver: Arc::clone(&driver) });
         Ok(driver)
     }
+
+    fn open_datastore(&self, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+        match row.ds_mad.as_str() {
+            "restic" => open_restic(row),
+            DUMMY => {
+                let directory = self.dummy_directory(&format!("datastore-{}", row.id))?;
+                Ok(Arc::new(DummyDatastore::open(&directory, Script::default())?))
+            }
+            other => Err(DriverError::new(Kind::Permanent, opening(row), format!("DS_MAD {other} is not known"))),
+        }
+    }
+
+    /// The directory of one dummy driver.
+    fn dummy_directory(&self, name: &str) -> Result<PathBuf> {
+        let refused = || {
+            let reason = "DUMMY_DRIVERS is not YES in oned.conf, and the dummy drivers keep nothing safe";
+            DriverError::new(Kind::Permanent, format!("opening the dummy driver of {name}"), reason)
+        };
+        Ok(self.dummies.as_ref().ok_or_else(refused)?.join(name))
+    }
 }
 
-fn open_datastore(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
-    let doing = || format!("opening datastore {} ({})", row.id, row.name);
-    if row.ds_mad != "restic" {
-        return Err(DriverError::new(Kind::Permanent, doing(), format!("DS_MAD {} is not known", row.ds_mad)));
-    }
+fn opening(row: &DatastoreRow) -> String {
+    format!("opening datastore {} ({})", row.id, row.name)
+}
+
+fn open_restic(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+    let doing = || opening(row);
     let template = stored(&row.template);
     let password = template.scalar("RESTIC_PASSWORD").unwrap_or_default();
     if password.is_empty() {
