@@ -378,3 +378,28 @@ fn a_session_is_refused_for_a_wrong_password_an_unknown_or_disabled_user_and_ano
     }
     assert_eq!(authenticate(&world.cloud, "alice:alice-pw").unwrap(), world.alice);
 }
+
+/// The marks around the list of methods in ARCHITECTURE.md.
+const LIST: (&str, &str) = ("<!-- methods: begin -->\n", "<!-- methods: end -->");
+
+#[test]
+fn architecture_md_lists_each_method_that_is_answered_and_each_that_is_refused() {
+    let mut objects: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+    for method in METHODS.iter() {
+        let (object, verb) = method.name.rsplit_once('.').unwrap();
+        objects.entry(object).or_default().push(verb);
+    }
+    let mut list = String::from("| object | methods |\n|---|---|\n");
+    for (object, verbs) in objects {
+        let _ = writeln!(list, "| `{object}` | {} |", verbs.join(", "));
+    }
+    let path = crate::world::folder("../ARCHITECTURE.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let begin = text.find(LIST.0).expect("no list of methods in ARCHITECTURE.md") + LIST.0.len();
+    let end = begin + text[begin..].find(LIST.1).unwrap();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, format!("{}{list}{}", &text[..begin], &text[end..])).unwrap();
+        return;
+    }
+    assert_eq!(&text[begin..end], list, "the list differs from the table; UPDATE_GOLDEN=1 rewrites it");
+}
