@@ -19,6 +19,7 @@ use crate::place;
 use crate::rpc::{self, Answer, Value};
 use crate::supervisor::{Order, Supervisor, children_of, tail};
 use crate::xml::{self, Element};
+use crate::xsd;
 
 /// How a daemon is to be started.
 #[derive(Debug, Clone, Default)]
@@ -162,14 +163,20 @@ impl Daemon {
         xml::parse(&self.ok(tool, &["list", "--xml"])?)
     }
 
-    /// Calls a method as the administrator.
+    /// Calls a method as the administrator. A document in the answer is held to its published schema.
     ///
     /// # Errors
-    /// When no XML-RPC answer comes.
+    /// When no XML-RPC answer comes, or a document that breaks its schema.
     pub fn call(&self, method: &str, parameters: &[Value]) -> Result<Answer> {
         let mut all = vec![Value::Text(self.session()?)];
         all.extend_from_slice(parameters);
-        rpc::call(&self.endpoint()?, method, &all)
+        let answer = rpc::call(&self.endpoint()?, method, &all)?;
+        if let Answer::Done(Value::Text(text)) = &answer
+            && text.starts_with('<')
+        {
+            xsd::check(text).with_context(|| format!("the answer to {method}"))?;
+        }
+        Ok(answer)
     }
 
     /// Waits until a VM is in the state given (`STATE`, `LCM_STATE`); its document.
