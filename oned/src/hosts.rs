@@ -16,6 +16,15 @@ pub fn uri(host: &HostRow) -> String {
     }
 }
 
+/// VM_MAD of hosts that run nothing real.
+pub const DUMMY: &str = "dummy";
+
+/// Whether the host's VMs are only pretended.
+#[must_use]
+pub fn is_dummy(host: &HostRow) -> bool {
+    host.vm_mad == DUMMY
+}
+
 /// Whether a URI leads to a libvirtd of this machine: no transport, or a Unix socket, and no host part.
 #[must_use]
 pub fn is_local(uri: &str) -> bool {

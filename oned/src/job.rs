@@ -7,24 +7,39 @@
 use std::path::{Path, PathBuf};
 
 use one_core::backup::Plan;
+use one_core::lifecycle::{LcmState, VmPhase, VmState};
 use serde::{Deserialize, Serialize};
 
-use crate::store::rows::JobRow;
+use crate::store::rows::{JobRow, VmRow};
 use crate::store::{StoreError, Tx};
 
 /// What a job does; the text form is what the database holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobKind {
-    /// Makes a placed VM's disks and boots it.
+    /// Puts a placed VM's disks in place and boots it, or lets it go on.
     Deploy,
     /// Powers a VM off.
+    Poweroff,
+    /// Saves a guest's memory; the VM keeps its host.
+    Suspend,
+    /// Saves a guest's memory and takes the VM off its host.
     Stop,
-    /// Boots a powered-off VM.
+    /// Shuts a guest down and takes the VM off its host.
+    Undeploy,
+    /// Boots a powered-off VM, or lets a suspended one go on.
     Resume,
     /// Restarts the guest.
     Reboot,
+    /// Moves a VM to another host.
+    Migrate,
+    /// Changes processors and memory of a running guest.
+    Resize,
     /// Removes a VM and its disks.
     Terminate,
+    /// Removes what there is of a VM, so that it begins anew.
+    Recreate,
+    /// Removes the files of a VM that is DONE already.
+    Clear,
     /// Takes a restore point.
     Backup,
     /// Copies a file into an image datastore.
@@ -37,12 +52,19 @@ pub enum JobKind {
     Retain,
 }
 
-const KINDS: [(JobKind, &str); 10] = [
+const KINDS: [(JobKind, &str); 17] = [
     (JobKind::Deploy, "DEPLOY"),
+    (JobKind::Poweroff, "POWEROFF"),
+    (JobKind::Suspend, "SUSPEND"),
     (JobKind::Stop, "STOP"),
+    (JobKind::Undeploy, "UNDEPLOY"),
     (JobKind::Resume, "RESUME"),
     (JobKind::Reboot, "REBOOT"),
+    (JobKind::Migrate, "MIGRATE"),
+    (JobKind::Resize, "RESIZE"),
     (JobKind::Terminate, "TERMINATE"),
+    (JobKind::Recreate, "RECREATE"),
+    (JobKind::Clear, "CLEAR"),
     (JobKind::Backup, "BACKUP"),
     (JobKind::Import, "IMPORT"),
     (JobKind::Restore, "RESTORE"),
@@ -62,6 +84,38 @@ impl JobKind {
     pub fn parse(word: &str) -> Option<Self> {
         KINDS.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind)
     }
+
+    /// The job that brings a VM out of this phase of its life; none where it rests, runs, or a job of another kind (a
+    /// change of a device, a backup) is at work.
+    #[must_use]
+    pub fn of_phase(phase: VmPhase) -> Option<Self> {
+        use LcmState as L;
+        if phase.state != VmState::Active {
+            return None;
+        }
+        match phase.lcm {
+            L::Prolog | L::PrologResume | L::PrologUndeploy => Some(Self::Deploy),
+            L::Boot | L::BootStopped | L::BootUndeploy => Some(Self::Deploy),
+            L::BootPoweroff | L::BootSuspended | L::BootUnknown => Some(Self::Resume),
+            L::ShutdownPoweroff => Some(Self::Poweroff),
+            L::SaveSuspend => Some(Self::Suspend),
+            L::SaveStop | L::EpilogStop => Some(Self::Stop),
+            L::ShutdownUndeploy | L::EpilogUndeploy => Some(Self::Undeploy),
+            L::Shutdown | L::Epilog | L::CleanupDelete => Some(Self::Terminate),
+            L::CleanupResubmit => Some(Self::Recreate),
+            L::Migrate | L::SaveMigrate | L::PrologMigrate | L::BootMigrate => Some(Self::Migrate),
+            L::PrologMigratePoweroff | L::PrologMigrateSuspend | L::PrologMigrateUnknown => Some(Self::Migrate),
+            _ => None,
+        }
+    }
+
+    /// Whether this job is at work in that phase.
+    #[must_use]
+    pub fn drives(self, phase: VmPhase) -> bool {
+        // A migration without saved memory ends with an ordinary boot.
+        let boots = self == Self::Migrate && phase == VmPhase::active(LcmState::Boot);
+        boots || Self::of_phase(phase) == Some(self)
+    }
 }
 
 /// Politely, or at once.
@@ -69,6 +123,13 @@ impl JobKind {
 pub struct StopPlan {
     /// At once, without asking the guest.
     pub hard: bool,
+}
+
+/// What a running guest is to have from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizePlan {
+    /// Attributes and their new values.
+    pub capacity: Vec<(String, String)>,
 }
 
 /// One disk of a backup as it stood when the plan was made.
@@ -224,6 +285,12 @@ pub struct JobSubject {
 }
 
 impl JobSubject {
+    /// A VM on its host.
+    #[must_use]
+    pub fn vm(row: &VmRow, uid: i64) -> Self {
+        Self { vm_id: Some(row.id), host_id: row.host_id, uid, ..Self::default() }
+    }
+
     /// An image and its datastore.
     #[must_use]
     pub fn image(image_id: i64, datastore_id: i64, uid: i64) -> Self {
@@ -280,6 +347,23 @@ pub fn add<P: Serialize>(
     let id = tx.next_id("job")?;
     insert(tx, id, kind, subject, plan, now)?;
     Ok(id)
+}
+
+/// Writes the job that brings a VM out of the phase that it is in. False when the phase asks for none.
+///
+/// # Errors
+/// The database's failure.
+pub fn add_for_phase(
+    tx: &mut Tx<'_>,
+    row: &VmRow,
+    phase: VmPhase,
+    hard: bool,
+    uid: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let Some(kind) = JobKind::of_phase(phase) else { return Ok(false) };
+    add(tx, kind, JobSubject::vm(row, uid), &StopPlan { hard }, now)?;
+    Ok(true)
 }
 
 /// A job's plan as it was written.

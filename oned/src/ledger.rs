@@ -1,7 +1,9 @@
 //! What api and engine both write: a VM's state with its history, its backup configuration, an image's way out.
 //!
 //! Every change of a VM's state goes through [`vm_step`], which asks `one_core::lifecycle`; nothing else writes those
-//! columns.
+//! columns. What its history records say about it is in [`history`].
+
+mod history;
 
 use std::path::PathBuf;
 
@@ -13,6 +15,10 @@ use one_core::schedule::ScheduledAction;
 use one_core::template::{Template, Vector};
 
 use crate::job::{self, DeletePlan, JobKind, JobSubject};
+pub use history::{
+    act as history_act, copy as history_action, of_previous_host, place as history_place, resume as history_resume,
+};
+
 use crate::store::rows::{HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
 
@@ -25,20 +31,7 @@ pub const FILE_DS: i64 = 2;
 /// TYPE on the wire of a backup datastore.
 pub const BACKUP_DS: i64 = 3;
 
-/// ACTION numbers of history records (OpenNebula's list).
-pub mod action {
-    /// Resumed.
-    pub const RESUME: i64 = 11;
-    /// Powered off.
-    pub const POWEROFF: i64 = 19;
-    /// Terminated.
-    pub const TERMINATE: i64 = 27;
-    /// Backed up.
-    pub const BACKUP: i64 = 50;
-}
-
-/// Records kept of a VM's history: a year of daily backups and some more. Its document holds all of them.
-const HISTORY_MAX: i64 = 400;
+pub use one_core::lifecycle::actions::number as action;
 
 /// Stored template text as a template; we wrote it ourselves, so it parses. A damaged one shows as empty, aloud.
 #[must_use]
@@ -55,15 +48,20 @@ pub fn phase(row: &VmRow) -> VmPhase {
     VmPhase::from_numbers(row.state, row.lcm_state).unwrap_or(VmPhase::active(LcmState::Unknown))
 }
 
-/// Moves a VM by an event, in the row and in the database.
+/// Moves a VM by an event, in the row and in the database; the flag RESCHED follows.
 ///
 /// # Errors
 /// The core's refusal when the event does not fit the state; nothing is written then.
 pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Result<(), Refusal> {
     let from = phase(row);
     let to = next(from, event)?;
-    if to == from {
+    let resched = i64::from(event.resched_after(row.resched != 0));
+    if to == from && resched == row.resched {
         return Ok(());
+    }
+    row.resched = resched;
+    if to == from {
+        return Ok(tx.vm_update(row)?);
     }
     row.prev_state = row.state;
     row.prev_lcm_state = row.lcm_state;
@@ -73,103 +71,74 @@ pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Re
         row.etime = now;
     }
     tx.vm_update(row)?;
-    stamp_history(tx, row.id, from, to, now)?;
+    history::stamp(tx, row.id, from, to, now)?;
     tracing::info!(target: "VM", vm = row.id, "VM {}: {} -> {}", row.id, from.name(), to.name());
     Ok(())
 }
 
-/// Keeps the times of the last history record.
-fn stamp_history(tx: &mut Tx<'_>, vm_id: i64, from: VmPhase, to: VmPhase, now: i64) -> Result<(), StoreError> {
-    let Some(mut record) = tx.history_last(vm_id)? else { return Ok(()) };
-    let active = |phase: VmPhase, lcm| phase.state == VmState::Active && phase.lcm == lcm;
-    let runs = |phase: VmPhase| {
-        phase.state == VmState::Active && matches!(phase.lcm, LcmState::Running | LcmState::Backup | LcmState::Unknown)
-    };
-    if active(to, LcmState::Prolog) {
-        record.pstime = now;
-    }
-    if active(from, LcmState::Prolog) {
-        record.petime = now;
-    }
-    if runs(to) && !runs(from) {
-        record.rstime = now;
-        record.retime = 0;
-    }
-    if runs(from) && !runs(to) {
-        record.retime = now;
-    }
-    if active(to, LcmState::Epilog) {
-        record.estime = now;
-    }
-    if to.state == VmState::Done {
-        record.eetime = now;
-        record.etime = now;
-    }
-    tx.history_put(&record)
+/// As [`vm_step`] with a driver's answer that it failed: a migration that has not left yet puts the VM back to its host.
+///
+/// # Errors
+/// As [`vm_step`].
+pub fn vm_step_failed(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Result<(), Refusal> {
+    let from = phase(row);
+    vm_step(tx, row, event, now)?;
+    let leaving = [LcmState::SaveMigrate, LcmState::Migrate].map(VmPhase::active).contains(&from);
+    let failed = matches!(event, VmEvent::StopFailed | VmEvent::MigrateFailed);
+    if leaving && failed { vm_to_previous_host(tx, row, now) } else { Ok(()) }
 }
 
-/// Opens the history record of a placement.
+/// Puts a VM on a host: its record, a new record of its history, the state, and the job. What lies ready for it (saved
+/// memory, disks) follows from its last record.
+///
+/// # Errors
+/// The core's refusal when the state does not allow it.
+pub fn vm_place(tx: &mut Tx<'_>, row: &mut VmRow, host: &HostRow, uid: i64, now: i64) -> Result<(), Refusal> {
+    let event = VmEvent::place(tx.history_last(row.id)?.map(|record| record.action));
+    // Asked before the new record is made: a refusal must come from the state, not from what it would look like.
+    next(phase(row), event)?;
+    row.host_id = Some(host.id);
+    row.deploy_id = format!("one-{}", row.id);
+    history_place(tx, row.id, host, now)?;
+    vm_step(tx, row, event, now)?;
+    job::add_for_phase(tx, row, phase(row), false, uid, now)?;
+    Ok(())
+}
+
+/// Whether a VM in this phase has no host: it waits for one, or will, or is gone.
+#[must_use]
+pub fn is_away(phase: VmPhase) -> bool {
+    matches!(phase.state, VmState::Pending | VmState::Stopped | VmState::Undeployed | VmState::Done)
+}
+
+/// Whether what lies ready for a VM is of any use on this host: memory that one kind of hypervisor saved goes on only on its
+/// own kind.
+#[must_use]
+pub fn can_go_on(last: Option<&HistoryRow>, host: &HostRow) -> bool {
+    last.is_none_or(|last| last.action != action::STOP || last.vm_mad == host.vm_mad)
+}
+
+/// Gives the VM back to the host that it was on before its migration began.
 ///
 /// # Errors
 /// The database's failure.
-pub fn history_place(tx: &mut Tx<'_>, vm_id: i64, host: &HostRow, now: i64) -> Result<(), StoreError> {
-    let seq = tx.history_last(vm_id)?.map_or(0, |record| record.seq + 1);
-    tx.history_put(&HistoryRow {
-        vm_id,
-        seq,
-        host_id: host.id,
-        hostname: host.name.clone(),
-        cluster_id: host.cluster_id,
-        vm_mad: host.vm_mad.clone(),
-        tm_mad: "qcow2".into(),
-        ds_id: 0,
-        stime: now,
-        etime: 0,
-        pstime: 0,
-        petime: 0,
-        rstime: 0,
-        retime: 0,
-        estime: 0,
-        eetime: 0,
-        action: 0,
-        uid: -1,
-        gid: -1,
-    })
+pub fn vm_to_previous_host(tx: &mut Tx<'_>, row: &mut VmRow, now: i64) -> Result<(), Refusal> {
+    let Some(before) = of_previous_host(tx, row.id)? else { return Ok(()) };
+    row.host_id = Some(before.host_id);
+    tx.vm_update(row)?;
+    Ok(history::go_back(tx, &before, phase(row), now)?)
 }
 
-/// Closes the current record with the action that ended it and opens a copy (OpenNebula's way for actions that leave the VM
-/// where it is).
+/// Lets go of everything that a VM held, when it is DONE: images and scheduled actions.
 ///
 /// # Errors
 /// The database's failure.
-pub fn history_action(
-    tx: &mut Tx<'_>,
-    vm_id: i64,
-    action: i64,
-    uid: i64,
-    gid: i64,
-    now: i64,
-) -> Result<(), StoreError> {
-    let Some(mut record) = tx.history_last(vm_id)? else { return Ok(()) };
-    let running = record.rstime != 0 && record.retime == 0;
-    record.etime = now;
-    if running {
-        record.retime = now;
+pub fn vm_end(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
+    release_images(tx, vm_id)?;
+    for schedule in tx.schedules_of_vm(vm_id)? {
+        tx.schedule_delete(schedule.id)?;
     }
-    record.action = action;
-    record.uid = uid;
-    record.gid = gid;
-    tx.history_put(&record)?;
-    record.seq += 1;
-    record.stime = now;
-    record.etime = 0;
-    record.rstime = if running { now } else { 0 };
-    record.retime = 0;
-    record.action = 0;
-    record.uid = -1;
-    record.gid = -1;
-    tx.history_put(&record)?;
-    tx.history_trim(vm_id, record.seq - HISTORY_MAX)
+    Ok(())
 }
 
 /// A date as OpenNebula writes it into ERROR and MESSAGE: `Fri Nov 20 18:11:42 2026`, local time.

@@ -4,6 +4,7 @@
 //! makes it true with the drivers. `ledger` and `job` are the records that api and engine both write. See ARCHITECTURE.md.
 
 pub mod api;
+pub mod capacity;
 pub mod clock;
 pub mod cloud;
 pub mod config;

@@ -2,10 +2,11 @@
 //! the rights that the VM's owner has at that moment.
 
 use one_core::access::may;
-use one_core::refusal::{Refusal, Right};
+use one_core::lifecycle::{VmAction, VmOperation};
+use one_core::refusal::Refusal;
 use one_core::schedule::{BACKUP, ScheduledAction, retry_delay};
 
-use crate::api::{Cloud, Owned, backup, schedule, vm};
+use crate::api::{Cloud, Owned, backup, schedule, vm_action};
 use crate::job::JobKind;
 use crate::store::rows::ScheduleRow;
 use crate::store::{JobFilter, StoreError, Tx};
@@ -87,10 +88,14 @@ fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAc
     }
     let Some(vm_id) = row.vm_id else { return Ok(Outcome::Waits) };
     let vm_row = tx.vm(vm_id)?;
-    let owner = session::owner(tx, vm_row.uid, &format!("VM {vm_id}"))?;
-    may(&owner, Right::Manage, &vm_row.object())?;
+    let owner = session::owner(cloud, tx, vm_row.uid, &format!("VM {vm_id}"))?;
+    let object = vm_row.object();
+    may(&owner, owner.vm_rights.right_for(VmOperation::SchedAction), &object)?;
     if action.action != BACKUP {
-        vm::act(cloud, tx, &owner, vm_row, &action.action)?;
+        // What he may not do himself he may not leave to the clock either; backups alone are made for that.
+        let word = VmAction::of_schedule(&action.action)?;
+        may(&owner, owner.vm_rights.right_for(word.operation), &object)?;
+        vm_action::act(cloud, tx, &owner, vm_row, word)?;
         return Ok(Outcome::Started);
     }
     if !has_slot(cloud, tx, vm_row.host_id)? {

@@ -1,10 +1,13 @@
 //! Who is calling: from a session string to a caller with groups and access rules.
 
 use one_core::access::{Caller, Rule};
-use one_core::refusal::Refusal;
+use one_core::lifecycle::{OperationLists, VmOperation, VmRights};
+use one_core::refusal::{Refusal, Right};
+use one_core::template::Template;
 use subtle::ConstantTimeEq;
 
 use crate::cloud::{Cloud, password_digest};
+use crate::config::VmOperations;
 use crate::ledger::stored;
 use crate::store::rows::{AclRow, UserRow};
 use crate::store::{StoreError, Tx};
@@ -32,10 +35,10 @@ pub fn authenticate(cloud: &Cloud, session: &str) -> Result<Caller, Refusal> {
             && (login.expires_at == -1 || login.expires_at > now)
         {
             let egid = (login.egid != -1).then_some(login.egid);
-            return caller(tx, &user, egid);
+            return caller(cloud, tx, &user, egid);
         }
         let right = bool::from(digest.as_bytes().ct_eq(user.password_sha256.as_bytes()));
-        if right && user.auth_driver == CORE { caller(tx, &user, None) } else { Err(Refusal::BadSession) }
+        if right && user.auth_driver == CORE { caller(cloud, tx, &user, None) } else { Err(Refusal::BadSession) }
     })
 }
 
@@ -43,7 +46,7 @@ pub fn authenticate(cloud: &Cloud, session: &str) -> Result<Caller, Refusal> {
 ///
 /// # Errors
 /// The database's failure; [`Refusal::BadSession`] for a group that he has left.
-pub fn caller(tx: &mut Tx<'_>, user: &UserRow, egid: Option<i64>) -> Result<Caller, Refusal> {
+pub fn caller(cloud: &Cloud, tx: &mut Tx<'_>, user: &UserRow, egid: Option<i64>) -> Result<Caller, Refusal> {
     let mut groups = tx.user_groups(user.id)?;
     let mut gid = user.gid;
     if let Some(egid) = egid {
@@ -54,19 +57,57 @@ pub fn caller(tx: &mut Tx<'_>, user: &UserRow, egid: Option<i64>) -> Result<Call
     }
     let rules = tx.acl_list()?;
     let rules = rules.iter().filter_map(rule).filter(|rule| rule.is_for(user.id, &groups)).collect();
-    let umask = stored(&user.template).scalar("UMASK").and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
-    Ok(Caller { uid: user.id, gid, groups, name: user.name.clone(), rules, umask: umask.filter(|mask| *mask <= 0o777) })
+    let template = stored(&user.template);
+    let umask = template.scalar("UMASK").and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
+    let vm_rights = vm_rights(cloud, tx, &template, gid, &groups)?;
+    Ok(Caller {
+        uid: user.id,
+        gid,
+        groups,
+        name: user.name.clone(),
+        rules,
+        umask: umask.filter(|mask| *mask <= 0o777),
+        vm_rights,
+    })
+}
+
+/// The operation lists of a user, of his groups (the primary one first) and of the daemon.
+fn vm_rights(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    template: &Template,
+    gid: i64,
+    groups: &[i64],
+) -> Result<VmRights, StoreError> {
+    // Words that are no operation are left out, so that a slip does not take the rest of the list away.
+    let of = |template: &Template| lists(&VmOperations::of_template(template));
+    let mut of_groups = Vec::new();
+    let others = groups.iter().copied().filter(|group| *group != gid);
+    for id in std::iter::once(gid).chain(others) {
+        if let Some(group) = tx.group_find(id)?.filter(|group| !group.template.is_empty()) {
+            of_groups.push(of(&stored(&group.template)));
+        }
+    }
+    Ok(VmRights::new(of(template), of_groups, lists(&cloud.config.vm_operations)))
+}
+
+fn lists(operations: &VmOperations) -> OperationLists {
+    let of = |right| {
+        let wanted = |operation: &&VmOperation| operations.right(operation.word()) == Some(right);
+        VmOperation::ALL.iter().filter(wanted).copied().collect()
+    };
+    OperationLists { admin: of(Right::Admin), manage: of(Right::Manage), use_: of(Right::Use) }
 }
 
 /// The owner of something as a caller, for what is done in his name while he is away.
 ///
 /// # Errors
 /// [`Refusal::Internal`] when he is gone or disabled.
-pub fn owner(tx: &mut Tx<'_>, uid: i64, what: &str) -> Result<Caller, Refusal> {
+pub fn owner(cloud: &Cloud, tx: &mut Tx<'_>, uid: i64, what: &str) -> Result<Caller, Refusal> {
     let user = tx.user_find(uid)?.filter(|user| user.enabled == 1);
     let user =
         user.ok_or_else(|| Refusal::Internal(format!("The owner of {what}, user {uid}, is gone or disabled.")))?;
-    caller(tx, &user, None)
+    caller(cloud, tx, &user, None)
 }
 
 /// A stored access rule; we wrote it ourselves. One that does not read any more gives nothing, aloud.

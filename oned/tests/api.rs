@@ -8,6 +8,8 @@
 mod backup;
 #[path = "api/instantiate.rs"]
 mod instantiate;
+#[path = "api/life.rs"]
+mod life;
 #[path = "api/names.rs"]
 mod names;
 #[path = "api/people.rs"]

@@ -95,6 +95,40 @@ fn points() -> Vec<String> {
     found
 }
 
+/// Leads the VM of that name through states in which it does not run, and back each time; whether the daemon has crashed
+/// on the way.
+fn lives(cloud: &Cloud, name: &str) -> bool {
+    let one = &cloud.one;
+    let id = || -> Option<i64> {
+        let pool = one.list("onevm").ok()?;
+        pool.find_all("VM").into_iter().find(|vm| vm.text("NAME") == name)?.number("ID").ok()
+    };
+    // (action, STATE and LCM_STATE that it leads to)
+    const WAY: [(&str, i64, i64); 6] = [
+        ("suspend", 5, 0),
+        ("resume", 3, 3),
+        ("stop", 4, 0),
+        ("resume", 3, 3),
+        ("undeploy-hard", 9, 0),
+        ("resume", 3, 3),
+    ];
+    let Some(id) = id() else { return one.has_ended().unwrap() };
+    for (action, state, lcm_state) in WAY {
+        one.call("one.vm.action", &[action.into(), id.into()]).ok();
+        let there = command::wait_for("the VM's next state", Duration::from_secs(60), || {
+            let is_there = |vm: &system_tests::xml::Element| {
+                vm.number("STATE").is_ok_and(|now| now == state)
+                    && vm.number("LCM_STATE").is_ok_and(|now| state != 3 || now == lcm_state)
+            };
+            Ok(if one.has_ended()? { Some(false) } else { one.vm(id).ok().filter(is_there).map(|_| true) })
+        });
+        if !there.unwrap() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Everything the daemon does as a job, one after the other, whatever comes of each, until it has crashed; whether
 /// it has.
 fn until_it_crashes(cloud: &Cloud, vm: i64, point: &str) -> bool {
@@ -131,6 +165,7 @@ fn until_it_crashes(cloud: &Cloud, vm: i64, point: &str) -> bool {
         || ended("onetemplate", &["instantiate", &name, "--name", &name, "--wait"])
         || ended("onevm", &["poweroff", &name, "--hard", "--wait"])
         || ended("onevm", &["resume", &name, "--wait"])
+        || lives(cloud, &name)
         || ended("onevm", &["terminate", &name, "--hard", "--wait"])
     {
         return true;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use one_core::access::{Caller, may};
 use one_core::backup::{self, Chain, Disks, Plan, PlanInput, PlanKind};
 use one_core::doc;
-use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmState};
+use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmOperation, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::datastore::BACKUP_DS;
@@ -21,7 +21,7 @@ use crate::store::{JobFilter, Tx};
 /// ADMIN on the VM is needed, and USE on the datastore; see [`start`].
 pub fn backup(cloud: &Cloud, caller: &Caller, vm_id: i64, datastore: i64, reset: bool) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
-        let row = vm_for(tx, caller, Right::Admin, vm_id)?;
+        let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Backup), vm_id)?;
         start(cloud, tx, caller, row, datastore, reset)
     })?;
     cloud.wake.ring();
@@ -174,7 +174,7 @@ fn document(cloud: &Cloud, tx: &mut Tx<'_>, row: &VmRow) -> Result<String, Refus
 /// Not authorised; no backup running.
 pub fn cancel(cloud: &Cloud, caller: &Caller, vm_id: i64) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
-        let row = vm_for(tx, caller, Right::Admin, vm_id)?;
+        let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Backup), vm_id)?;
         let phase = ledger::phase(&row);
         let backing_up = matches!(phase.lcm, LcmState::Backup | LcmState::BackupPoweroff);
         let job = tx.jobs_open(JobFilter::Vm(vm_id))?.into_iter().find(|job| job.kind == JobKind::Backup.as_str());

@@ -21,7 +21,9 @@ pub mod template;
 pub mod vdc;
 pub mod view;
 pub mod vm;
+pub mod vm_action;
 pub mod vm_create;
+pub mod vm_recover;
 
 use one_core::access::{Caller, Object, Permissions};
 use one_core::refusal::{ObjectKind, Refusal, Right};

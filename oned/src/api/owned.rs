@@ -181,8 +181,22 @@ pub fn to_show<R: Pooled>(tx: &mut Tx<'_>, caller: &Caller, id: i64) -> Result<R
 /// # Errors
 /// Not authorised (MANAGE), a bad or taken name.
 pub fn rename<R: Pooled>(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
+    rename_with::<R>(cloud, caller, Right::Manage, id, name)
+}
+
+/// As [`rename`], where another right may be asked for.
+///
+/// # Errors
+/// As [`rename`].
+pub fn rename_with<R: Pooled>(
+    cloud: &Cloud,
+    caller: &Caller,
+    right: Right,
+    id: i64,
+    name: &str,
+) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
-        let mut row: R = to_use(tx, caller, Right::Manage, id)?;
+        let mut row: R = to_use(tx, caller, right, id)?;
         if row.head().name == name {
             return Ok(id);
         }

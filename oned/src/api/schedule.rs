@@ -2,7 +2,7 @@
 
 use one_core::access::Caller;
 use one_core::id::ScheduleId;
-use one_core::lifecycle::VmState;
+use one_core::lifecycle::{VmOperation, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::schedule::{BACKUP, Parent, ScheduledAction};
 use one_core::template::Vector;
@@ -82,7 +82,7 @@ fn wish(text: &str) -> Result<Vector, Refusal> {
 }
 
 fn vm(tx: &mut Tx<'_>, caller: &Caller, vm_id: i64) -> Result<VmRow, Refusal> {
-    let row = vm_for(tx, caller, Right::Manage, vm_id)?;
+    let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::SchedAction), vm_id)?;
     if ledger::phase(&row).state == VmState::Done {
         return Err(Refusal::ScheduleOnDone { vm: vm_id });
     }
@@ -130,7 +130,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64, text: &str) -
 /// Not authorised; an action that is not this VM's.
 pub fn delete(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
-        vm_for(tx, caller, Right::Manage, vm_id)?;
+        vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::SchedAction), vm_id)?;
         action_of(tx, vm_id, id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Schedule, id })?;
         tx.schedule_delete(id)?;
         Ok(vm_id)

@@ -1,18 +1,21 @@
-//! Virtual machines: looking at them, acting on them, configuring their backups.
+//! Virtual machines: making them, looking at them, configuring them and their backups. What moves them is in
+//! [`super::vm_action`] and [`super::vm_recover`].
 
 use one_core::access::{Caller, may_unlocked};
 use one_core::backup::Disks;
 use one_core::doc;
-use one_core::lifecycle::{LcmState, VmEvent, VmPhase, VmState};
+use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
 use one_core::refusal::{Refusal, Right};
 
 use super::pool::PoolFilter;
+pub use super::vm_action::action;
 use super::vm_create::{self, NewVm};
+pub use super::vm_recover::recover;
+
 use super::{Cloud, Owned, owned, parse, updated, view, vm_for};
-use crate::job::{self, JobKind, JobSubject, StopPlan};
 use crate::ledger;
 use crate::store::rows::VmRow;
-use crate::store::{JobFilter, Tx, VmFilter};
+use crate::store::{Tx, VmFilter};
 
 /// Most ids that one `infoset` call may name.
 const INFOSET_MAX: usize = 10_000;
@@ -113,129 +116,12 @@ fn documents(cloud: &Cloud, tx: &mut Tx<'_>, rows: &[VmRow], extended: bool) -> 
     Ok(doc::pool("VM_POOL", documents.into_iter()))
 }
 
-/// What `one.vm.action` can be asked for: the word, the event, the job and whether it is hard.
-const ACTIONS: [(&str, VmEvent, Option<JobKind>, bool); 9] = [
-    ("poweroff", VmEvent::Poweroff, Some(JobKind::Stop), false),
-    ("poweroff-hard", VmEvent::PoweroffHard, Some(JobKind::Stop), true),
-    ("resume", VmEvent::Resume, Some(JobKind::Resume), false),
-    ("reboot", VmEvent::Reboot, Some(JobKind::Reboot), false),
-    ("reboot-hard", VmEvent::RebootHard, Some(JobKind::Reboot), true),
-    ("terminate", VmEvent::Terminate, Some(JobKind::Terminate), false),
-    ("terminate-hard", VmEvent::TerminateHard, Some(JobKind::Terminate), true),
-    ("hold", VmEvent::Hold, None, false),
-    ("release", VmEvent::Release, None, false),
-];
-
-/// `one.vm.action`: starts an action; returns the VM's id.
+/// `one.vm.rename`.
 ///
 /// # Errors
-/// Not authorised (MANAGE), unknown action, wrong state.
-pub fn action(cloud: &Cloud, caller: &Caller, word: &str, id: i64) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let row = vm_for(tx, caller, Right::Manage, id)?;
-        act(cloud, tx, caller, row, word)
-    })?;
-    cloud.wake.ring();
-    Ok(id)
-}
-
-/// Starts an action on a VM whose rights are checked, within a transaction.
-///
-/// # Errors
-/// Unknown action, wrong state.
-pub fn act(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, word: &str) -> Result<(), Refusal> {
-    let Some((_, event, kind, hard)) = ACTIONS.iter().find(|(known, ..)| *known == word) else {
-        return Err(Refusal::UnknownAction { action: word.into() });
-    };
-    let now = cloud.clock.now();
-    // A VM that waits for a place is done at once: nothing of it exists outside.
-    let was_placed = row.host_id.is_some();
-    ledger::vm_step(tx, &mut row, *event, now)?;
-    if ledger::phase(&row) == VmPhase::DONE && !was_placed {
-        return end(tx, &row);
-    }
-    let Some(kind) = kind else { return Ok(()) };
-    let number = match kind {
-        JobKind::Stop => ledger::action::POWEROFF,
-        JobKind::Resume => ledger::action::RESUME,
-        JobKind::Terminate => ledger::action::TERMINATE,
-        _ => 0,
-    };
-    if number != 0 && *kind != JobKind::Terminate {
-        ledger::history_action(tx, row.id, number, caller.uid, caller.gid, now)?;
-    }
-    if *hard {
-        // The polite stop that the guest ignores gives way.
-        for job in tx.jobs_open(JobFilter::Vm(row.id))? {
-            if job.kind == JobKind::Stop.as_str() || job.kind == JobKind::Terminate.as_str() {
-                tx.job_ask_cancel(job.id)?;
-            }
-        }
-    }
-    add_job(tx, &row, *kind, &StopPlan { hard: *hard }, caller.uid, now)
-}
-
-/// Removes what a VM that was never placed holds.
-fn end(tx: &mut Tx<'_>, row: &VmRow) -> Result<(), Refusal> {
-    ledger::release_images(tx, row.id)?;
-    for schedule in tx.schedules_of_vm(row.id)? {
-        tx.schedule_delete(schedule.id)?;
-    }
-    Ok(())
-}
-
-fn add_job(tx: &mut Tx<'_>, row: &VmRow, kind: JobKind, plan: &StopPlan, uid: i64, now: i64) -> Result<(), Refusal> {
-    let subject = JobSubject { vm_id: Some(row.id), host_id: row.host_id, uid, ..JobSubject::default() };
-    job::add(tx, kind, subject, plan, now)?;
-    Ok(())
-}
-
-/// `one.vm.recover`: 0 failure, 1 success, 2 retry, 3 delete, 4 delete-recreate, 5 delete-db.
-///
-/// # Errors
-/// Not authorised (ADMIN), wrong number, wrong state.
-pub fn recover(cloud: &Cloud, caller: &Caller, id: i64, operation: i64) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let mut row = vm_for(tx, caller, Right::Admin, id)?;
-        let now = cloud.clock.now();
-        let phase = ledger::phase(&row);
-        match operation {
-            // A running backup is given up: its job takes everything back and returns the VM.
-            0 if phase.is_backing_up() => cancel_jobs(tx, id)?,
-            2 => {
-                ledger::vm_step(tx, &mut row, VmEvent::Retry, now)?;
-                let kind = if phase.lcm == LcmState::EpilogFailure { JobKind::Terminate } else { JobKind::Deploy };
-                add_job(tx, &row, kind, &StopPlan { hard: true }, caller.uid, now)?;
-            }
-            3 => {
-                cancel_jobs(tx, id)?;
-                ledger::vm_step(tx, &mut row, VmEvent::Delete, now)?;
-                if ledger::phase(&row) == VmPhase::DONE {
-                    end(tx, &row)?;
-                } else {
-                    add_job(tx, &row, JobKind::Terminate, &StopPlan { hard: true }, caller.uid, now)?;
-                }
-            }
-            0 | 1 | 4 | 5 => {
-                return Err(Refusal::Action(format!(
-                    "Recovery operation {operation} does nothing for a VM in state {}; use --retry or --delete, or --failure \
-                     to give up a backup.",
-                    phase.name()
-                )));
-            }
-            _ => return Err(Refusal::RecoverOperation),
-        }
-        Ok(())
-    })?;
-    cloud.wake.ring();
-    Ok(id)
-}
-
-fn cancel_jobs(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), Refusal> {
-    for job in tx.jobs_open(JobFilter::Vm(vm_id))? {
-        tx.job_ask_cancel(job.id)?;
-    }
-    Ok(())
+/// Not authorised, a bad name.
+pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, Refusal> {
+    owned::rename_with::<VmRow>(cloud, caller, caller.vm_rights.right_for(VmOperation::Rename), id, name)
 }
 
 /// `one.vm.update`: the user's part of the template.
@@ -245,7 +131,7 @@ fn cancel_jobs(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), Refusal> {
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let new = parse(text)?;
     cloud.store.write(|tx| {
-        let mut row = vm_for(tx, caller, Right::Manage, id)?;
+        let mut row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Update), id)?;
         row.user_template = updated(&view::stored(&row.user_template), &new, kind)?.to_text();
         tx.vm_update(&row)?;
         Ok(id)
@@ -265,7 +151,7 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
         return Err(Refusal::UpdateType);
     }
     cloud.store.write(|tx| {
-        let mut row = vm_for(tx, caller, Right::Manage, id)?;
+        let mut row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::UpdateConf), id)?;
         let phase = ledger::phase(&row);
         if !conf_is_changeable(phase) {
             return Err(Refusal::ConfigState { phase });

@@ -186,7 +186,11 @@ pub fn keep_restricted(caller: &Caller, old: &Template, new: &mut Template) {
     }
 }
 
-fn check_size(template: &Template) -> Result<(), Refusal> {
+/// Refuses processors and memory that no VM can have.
+///
+/// # Errors
+/// [`Refusal::Allocate`] naming the attribute.
+pub fn check_size(template: &Template) -> Result<(), Refusal> {
     let number = |name: &str, default: f64| match template.scalar(name) {
         None => Some(default),
         Some(text) => text.trim().parse::<f64>().ok().filter(|value| value.is_finite()),

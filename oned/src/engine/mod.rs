@@ -14,7 +14,10 @@ mod monitor;
 mod outside;
 mod place;
 mod scratch;
+mod vm_boot;
+mod vm_down;
 mod vm_jobs;
+mod vm_migrate;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -240,10 +243,12 @@ impl Engine {
             }
         };
         let outcome = match JobKind::parse(&job.kind) {
-            Some(JobKind::Deploy | JobKind::Resume) => self.boot(job),
-            Some(JobKind::Stop) => self.stop_vm(job, cancel),
+            Some(JobKind::Deploy | JobKind::Poweroff | JobKind::Suspend | JobKind::Stop) => self.live(job, cancel),
+            Some(JobKind::Undeploy | JobKind::Resume | JobKind::Migrate) => self.live(job, cancel),
+            Some(JobKind::Terminate | JobKind::Recreate) => self.live(job, cancel),
             Some(JobKind::Reboot) => self.reboot(job),
-            Some(JobKind::Terminate) => self.terminate(job, cancel),
+            Some(JobKind::Resize) => self.resize_running(job),
+            Some(JobKind::Clear) => self.clear(job, cancel),
             Some(JobKind::Backup) => self.backup(job, cancel),
             Some(JobKind::Import) => self.import(job, cancel),
             Some(JobKind::Restore) => self.restore(job, cancel),

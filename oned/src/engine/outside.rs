@@ -11,15 +11,12 @@ use drivers::hypervisor::DomainEvent;
 use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{BackupDatastore, DriverError, Hypervisor, Kind, Result, Secret};
 
-use crate::hosts;
+use crate::hosts::{self, DUMMY};
 use crate::ledger::stored;
 use crate::store::rows::{DatastoreRow, HostRow};
 
 /// Largest chunk that a datastore may ask for, KiB; the smallest is 64.
 const CHUNK_MAX_KIB: i64 = 4096;
-
-/// VM_MAD and DS_MAD of the drivers that do nothing real.
-pub const DUMMY: &str = "dummy";
 
 /// An opened datastore, with the facts that it was opened from.
 struct Opened {

@@ -1,19 +1,12 @@
 //! Placement: pending VMs, oldest first, each onto the host with the most free memory that has room for it.
 
-use one_core::lifecycle::{HostState, VmEvent, VmState};
+use one_core::lifecycle::{HostState, VmState};
 
 use super::{Engine, Trouble};
-use crate::job::{self, JobKind, JobSubject, StopPlan};
+use crate::capacity::Room;
 use crate::ledger::{self, stored, vm_size};
 use crate::store::rows::{HostRow, VmRow};
 use crate::store::{StoreError, Tx, VmFilter};
-
-/// What a host still has.
-struct Room {
-    host: HostRow,
-    cpu: i64,
-    memory_kb: i64,
-}
 
 impl Engine {
     /// Places every pending VM that fits somewhere; the others wait.
@@ -26,30 +19,24 @@ impl Engine {
         let outcome: Result<(), Trouble> = self.cloud.store.write(|tx| {
             let mut rooms = rooms(tx)?;
             for mut vm in tx.vms(pending)? {
-                let (cpu, memory_kb) = vm_size(&stored(&vm.template));
+                let size = vm_size(&stored(&vm.template));
+                let last = tx.history_last(vm.id)?;
                 let best = rooms
                     .iter_mut()
-                    .filter(|room| room.cpu >= cpu && room.memory_kb >= memory_kb)
-                    .max_by_key(|room| room.memory_kb);
-                let Some(room) = best else {
+                    .filter(|(host, room)| room.has(size) && ledger::can_go_on(last.as_ref(), host))
+                    .max_by_key(|(_, room)| room.memory_kb);
+                let Some((host, room)) = best else {
                     let why = format!(
                         "No host that is on has room for {} of a processor and {} MB of memory",
-                        cpu as f64 / 100.0,
-                        memory_kb / 1024
+                        size.0 as f64 / 100.0,
+                        size.1 / 1024
                     );
                     self.tell_why(tx, &mut vm, Some(&why), now)?;
                     continue;
                 };
                 self.tell_why(tx, &mut vm, None, now)?;
-                room.cpu -= cpu;
-                room.memory_kb -= memory_kb;
-                vm.host_id = Some(room.host.id);
-                vm.deploy_id = format!("one-{}", vm.id);
-                tx.vm_update(&vm)?;
-                ledger::history_place(tx, vm.id, &room.host, now)?;
-                ledger::vm_step(tx, &mut vm, VmEvent::Place, now)?;
-                let subject = JobSubject { vm_id: Some(vm.id), host_id: vm.host_id, uid: -1, ..JobSubject::default() };
-                job::add(tx, JobKind::Deploy, subject, &StopPlan::default(), now)?;
+                room.take(size);
+                ledger::vm_place(tx, &mut vm, host, -1, now)?;
             }
             Ok(())
         });
@@ -79,19 +66,13 @@ impl Engine {
     }
 }
 
-fn rooms(tx: &mut Tx<'_>) -> Result<Vec<Room>, StoreError> {
+fn rooms(tx: &mut Tx<'_>) -> Result<Vec<(HostRow, Room)>, StoreError> {
     let mut rooms = Vec::new();
     for host in tx.host_list()? {
-        if host.state != HostState::Monitored.number() {
-            continue;
+        if host.state == HostState::Monitored.number() {
+            let room = Room::of(tx, &host, None)?;
+            rooms.push((host, room));
         }
-        let (mut cpu, mut memory_kb) = (host.cpus * 100, host.memory_kb);
-        for vm in tx.vms(VmFilter { host_id: Some(host.id), ..VmFilter::default() })? {
-            let (vm_cpu, vm_memory_kb) = vm_size(&stored(&vm.template));
-            cpu -= vm_cpu;
-            memory_kb -= vm_memory_kb;
-        }
-        rooms.push(Room { host, cpu, memory_kb });
     }
     Ok(rooms)
 }

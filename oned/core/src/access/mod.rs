@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use acl::{Rule, Selector};
 pub use lock::{Lock, LockLevel};
 
+use crate::lifecycle::VmRights;
 use crate::refusal::{ObjectKind, Refusal, Right};
 
 /// Who is asking, as the session check found out.
@@ -31,12 +32,22 @@ pub struct Caller {
     pub rules: Arc<[Rule]>,
     /// Bits that his new objects do not get; none = the daemon's default.
     pub umask: Option<u32>,
+    /// Which right each operation on a VM needs of him.
+    pub vm_rights: VmRights,
 }
 
 impl Caller {
     /// The daemon itself and the first administrator: user 0 in group 0.
     pub fn oneadmin() -> Self {
-        Self { uid: 0, gid: 0, groups: vec![0], name: "oneadmin".to_owned(), rules: Arc::default(), umask: None }
+        Self {
+            uid: 0,
+            gid: 0,
+            groups: vec![0],
+            name: "oneadmin".to_owned(),
+            rules: Arc::default(),
+            umask: None,
+            vm_rights: VmRights::default(),
+        }
     }
 
     /// Whether rights are not checked for this caller.

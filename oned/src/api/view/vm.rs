@@ -48,6 +48,7 @@ fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
         lcm_state: number(row.lcm_state),
         prev_state: number(row.prev_state),
         prev_lcm_state: number(row.prev_lcm_state),
+        resched: row.resched != 0,
         stime: row.stime,
         etime: row.etime,
         deploy_id: row.deploy_id.clone(),
