@@ -10,6 +10,7 @@ use one_core::backup::Plan;
 use one_core::lifecycle::{LcmState, VmPhase, VmState};
 use serde::{Deserialize, Serialize};
 
+use crate::quota::Charge;
 use crate::store::rows::{JobRow, VmRow};
 use crate::store::{StoreError, Tx};
 
@@ -172,6 +173,9 @@ pub struct BackupPlan {
     pub uid: i64,
     /// With that group.
     pub gid: i64,
+    /// What is reserved of the owner's quotas until the backup is recorded or given up.
+    #[serde(default)]
+    pub reserved: Charge,
 }
 
 impl BackupPlan {

@@ -15,12 +15,13 @@ use one_core::schedule::ScheduledAction;
 use one_core::template::{Template, Vector};
 
 use crate::job::{self, DeletePlan, JobKind, JobSubject};
+use crate::quota;
+use crate::store::rows::{HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
+use crate::store::{JobFilter, StoreError, Tx};
+
 pub use history::{
     act as history_act, copy as history_action, of_previous_host, place as history_place, resume as history_resume,
 };
-
-use crate::store::rows::{HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
-use crate::store::{JobFilter, StoreError, Tx};
 
 /// TYPE on the wire of an image datastore.
 pub const IMAGE_DS: i64 = 0;
@@ -61,7 +62,8 @@ pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Re
     }
     row.resched = resched;
     if to == from {
-        return Ok(tx.vm_update(row)?);
+        quota::save_vm(tx, row)?;
+        return Ok(());
     }
     row.prev_state = row.state;
     row.prev_lcm_state = row.lcm_state;
@@ -70,7 +72,7 @@ pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Re
     if to.state == VmState::Done {
         row.etime = now;
     }
-    tx.vm_update(row)?;
+    quota::save_vm(tx, row)?;
     history::stamp(tx, row.id, from, to, now)?;
     tracing::info!(target: "VM", vm = row.id, "VM {}: {} -> {}", row.id, from.name(), to.name());
     Ok(())
@@ -125,7 +127,7 @@ pub fn can_go_on(last: Option<&HistoryRow>, host: &HostRow) -> bool {
 pub fn vm_to_previous_host(tx: &mut Tx<'_>, row: &mut VmRow, now: i64) -> Result<(), Refusal> {
     let Some(before) = of_previous_host(tx, row.id)? else { return Ok(()) };
     row.host_id = Some(before.host_id);
-    tx.vm_update(row)?;
+    quota::save_vm(tx, row)?;
     Ok(history::go_back(tx, &before, phase(row), now)?)
 }
 

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod log;
 pub mod methods;
 pub mod progress;
+pub mod quota;
 pub mod rpc;
 pub mod scheduler;
 pub mod secret;

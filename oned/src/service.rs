@@ -18,6 +18,7 @@ use crate::daemon::{Service, Setting};
 use crate::engine::{Engine, Outside};
 use crate::methods::METHODS;
 use crate::progress::Board;
+use crate::quota;
 use crate::rpc::Door;
 use crate::scheduler;
 use crate::secret::{self, KEY_FILE, SecretKey};
@@ -56,6 +57,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
     });
     let first = &setting.first_session;
     bootstrap::bootstrap(&cloud, &first.user, first.password.reveal()).context("Cannot fill the database")?;
+    cloud.store.write(quota::repair).context("Cannot count what the owners have taken")?;
 
     let (sender, events) = mpsc::channel::<DomainEvent>();
     let dummies = cloud.config.dummy_drivers.then(|| cloud.config.dummy_directory.clone());

@@ -6,12 +6,14 @@ use one_core::access::{Caller, may};
 use one_core::backup::{self, Chain, Disks, Plan, PlanInput, PlanKind};
 use one_core::doc;
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmOperation, VmState};
+use one_core::quota::cost;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::datastore::BACKUP_DS;
 use super::{Cloud, Owned, view, vm_for};
 use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject};
 use crate::ledger;
+use crate::quota;
 use crate::store::rows::{DatastoreRow, VmRow};
 use crate::store::{JobFilter, Tx};
 
@@ -31,7 +33,8 @@ pub fn backup(cloud: &Cloud, caller: &Caller, vm_id: i64, datastore: i64, reset:
 /// Starts a backup of a VM whose rights are checked, within a transaction; `caller` must have USE on the datastore.
 ///
 /// # Errors
-/// A VM that is part of a job, in a wrong state or not on a host; a wrong or full datastore; what the plan refuses.
+/// A VM that is part of a job, in a wrong state or not on a host; a wrong or full datastore; a quota of the VM's owner or group;
+/// what the plan refuses.
 pub fn start(
     cloud: &Cloud,
     tx: &mut Tx<'_>,
@@ -57,6 +60,10 @@ pub fn start(
         )));
     }
 
+    let new_image = matches!(decision.kind, PlanKind::Full { .. });
+    let demand = cost::backup_start(datastore.id, decision.size_mb, new_image);
+    let reserved = quota::reserve_backup(tx, &row, demand, caller.uid)?;
+
     let now = cloud.clock.now();
     let before = ledger::phase(&row);
     let live = before.state == VmState::Active;
@@ -80,6 +87,7 @@ pub fn start(
         document: document(cloud, tx, &row)?,
         uid: caller.uid,
         gid: caller.gid,
+        reserved,
         decision,
     };
 

@@ -13,6 +13,7 @@ use super::pool::PoolFilter;
 use super::{Cloud, datastore_for, image_for, only_admin, owned, parse, updated, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::ledger;
+use crate::quota;
 use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
 use crate::store::{JobFilter, Tx};
 
@@ -54,7 +55,7 @@ pub fn data_path(datastore: &DatastoreRow, image_id: i64) -> PathBuf {
 /// Stores an image in LOCKED within a transaction; a job is to fill it.
 ///
 /// # Errors
-/// A bad or taken name.
+/// A bad or taken name, a quota of the caller.
 pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>) -> Result<ImageRow, Refusal> {
     if new.name.is_empty() {
         return refuse("No NAME in template");
@@ -89,7 +90,7 @@ pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>
         lock: String::new(),
         template: new.template.to_text(),
     };
-    tx.image_insert(&row)?;
+    quota::save_image(tx, &row)?.allowed(tx, caller.uid)?;
     Ok(row)
 }
 

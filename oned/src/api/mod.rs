@@ -14,6 +14,7 @@ pub mod image;
 pub mod owned;
 pub mod people;
 pub mod pool;
+pub mod quota;
 pub mod restore;
 pub mod schedule;
 pub mod system;

@@ -270,9 +270,17 @@ pub fn chown<R: Pooled>(
             *row.head().gid = gid;
         }
         row.save(tx)?;
-        moved(tx, &old, &row)?;
+        moved(tx, &old, &row).map_err(|refused| asked_by(caller, refused))?;
         Ok(id)
     })
+}
+
+/// What a new owner may not have is told to the one who wanted to give it.
+fn asked_by(caller: &Caller, refused: Refusal) -> Refusal {
+    match refused {
+        Refusal::QuotaExceeded { reason, .. } => Refusal::QuotaExceeded { user: caller.uid, reason },
+        other => other,
+    }
 }
 
 /// `one.*.lock`. With `test` a locked object is refused instead of locked anew.

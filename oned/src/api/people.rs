@@ -7,6 +7,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::{Cloud, parse, updated, vdc, view};
 use crate::cloud::{hex, password_digest};
+use crate::quota::{GROUP, USER};
 use crate::session::{self, CORE, PUBLIC};
 use crate::store::Tx;
 use crate::store::rows::{GroupRow, LoginTokenRow, UserRow};
@@ -200,7 +201,7 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
             unmake_admin(tx, gid, id)?;
         }
         session::forget_rules(tx, ObjectKind::User, id)?;
-        tx.quotas_remove("USER", id)?;
+        tx.quotas_remove(USER, id)?;
         tx.user_delete(id)?;
         Ok(id)
     })
@@ -414,7 +415,9 @@ pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<St
     cloud.store.read(|tx| {
         let row = user_to_use(tx, caller, Right::Use, id)?;
         let names = view::Names::read(tx)?;
-        Ok(doc::user(&view::user(cloud, tx, &names, &row, caller.is_admin(), decrypt && caller.is_admin())?))
+        let quotas = view::Quotas::of(tx, USER, id)?;
+        let (full, clear) = (caller.is_admin(), decrypt && caller.is_admin());
+        Ok(doc::user(&view::user(cloud, tx, (&names, &quotas), &row, full, clear)?))
     })
 }
 
@@ -425,14 +428,14 @@ pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<St
 pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
         let names = view::Names::read(tx)?;
-        let defaults = view::default_quotas(tx, "USER")?;
-        let mut views = Vec::new();
+        let quotas = view::Quotas::of_all(tx, USER)?;
+        let mut pool = doc::UserPool::begin();
         for row in tx.user_list()? {
             if may_user(tx, caller, Right::Use, &row).is_ok() {
-                views.push(view::user(cloud, tx, &names, &row, caller.is_admin(), false)?);
+                pool.push(&view::user(cloud, tx, (&names, &quotas), &row, caller.is_admin(), false)?);
             }
         }
-        Ok(doc::user_pool(views.iter(), &defaults))
+        Ok(pool.finish(&quotas.defaults()))
     })
 }
 
@@ -470,7 +473,7 @@ pub fn group_delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refu
         }
         vdc::leave_all(tx, id)?;
         session::forget_rules(tx, ObjectKind::Group, id)?;
-        tx.quotas_remove("GROUP", id)?;
+        tx.quotas_remove(GROUP, id)?;
         tx.group_delete(id)?;
         Ok(id)
     })
@@ -544,7 +547,8 @@ pub fn group(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal>
     let id = if id == -1 { caller.gid } else { id };
     cloud.store.read(|tx| {
         let row = group_to_use(tx, caller, Right::Use, id)?;
-        Ok(doc::group(&view::group(tx, &row)?))
+        let quotas = view::Quotas::of(tx, GROUP, id)?;
+        Ok(doc::group(&view::group(tx, &quotas, &row)?))
     })
 }
 
@@ -554,14 +558,14 @@ pub fn group(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal>
 /// The database's failure.
 pub fn group_pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let defaults = view::default_quotas(tx, "GROUP")?;
-        let mut views = Vec::new();
+        let quotas = view::Quotas::of_all(tx, GROUP)?;
+        let mut pool = doc::GroupPool::begin();
         for row in tx.group_list()? {
             if may(caller, Right::Use, &group_object(&row)).is_ok() {
-                views.push(view::group(tx, &row)?);
+                pool.push(&view::group(tx, &quotas, &row)?);
             }
         }
-        Ok(doc::group_pool(views.iter(), &defaults))
+        Ok(pool.finish(&quotas.defaults()))
     })
 }
 

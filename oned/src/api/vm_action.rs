@@ -11,7 +11,7 @@ use crate::job::{self, JobKind, JobSubject, ResizePlan, StopPlan};
 use crate::ledger::{self, SYSTEM_DS};
 use crate::store::rows::{HostRow, VmRow};
 use crate::store::{JobFilter, Tx};
-use crate::{capacity, hosts};
+use crate::{capacity, hosts, quota};
 
 /// The system datastore: the disks of all VMs lie in its directory.
 const SYSTEM: i64 = 0;
@@ -38,7 +38,9 @@ pub fn act(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, acti
     let unknown = || Refusal::UnknownAction { action: action.word.into() };
     let event = action.event.filter(|_| action.is_callable).ok_or_else(unknown)?;
     let now = cloud.clock.now();
+    let before = quota::of_vm(tx, &row)?;
     ledger::vm_step(tx, &mut row, event, now)?;
+    quota::more_of_vm(tx, &before, &row)?.allowed(tx, caller.uid)?;
     let to = ledger::phase(&row);
     if to == VmPhase::DONE {
         return finish(tx, &mut row, caller.uid, now);
@@ -93,7 +95,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, row: &mut VmRow, uid: i64, now: i64) -> Re
         return Ok(ledger::vm_end(tx, row.id)?);
     }
     row.host_id = None;
-    tx.vm_update(row)?;
+    quota::save_vm(tx, row)?;
     job::add(tx, JobKind::Clear, JobSubject::vm(row, uid), &StopPlan { hard: true }, now)?;
     Ok(())
 }
@@ -143,7 +145,9 @@ pub fn deploy(cloud: &Cloud, caller: &Caller, id: i64, wish: Deployment<'_>) -> 
         if wish.enforce {
             capacity::check(tx, &host, &row, ledger::vm_size(&view::stored(&row.template)))?;
         }
-        ledger::vm_place(tx, &mut row, &host, caller.uid, cloud.clock.now())
+        let before = quota::of_vm(tx, &row)?;
+        ledger::vm_place(tx, &mut row, &host, caller.uid, cloud.clock.now())?;
+        quota::more_of_vm(tx, &before, &row)?.allowed(tx, caller.uid)
     })?;
     cloud.wake.ring();
     Ok(id)
@@ -287,7 +291,7 @@ pub fn resize(cloud: &Cloud, caller: &Caller, id: i64, text: &str, enforce: bool
         }
         if ledger::phase(&row) == from {
             row.template = system.to_text();
-            tx.vm_update(&row)?;
+            quota::save_vm(tx, &row)?.allowed(tx, caller.uid)?;
         } else {
             job::add(tx, JobKind::Resize, JobSubject::vm(&row, caller.uid), &ResizePlan { capacity }, now)?;
         }

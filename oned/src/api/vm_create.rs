@@ -9,6 +9,7 @@ use one_core::template::{Template, Value, Vector};
 use super::{Cloud, Owned, view};
 use crate::cloud::hex;
 use crate::ledger;
+use crate::quota;
 use crate::store::Tx;
 use crate::store::rows::{ImageRow, VmRow};
 
@@ -114,7 +115,7 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
     let backup_config = BackupConfig::for_new_vm(wish.as_ref(), &Disks::from_template(&system, &[]))?;
     let now = cloud.clock.now();
     let state = if hold { VmState::Hold } else { VmState::Pending };
-    tx.vm_insert(&VmRow {
+    let row = VmRow {
         id,
         uid: caller.uid,
         gid: caller.gid,
@@ -136,7 +137,8 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
         backup_config: ledger::config_text(&backup_config),
         template: system.to_text(),
         user_template: user.to_text(),
-    })?;
+    };
+    quota::save_vm(tx, &row)?.allowed(tx, caller.uid)?;
     for schedule in schedules {
         match schedule {
             Value::Vector(vector) => super::schedule::add_preset(cloud, tx, caller, id, &vector)?,

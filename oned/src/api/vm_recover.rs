@@ -11,6 +11,7 @@ use super::vm_action::{cancel_jobs, finish};
 use super::{Cloud, vm_for};
 use crate::job;
 use crate::ledger;
+use crate::quota;
 use crate::store::rows::VmRow;
 use crate::store::{JobFilter, Tx};
 
@@ -116,12 +117,12 @@ fn ended(
             return finish(tx, row, caller.uid, now);
         }
         row.host_id = None;
-        tx.vm_update(row)?;
+        quota::save_vm(tx, row)?;
         return Ok(ledger::vm_end(tx, row.id)?);
     }
     if ledger::is_away(to) && to != from {
         row.host_id = None;
-        tx.vm_update(row)?;
+        quota::save_vm(tx, row)?;
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ use super::{ATTEMPTS_MAX, Engine, Trouble};
 use crate::job::{self, BackupPlan};
 use crate::ledger;
 use crate::progress::Subject;
+use crate::quota;
 use crate::store::StoreError;
 use crate::store::rows::JobRow;
 
@@ -198,7 +199,12 @@ impl Engine {
     fn advance(&self, work: &Work<'_>, from: JobPhase, event: JobEvent, text: &str) -> Result<JobPhase, Trouble> {
         let to = job_next(from, event)?;
         let now = self.cloud.clock.now();
-        self.cloud.store.write(|tx| tx.job_advance(work.job.id, from.as_str(), to.as_str(), now, text))?;
+        self.cloud.store.write(|tx| {
+            if !quota::is_reserving(to) {
+                quota::release_backup(tx, work.job.id)?;
+            }
+            tx.job_advance(work.job.id, from.as_str(), to.as_str(), now, text)
+        })?;
         crate::crash::point(match to {
             JobPhase::Prepared => "backup.prepared",
             JobPhase::Copied => "backup.copied",
@@ -290,6 +296,8 @@ impl Engine {
             if ledger::phase(&vm).is_backing_up() {
                 ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
             }
+            // The image or increment counts with its real size now.
+            quota::release_backup(tx, work.job.id)?;
             tx.job_advance(work.job.id, JobPhase::Sealed.as_str(), to.as_str(), now, "")?;
             if let Some(mut datastore) = tx.datastore_find(work.plan.decision.datastore_id)? {
                 datastore.monitored_at = 0;

@@ -11,6 +11,7 @@ use super::Trouble;
 use super::image_jobs::mb;
 use crate::job::{self, BackupPlan, JobKind, JobSubject, RetainPlan};
 use crate::ledger;
+use crate::quota;
 use crate::store::rows::{ImageRow, IncrementRow, VmRow};
 use crate::store::{JobFilter, Tx};
 
@@ -57,7 +58,7 @@ pub(super) fn write_point(
             let mut image = tx.image(*image_id)?;
             image.size_mb += size_mb;
             image.modtime = sealed.time;
-            tx.image_update(&image)?;
+            quota::save_image(tx, &image)?;
             (*image_id, parent_increment + 1, *parent_increment, "INCREMENT")
         }
         PlanKind::Full { new_chain, .. } => (new_image(tx, plan, vm, sealed, *new_chain, zone)?, 0, -1, "FULL"),
@@ -100,7 +101,7 @@ fn new_image(
         name = format!("{base} {suffix}");
     }
     let id = tx.next_id("image")?;
-    tx.image_insert(&ImageRow {
+    let row = ImageRow {
         id,
         uid: vm.uid,
         gid: vm.gid,
@@ -124,7 +125,8 @@ fn new_image(
         lock: String::new(),
         backup_mode: Some(if new_chain { "INCREMENT" } else { "FULL" }.into()),
         template: String::new(),
-    })?;
+    };
+    quota::save_image(tx, &row)?;
     Ok(id)
 }
 

@@ -7,6 +7,7 @@ use super::backup::{Work, phase_of};
 use super::{Engine, Trouble};
 use crate::job::{BackupPlan, JobKind};
 use crate::ledger;
+use crate::quota;
 use crate::store::rows::JobRow;
 use crate::store::{JobFilter, Tx};
 
@@ -32,6 +33,7 @@ impl Engine {
                 let mut row = tx.job(job.id)?;
                 row.error = ledger::flat(&trouble.to_string());
                 tx.job_update(&row)?;
+                quota::release_backup(tx, job.id)?;
                 tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)
             })?;
             crate::crash::point("backup.undoing");

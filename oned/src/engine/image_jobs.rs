@@ -1,5 +1,8 @@
 //! Images: files copied in, disks made from restore points, data removed, points that KEEP_LAST no longer wants forgotten.
 
+use std::path::Path;
+
+use drivers::hypervisor::DiskFormat;
 use drivers::{Cancel, DriverError, Kind, Progress, disk};
 use one_core::lifecycle::ImageState;
 
@@ -9,6 +12,7 @@ use super::{Engine, Trouble};
 use crate::job::{self, DeletePlan, ImportPlan, JobKind, RestorePlan, RetainPlan};
 use crate::ledger::{self, stored};
 use crate::progress::Subject;
+use crate::quota;
 use crate::store::StoreError;
 use crate::store::rows::{ImageRow, JobRow};
 
@@ -19,32 +23,54 @@ pub(super) fn mb(bytes: u64) -> i64 {
     i64::try_from(bytes.div_ceil(MIB)).unwrap_or(i64::MAX)
 }
 
+/// The size of a disk of which `source` is the file.
+fn size_of(source: &Path, expected: Option<DiskFormat>) -> Result<u64, DriverError> {
+    if expected == Some(DiskFormat::Raw) {
+        let meta = std::fs::metadata(source);
+        return Ok(meta.map_err(|e| DriverError::io(format!("looking at {}", source.display()), e))?.len());
+    }
+    Ok(disk::probe(source)?.virtual_size_bytes)
+}
+
 impl Engine {
     fn image_of(&self, job: &JobRow) -> Result<ImageRow, Trouble> {
         let id = job.image_id.ok_or(StoreError::NotFound { what: "image of job", id: job.id })?;
         Ok(self.cloud.store.read(|tx| tx.image(id))?)
     }
 
-    /// The image's file is there: READY, with what it turned out to be.
-    fn ready(&self, job: &JobRow, image_id: i64, format: &str, size_bytes: u64) -> Result<(), Trouble> {
-        let now = self.cloud.clock.now();
+    /// What a copy will take, counted before it is made: the size of most images is not known until their file is looked at.
+    fn expect_size(&self, job: &JobRow, image_id: i64, size_bytes: u64) -> Result<(), Trouble> {
         self.cloud.store.write(|tx| {
+            let mut row = tx.image(image_id)?;
+            row.size_mb = mb(size_bytes);
+            Ok(quota::save_image(tx, &row)?.allowed(tx, job.uid)?)
+        })
+    }
+
+    /// The image's file is there: READY, with what it turned out to be.
+    fn ready(&self, job: &JobRow, image_id: i64, file: &Path, format: &str, size_bytes: u64) -> Result<(), Trouble> {
+        let now = self.cloud.clock.now();
+        let outcome = self.cloud.store.write(|tx| {
             let mut row = tx.image(image_id)?;
             if row.state == ImageState::Locked.number() {
                 row.prev_state = row.state;
                 row.state = ImageState::Ready.number();
                 row.format = format.into();
                 row.size_mb = mb(size_bytes);
-                tx.image_update(&row)?;
+                quota::save_image(tx, &row)?.allowed(tx, job.uid)?;
             }
             let current = tx.job(job.id)?;
-            tx.job_advance(job.id, &current.phase, "done", now, "")
-        })?;
+            Ok(tx.job_advance(job.id, &current.phase, "done", now, "")?)
+        });
+        if matches!(outcome, Err(Trouble::Refused(_))) {
+            // It turned out larger than its owner may have.
+            disk::remove(file)?;
+        }
         self.cloud.wake.ring();
-        Ok(())
+        outcome
     }
 
-    fn make_parent(path: &std::path::Path) -> Result<(), DriverError> {
+    fn make_parent(path: &Path) -> Result<(), DriverError> {
         let Some(parent) = path.parent() else { return Ok(()) };
         std::fs::create_dir_all(parent).map_err(|e| DriverError::io(format!("making {}", parent.display()), e))?;
         disk::sweep_part(path)
@@ -60,9 +86,10 @@ impl Engine {
         Self::make_parent(&plan.target)?;
         let datastore = self.cloud.store.read(|tx| tx.datastore(row.datastore_id))?;
         let source = self.allowed(&plan.source, Some(&datastore))?;
+        self.expect_size(job, row.id, size_of(&source, expected)?)?;
         let facts = disk::import(&source, expected, &plan.target, &progress, cancel)?;
         crate::crash::point("import.copied");
-        self.ready(job, row.id, facts.format.as_str(), facts.virtual_size_bytes)
+        self.ready(job, row.id, &plan.target, facts.format.as_str(), facts.virtual_size_bytes)
     }
 
     /// Makes a disk from a restore point.
@@ -82,18 +109,19 @@ impl Engine {
             let reason = format!("disk {} is not in restore point {}", plan.disk, plan.point);
             return Err(DriverError::new(Kind::Missing, "restoring a disk", reason).into());
         };
+        self.expect_size(job, row.id, size_bytes)?;
         Self::make_parent(&plan.target)?;
         let mut writer = disk::Qcow2Writer::create(&plan.target, size_bytes)?;
         datastore.restore(&plan.series, &plan.point, plan.disk, &mut writer, &progress, cancel)?;
         crate::crash::point("restore.copied");
         drivers::DiskWriter::finish(Box::new(writer))?;
         crate::crash::point("restore.finished");
-        self.ready(job, row.id, "qcow2", size_bytes)
+        self.ready(job, row.id, &plan.target, "qcow2", size_bytes)
     }
 
     pub(super) fn backup_datastore(&self, id: i64) -> Result<std::sync::Arc<dyn drivers::BackupDatastore>, Trouble> {
         let row = self.cloud.store.read(|tx| tx.datastore(id))?;
-        let own = std::path::Path::new(&row.base_path).starts_with(&self.cloud.config.datastore_location);
+        let own = Path::new(&row.base_path).starts_with(&self.cloud.config.datastore_location);
         if own {
             // Only below our own directory: a foreign BASE_PATH that is missing is a mount that is missing.
             std::fs::create_dir_all(&row.base_path)
@@ -127,7 +155,7 @@ impl Engine {
         let datastore_id = job.datastore_id;
         self.cloud.store.write(|tx| {
             if let Some(id) = job.image_id {
-                tx.image_delete(id)?;
+                quota::delete_image(tx, id)?;
             }
             if let Some(mut datastore) = datastore_id.map(|id| tx.datastore_find(id)).transpose()?.flatten() {
                 datastore.monitored_at = 0;
@@ -164,7 +192,7 @@ impl Engine {
                     }
                 }
                 image.size_mb = size_mb;
-                tx.image_update(&image)?;
+                quota::save_image(tx, &image)?;
             }
             let current = tx.job(job.id)?;
             tx.job_advance(job.id, &current.phase, "done", now, "")

@@ -13,6 +13,7 @@ use one_core::lifecycle::{LcmState, VmChange, VmEvent, VmPhase, VmState, driver_
 use super::{Engine, Trouble};
 use crate::job::{self, JobKind, ResizePlan, StopPlan};
 use crate::ledger::{self, stored};
+use crate::quota;
 use crate::store::StoreError;
 use crate::store::rows::{HostRow, JobRow, VmRow};
 
@@ -146,7 +147,7 @@ impl Engine {
             let to = ledger::phase(&row);
             if ledger::is_away(to) {
                 row.host_id = None;
-                tx.vm_update(&row)?;
+                quota::save_vm(tx, &row)?;
             }
             if to == VmPhase::DONE {
                 ledger::vm_end(tx, vm_id)?;
@@ -186,7 +187,7 @@ impl Engine {
                 template.set(name, value.clone());
             }
             row.template = template.to_text();
-            tx.vm_update(&row)?;
+            quota::save_vm(tx, &row)?;
             ledger::vm_step(tx, &mut row, VmEvent::ChangeDone(VmChange::Capacity), now)?;
             Ok::<_, Trouble>(())
         })?;

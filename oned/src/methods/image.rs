@@ -7,7 +7,7 @@ use crate::rpc::{Method, ParamSpec};
 use crate::store::rows::ImageRow;
 
 pub(super) fn rows() -> Vec<Method<Cloud>> {
-    let mut all = owned_rows!("one.image", "image", ImageRow, |_, _, _| Ok(()), lock);
+    let mut all = owned_rows!("one.image", "image", ImageRow, crate::quota::image_moved, lock);
     all.extend(rows! {
         "one.image.allocate", [TEXT, ParamSpec::int("datastore"), ParamSpec::bool("no_check_capacity").or_bool(false)],
             "Registers an image and copies its file in.", Id, |c, u, a| image::allocate(c, u, a.text(0), a.int(1));

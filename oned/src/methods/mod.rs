@@ -6,6 +6,7 @@ mod datastore;
 mod image;
 mod infrastructure;
 mod people;
+mod quota;
 mod system;
 mod template;
 mod vm;
@@ -80,6 +81,7 @@ pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
         image::rows(),
         infrastructure::rows(),
         people::rows(),
+        quota::rows(),
         system::rows(),
         template::rows(),
         vm::rows(),

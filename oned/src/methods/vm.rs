@@ -15,7 +15,7 @@ const SYSTEM_DATASTORE: ParamSpec = ParamSpec::int("datastore").or_int(-1);
 const SEARCH: ParamSpec = ParamSpec::text("search").or_text("");
 
 pub(super) fn rows() -> Vec<Method<Cloud>> {
-    let mut all = owned_rows!("one.vm", "VM", VmRow, |_, _, _| Ok(()), lock);
+    let mut all = owned_rows!("one.vm", "VM", VmRow, crate::quota::vm_moved, lock);
     // Which right renaming needs is for the lists of operations to say.
     all.retain(|method| method.name != "one.vm.rename");
     all.extend(rows! {

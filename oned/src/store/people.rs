@@ -178,6 +178,14 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
+    /// Limits and usage of all owners of a kind (`USER` or `GROUP`), the defaults included.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn quotas_of_all(&mut self, owner: &str) -> Result<Vec<QuotaRow>, StoreError> {
+        Ok(quota::table.filter(quota::owner.eq(owner)).select(QuotaRow::as_select()).load(self.0)?)
+    }
+
     /// Limits and usage of every owner.
     ///
     /// # Errors
@@ -186,22 +194,46 @@ impl Tx<'_> {
         Ok(quota::table.select(QuotaRow::as_select()).load(self.0)?)
     }
 
-    /// Adds or replaces a limit with its usage.
+    /// Replaces all limits and usage of an owner by these.
     ///
     /// # Errors
     /// The database's failure.
-    pub fn quota_put(&mut self, row: &QuotaRow) -> Result<(), StoreError> {
-        diesel::replace_into(quota::table).values(row).execute(self.0)?;
+    pub fn quotas_replace(&mut self, owner: &str, owner_id: i64, rows: &[QuotaRow]) -> Result<(), StoreError> {
+        diesel::delete(quota::table.filter(quota::owner.eq(owner).and(quota::owner_id.eq(owner_id))))
+            .execute(self.0)?;
+        for row in rows {
+            diesel::insert_into(quota::table).values(row).execute(self.0)?;
+        }
         Ok(())
     }
 
-    /// Removes all limits and usage of an owner.
+    /// Adds `used` of the row to what is used under its key and returns the sum. A sum below 0 is stored as 0; a row that
+    /// has neither a limit nor use goes.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn quota_add(&mut self, row: &QuotaRow) -> Result<i64, StoreError> {
+        let place = (&row.owner, row.owner_id, &row.resource, &row.resource_id, &row.metric);
+        let found = quota::table.find(place).select((quota::most, quota::used)).first(self.0).optional()?;
+        let (most, used): (Option<i64>, i64) = found.unwrap_or((None, 0));
+        let sum = used.saturating_add(row.used);
+        if sum <= 0 && most.is_none() {
+            diesel::delete(quota::table.find(place)).execute(self.0)?;
+        } else {
+            let row = QuotaRow { most, used: sum.max(0), ..row.clone() };
+            diesel::replace_into(quota::table).values(&row).execute(self.0)?;
+        }
+        Ok(sum)
+    }
+
+    /// Removes all limits of an owner who goes. What is used stays as long as what uses it.
     ///
     /// # Errors
     /// The database's failure.
     pub fn quotas_remove(&mut self, owner: &str, owner_id: i64) -> Result<(), StoreError> {
-        diesel::delete(quota::table.filter(quota::owner.eq(owner).and(quota::owner_id.eq(owner_id))))
-            .execute(self.0)?;
+        let theirs = quota::owner.eq(owner).and(quota::owner_id.eq(owner_id));
+        diesel::delete(quota::table.filter(theirs.and(quota::used.eq(0)))).execute(self.0)?;
+        diesel::update(quota::table.filter(theirs)).set(quota::most.eq(None::<i64>)).execute(self.0)?;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::store::{StoreError, Tx};
 
 pub use image::{image, image_is_usable};
 pub use infrastructure::{cluster, datastore, host, zone};
-pub use people::{acl, default_quotas, group, quotas, user};
+pub use people::{Quotas, acl, group, user};
 pub use vm::{vm, vm_short};
 
 /// Attributes whose value only administrators may see, and only when they ask for it (`decrypt`).

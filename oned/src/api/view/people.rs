@@ -1,10 +1,14 @@
 //! Users, groups, access rules.
 
+use std::collections::BTreeMap;
+
 use one_core::doc::{AclView, GroupView, LoginTokenView, QuotasView, UserView};
+use one_core::quota::{Limits, Usage};
 
 use super::{Names, stored, without_secrets};
 use crate::api::Cloud;
-use crate::store::rows::{AclRow, GroupRow, UserRow};
+use crate::quota::{self, DEFAULTS};
+use crate::store::rows::{AclRow, GroupRow, QuotaRow, UserRow};
 use crate::store::{StoreError, Tx};
 
 /// The user view. What is kept of the password only for administrators (`full`); secrets of the template when `clear`.
@@ -14,7 +18,7 @@ use crate::store::{StoreError, Tx};
 pub fn user(
     cloud: &Cloud,
     tx: &mut Tx<'_>,
-    names: &Names,
+    (names, quotas): (&Names, &Quotas),
     row: &UserRow,
     full: bool,
     clear: bool,
@@ -39,40 +43,67 @@ pub fn user(
             })
             .collect(),
         template: if clear { template } else { without_secrets(template) },
-        quotas: quotas(tx, "USER", row.id)?,
-        default_quotas: default_quotas(tx, "USER")?,
+        quotas: quotas.view(row.id),
+        default_quotas: quotas.defaults(),
     })
 }
 
-/// Limits and usage of a user or group.
-///
-/// # Errors
-/// The database's failure.
-pub fn quotas(_tx: &mut Tx<'_>, _owner: &str, _id: i64) -> Result<QuotasView, StoreError> {
-    Ok(QuotasView::default())
+/// Limits and usage of users or of groups: of one for his document, of all of them for a pool.
+pub struct Quotas {
+    rows: BTreeMap<i64, (Limits, Usage)>,
 }
 
-/// The limits of those who have none of their own.
-///
-/// # Errors
-/// The database's failure.
-pub fn default_quotas(tx: &mut Tx<'_>, owner: &str) -> Result<QuotasView, StoreError> {
-    quotas(tx, owner, -1)
+impl Quotas {
+    /// Those of one owner (`USER` or `GROUP`), with the defaults.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn of(tx: &mut Tx<'_>, owner: &str, id: i64) -> Result<Self, StoreError> {
+        let mut rows = BTreeMap::from([(DEFAULTS, quota::read(tx.quotas(owner, DEFAULTS)?))]);
+        if id != DEFAULTS {
+            rows.insert(id, quota::read(tx.quotas(owner, id)?));
+        }
+        Ok(Self { rows })
+    }
+
+    /// Those of all owners of a kind, in one look.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn of_all(tx: &mut Tx<'_>, owner: &str) -> Result<Self, StoreError> {
+        let mut rows: BTreeMap<i64, Vec<QuotaRow>> = BTreeMap::new();
+        for row in tx.quotas_of_all(owner)? {
+            rows.entry(row.owner_id).or_default().push(row);
+        }
+        Ok(Self { rows: rows.into_iter().map(|(id, rows)| (id, quota::read(rows))).collect() })
+    }
+
+    /// As documents show an owner's.
+    #[must_use]
+    pub fn view(&self, id: i64) -> QuotasView {
+        self.rows.get(&id).map(|(limits, usage)| one_core::quota::view(limits, usage)).unwrap_or_default()
+    }
+
+    /// The limits of those who have none of their own.
+    #[must_use]
+    pub fn defaults(&self) -> QuotasView {
+        self.rows.get(&DEFAULTS).map(|(limits, _)| one_core::quota::defaults_view(limits)).unwrap_or_default()
+    }
 }
 
 /// The group view.
 ///
 /// # Errors
 /// The database's failure.
-pub fn group(tx: &mut Tx<'_>, row: &GroupRow) -> Result<GroupView, StoreError> {
+pub fn group(tx: &mut Tx<'_>, quotas: &Quotas, row: &GroupRow) -> Result<GroupView, StoreError> {
     Ok(GroupView {
         id: row.id,
         name: row.name.clone(),
         template: stored(&row.template),
         users: tx.group_users(row.id)?,
         admins: tx.group_admins(row.id)?,
-        quotas: quotas(tx, "GROUP", row.id)?,
-        default_quotas: default_quotas(tx, "GROUP")?,
+        quotas: quotas.view(row.id),
+        default_quotas: quotas.defaults(),
     })
 }
 
