@@ -16,6 +16,8 @@ mod names;
 mod people;
 #[path = "api/pools.rs"]
 mod pools;
+#[path = "api/quotas.rs"]
+mod quotas;
 #[path = "api/restore.rs"]
 mod restore;
 #[path = "api/rights.rs"]
