@@ -11,7 +11,7 @@ use one_core::access::Caller;
 use one_core::refusal::{ObjectKind, Refusal};
 use one_core::template::Template;
 
-use crate::api::bootstrap;
+use crate::api::{attributes, bootstrap};
 use crate::cloud::{Cloud, password_digest};
 use crate::config::Config;
 use crate::daemon::{Service, Setting};
@@ -58,6 +58,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
     let first = &setting.first_session;
     bootstrap::bootstrap(&cloud, &first.user, first.password.reveal()).context("Cannot fill the database")?;
     cloud.store.write(quota::repair).context("Cannot count what the owners have taken")?;
+    attributes::seal_stored(&cloud).context("Cannot seal the secrets that the database holds in clear")?;
 
     let (sender, events) = mpsc::channel::<DomainEvent>();
     let dummies = cloud.config.dummy_drivers.then(|| cloud.config.dummy_directory.clone());
@@ -109,6 +110,8 @@ fn secret_key(store: &Store, config: &Config, directory: &Path) -> anyhow::Resul
             texts.extend(tx.user_list()?.into_iter().map(|row| (User, row.template)));
             texts.extend(tx.cluster_list()?.into_iter().map(|row| (Cluster, row.template)));
             texts.extend(tx.image_list()?.into_iter().map(|row| (Image, row.template)));
+            // A template's secrets become those of its VMs.
+            texts.extend(tx.template_list()?.into_iter().map(|row| (Vm, row.template)));
             for row in tx.vms(VmFilter::default())? {
                 texts.extend([(Vm, row.template), (Vm, row.user_template)]);
             }

@@ -4,7 +4,7 @@ use one_core::access::{Caller, may};
 use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::{Cloud, unowned, view};
+use super::{Cloud, attributes, unowned, view};
 use crate::store::Tx;
 use crate::store::rows::ClusterRow;
 
@@ -23,8 +23,17 @@ pub fn cluster_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> R
 /// # Errors
 /// Unknown cluster; not authorised (USE).
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+    info_decrypt(cloud, caller, id, false)
+}
+
+/// The same with the flag `decrypt`, which shows secrets to administrators.
+///
+/// # Errors
+/// As [`info`]; a secret that the daemon's key does not open.
+pub fn info_decrypt(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = cluster_for(tx, caller, Right::Use, id)?;
+        let mut row = cluster_for(tx, caller, Right::Use, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Cluster, &mut row.template)?;
         Ok(doc::cluster(&view::cluster(tx, &row)?))
     })
 }

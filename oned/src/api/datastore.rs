@@ -9,7 +9,7 @@ use one_core::template::Template;
 
 use super::owned::{self, Pooled as _};
 use super::pool::PoolFilter;
-use super::{Cloud, datastore_for, parse, updated, view};
+use super::{Cloud, attributes, datastore_for, parse, view};
 use crate::store::Tx;
 use crate::store::rows::DatastoreRow;
 
@@ -42,7 +42,7 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
 /// Not authorised; missing or wrong NAME, TYPE, DS_MAD; attributes that the driver demands; a taken name.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Datastore)?;
-    let mut template = parse(text)?;
+    let mut template = attributes::admitted(cloud, caller, ObjectKind::Datastore, &parse(text)?)?;
     let name = template.scalar("NAME").unwrap_or_default().to_string();
     if name.is_empty() {
         return refuse("No NAME in template");
@@ -149,9 +149,10 @@ fn check_attributes(template: &Template, kind: i64, ds_mad: &str) -> Result<(), 
 /// Not authorised, unknown datastore.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row: DatastoreRow = owned::to_show(tx, caller, id)?;
+        let mut row: DatastoreRow = owned::to_show(tx, caller, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Datastore, &mut row.template)?;
         let names = view::Names::read(tx)?;
-        Ok(doc::datastore(&view::datastore(tx, &names, &row, decrypt && caller.is_admin())?))
+        Ok(doc::datastore(&view::datastore(tx, &names, &row)?))
     })
 }
 
@@ -165,7 +166,7 @@ pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
         let names = view::Names::read(tx)?;
         let mut documents = Vec::new();
         for row in filter.select(caller, tx.datastore_list()?) {
-            documents.push(doc::datastore(&view::datastore(tx, &names, &row, false)?));
+            documents.push(doc::datastore(&view::datastore(tx, &names, &row)?));
         }
         Ok(doc::pool("DATASTORE_POOL", documents.into_iter()))
     })
@@ -186,12 +187,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
         let mut row = datastore_for(tx, caller, Right::Manage, id)?;
         change_drivers(cloud, tx, &mut row, wish)?;
         let old = view::stored(&row.template);
-        // A client that read the document sends the stars back: that is not a new password.
-        let secret = old.scalar("RESTIC_PASSWORD").map(String::from);
-        if let (Some(secret), Some("***")) = (&secret, new.scalar("RESTIC_PASSWORD")) {
-            new.set("RESTIC_PASSWORD", secret.clone());
-        }
-        let template = updated(&old, &new, kind)?;
+        let template = attributes::updated(cloud, caller, ObjectKind::Datastore, &old, &new, kind)?;
         check_attributes(&template, row.kind, &row.ds_mad)?;
         row.template = template.to_text();
         row.monitored_at = 0;

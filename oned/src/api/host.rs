@@ -5,7 +5,7 @@ use one_core::doc;
 use one_core::lifecycle::HostState;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::{Cloud, parse, unowned, updated, view};
+use super::{Cloud, attributes, parse, unowned, view};
 use crate::store::rows::HostRow;
 use crate::store::{Tx, VmFilter};
 
@@ -76,8 +76,17 @@ pub fn allocate(
 /// # Errors
 /// Unknown host; not authorised (USE).
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+    info_decrypt(cloud, caller, id, false)
+}
+
+/// The same with the flag `decrypt`, which shows secrets to administrators.
+///
+/// # Errors
+/// As [`info`]; a secret that the daemon's key does not open.
+pub fn info_decrypt(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row = host_for(tx, caller, Right::Use, id)?;
+        let mut row = host_for(tx, caller, Right::Use, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Host, &mut row.template)?;
         Ok(doc::host(&view::host(tx, &row)?))
     })
 }
@@ -104,7 +113,8 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     let new = parse(text)?;
     cloud.store.write(|tx| {
         let mut row = host_for(tx, caller, Right::Admin, id)?;
-        row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
+        let old = view::stored(&row.template);
+        row.template = attributes::updated(cloud, caller, ObjectKind::Host, &old, &new, kind)?.to_text();
         // Asked again at once: the address may be another.
         row.monitored_at = 0;
         tx.host_update(&row)?;

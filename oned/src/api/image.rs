@@ -10,7 +10,7 @@ use one_core::template::Template;
 
 use super::datastore::IMAGE_DS;
 use super::pool::PoolFilter;
-use super::{Cloud, datastore_for, image_for, only_admin, owned, parse, updated, view};
+use super::{Cloud, attributes, datastore_for, image_for, only_admin, owned, parse, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::ledger;
 use crate::quota;
@@ -42,7 +42,7 @@ pub struct NewImage<'a> {
     pub size_mb: i64,
     /// One VM writes into it directly.
     pub persistent: bool,
-    /// Free attributes.
+    /// Free attributes, secrets sealed.
     pub template: Template,
 }
 
@@ -98,10 +98,10 @@ pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>
 /// that is not allowed or not what it says ends in state ERROR with the reason in TEMPLATE/ERROR.
 ///
 /// # Errors
-/// Not authorised; unknown or wrong datastore; missing or bad attributes; a taken name.
+/// Not authorised; unknown or wrong datastore; missing, bad or restricted attributes; a taken name.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, datastore_id: i64) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Image)?;
-    let mut template = parse(text)?;
+    let mut template = attributes::admitted(cloud, caller, ObjectKind::Image, &parse(text)?)?;
     let wish = Wish::take(&mut template)?;
     let id = cloud.store.write(|tx| {
         let datastore = datastore_for(tx, caller, Right::Use, datastore_id)?;
@@ -190,8 +190,17 @@ impl Wish {
 /// # Errors
 /// Not authorised, unknown image.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+    info_decrypt(cloud, caller, id, false)
+}
+
+/// The same with the flag `decrypt`, which shows secrets to administrators.
+///
+/// # Errors
+/// As [`info`]; a secret that the daemon's key does not open.
+pub fn info_decrypt(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row: ImageRow = owned::to_show(tx, caller, id)?;
+        let mut row: ImageRow = owned::to_show(tx, caller, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Image, &mut row.template)?;
         let names = view::Names::read(tx)?;
         Ok(doc::image(&view::image(tx, &names, &cloud.board, &row)?))
     })
@@ -216,7 +225,7 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
 /// `one.image.update`: the free attributes.
 ///
 /// # Errors
-/// Not authorised, unknown image, a text that does not parse.
+/// Not authorised, unknown image, a text that does not parse, restricted attributes.
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let mut new = parse(text)?;
     // Shown in the document, kept elsewhere.
@@ -224,7 +233,8 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     new.remove("PROGRESS");
     cloud.store.write(|tx| {
         let mut row = image_for(tx, caller, Right::Manage, id)?;
-        row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
+        let old = view::stored(&row.template);
+        row.template = attributes::updated(cloud, caller, ObjectKind::Image, &old, &new, kind)?.to_text();
         tx.image_update(&row)?;
         Ok(id)
     })

@@ -5,6 +5,7 @@
 //!
 //! Rights come before every other fact about an object, so that a refusal tells a stranger nothing about it.
 
+pub mod attributes;
 pub mod backup;
 pub mod bootstrap;
 pub mod cluster;

@@ -5,7 +5,7 @@ use one_core::access::{Caller, Object, Permissions, Rule, may, may_create, valid
 use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::{Cloud, parse, updated, vdc, view};
+use super::{Cloud, attributes, parse, vdc, view};
 use crate::cloud::{hex, password_digest};
 use crate::quota::{GROUP, USER};
 use crate::session::{self, CORE, PUBLIC};
@@ -80,6 +80,15 @@ pub fn user_to_use(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> R
     let row = tx.user_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::User, id })?;
     may_user(tx, caller, right, &row)?;
     Ok(row)
+}
+
+/// Whether that user exists and is an administrator.
+///
+/// # Errors
+/// The database's failure.
+pub fn is_admin(tx: &mut Tx<'_>, uid: i64) -> Result<bool, Refusal> {
+    let Some(row) = tx.user_find(uid)? else { return Ok(false) };
+    Ok(row.id == 0 || row.gid == 0 || tx.user_groups(uid)?.contains(&0))
 }
 
 /// The group, if the caller has the right on it.
@@ -266,8 +275,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     cloud.store.write(|tx| {
         let mut row = user_to_use(tx, caller, Right::Manage, id)?;
         let old = view::stored(&row.template);
-        let mut template = updated(&old, &new, kind)?;
-        view::keep_hidden(&old, &mut template);
+        let template = attributes::updated(cloud, caller, ObjectKind::User, &old, &new, kind)?;
         if let Some(mask) = template.scalar("UMASK")
             && !u32::from_str_radix(mask.trim(), 8).is_ok_and(|mask| mask <= 0o777)
         {
@@ -413,11 +421,11 @@ fn random_token() -> Result<String, Refusal> {
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     let id = if id == -1 { caller.uid } else { id };
     cloud.store.read(|tx| {
-        let row = user_to_use(tx, caller, Right::Use, id)?;
+        let mut row = user_to_use(tx, caller, Right::Use, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::User, &mut row.template)?;
         let names = view::Names::read(tx)?;
         let quotas = view::Quotas::of(tx, USER, id)?;
-        let (full, clear) = (caller.is_admin(), decrypt && caller.is_admin());
-        Ok(doc::user(&view::user(cloud, tx, (&names, &quotas), &row, full, clear)?))
+        Ok(doc::user(&view::user(cloud, tx, (&names, &quotas), &row, caller.is_admin())?))
     })
 }
 
@@ -432,7 +440,7 @@ pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
         let mut pool = doc::UserPool::begin();
         for row in tx.user_list()? {
             if may_user(tx, caller, Right::Use, &row).is_ok() {
-                pool.push(&view::user(cloud, tx, (&names, &quotas), &row, caller.is_admin(), false)?);
+                pool.push(&view::user(cloud, tx, (&names, &quotas), &row, caller.is_admin())?);
             }
         }
         Ok(pool.finish(&quotas.defaults()))
@@ -482,12 +490,13 @@ pub fn group_delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refu
 /// `one.group.update`.
 ///
 /// # Errors
-/// Not authorised (MANAGE), a text that does not parse.
+/// Not authorised (MANAGE), a text that does not parse, restricted attributes.
 pub fn group_update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let new = parse(text)?;
     cloud.store.write(|tx| {
         let mut row = group_to_use(tx, caller, Right::Manage, id)?;
-        row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
+        let old = view::stored(&row.template);
+        row.template = attributes::updated(cloud, caller, ObjectKind::Group, &old, &new, kind)?.to_text();
         tx.group_update(&row)?;
         Ok(id)
     })

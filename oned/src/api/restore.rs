@@ -15,7 +15,7 @@ use one_core::template::{Template, Vector};
 
 use super::datastore::IMAGE_DS;
 use super::image::{self, BACKUP, NewImage};
-use super::{Cloud, datastore_for, image_for, parse, template, view};
+use super::{Cloud, attributes, datastore_for, image_for, parse, template, view};
 use crate::job::{self, JobKind, JobSubject, RestorePlan};
 use crate::ledger;
 use crate::store::Tx;
@@ -110,10 +110,22 @@ fn make(
         let mut restored = restore_template(&source.vm.template, &source.vm.user_template, config, options, &images);
         restored.remove("NAME");
         restored.remove("PROGRESS");
+        without_hardware_addresses(cloud, caller, &mut restored);
+        let restored = attributes::restored(cloud, restored)?;
         template::insert(cloud, tx, caller, &source.base, &restored)?
     };
     let ids: Vec<String> = std::iter::once(template_id).chain(images.into_values()).map(|id| id.to_string()).collect();
     Ok(ids.join(" "))
+}
+
+/// A hardware address that the daemon gave is no wish; where only administrators may wish for one, it would keep the owner
+/// from instantiating what he restored. Other restricted attributes stay and need an administrator, for they may be limits.
+fn without_hardware_addresses(cloud: &Cloud, caller: &Caller, template: &mut Template) {
+    for name in ["NIC", "NIC_ALIAS"] {
+        if !caller.is_admin() && cloud.config.restricted(ObjectKind::Vm).holds(name, Some("MAC")) {
+            template.vectors_mut(name).for_each(|nic| drop(nic.remove("MAC")));
+        }
+    }
 }
 
 fn disk_vector(template: &Template, disk: i64) -> Vector {

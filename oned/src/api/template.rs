@@ -7,23 +7,23 @@ use one_core::template::Template;
 
 use super::pool::PoolFilter;
 use super::vm_create::{self, NewVm};
-use super::{Cloud, owned, parse, template_for, updated, view};
+use super::{Cloud, attributes, owned, parse, people, template_for, view};
 use crate::store::Tx;
 use crate::store::rows::TemplateRow;
 
 /// `one.template.allocate`.
 ///
 /// # Errors
-/// Not authorised, a template that does not parse, no or a bad or taken NAME.
+/// Not authorised, a template that does not parse, restricted attributes, no or a bad or taken NAME.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Template)?;
-    let mut template = parse(text)?;
+    let mut template = attributes::admitted(cloud, caller, ObjectKind::Vm, &parse(text)?)?;
     let name = template.scalar("NAME").unwrap_or_default().to_string();
     template.remove("NAME");
     cloud.store.write(|tx| insert(cloud, tx, caller, &name, &template))
 }
 
-/// Stores a template within a transaction; also the end of a restore.
+/// Stores a template, its secrets sealed, within a transaction; also the end of a restore.
 ///
 /// # Errors
 /// As [`allocate`].
@@ -60,8 +60,17 @@ pub fn insert(
 /// # Errors
 /// Not authorised, unknown template.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+    info_decrypt(cloud, caller, id, false)
+}
+
+/// The same with the flag `decrypt`, which shows secrets to administrators.
+///
+/// # Errors
+/// As [`info`]; a secret that the daemon's key does not open.
+pub fn info_decrypt(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row: TemplateRow = owned::to_show(tx, caller, id)?;
+        let mut row: TemplateRow = owned::to_show(tx, caller, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Vm, &mut row.template)?;
         let names = view::Names::read(tx)?;
         Ok(doc::vm_template(&view::template(&names, &row)))
     })
@@ -83,12 +92,13 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
 /// `one.template.update`.
 ///
 /// # Errors
-/// Not authorised, unknown template, a text that does not parse.
+/// Not authorised, unknown template, a text that does not parse, restricted attributes.
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let new = parse(text)?;
     cloud.store.write(|tx| {
         let mut row = template_for(tx, caller, Right::Manage, id)?;
-        row.template = updated(&view::stored(&row.template), &new, kind)?.to_text();
+        let old = view::stored(&row.template);
+        row.template = attributes::updated(cloud, caller, ObjectKind::Vm, &old, &new, kind)?.to_text();
         tx.template_update(&row)?;
         Ok(id)
     })
@@ -126,7 +136,8 @@ pub struct Instantiation<'a> {
 /// `one.template.instantiate`: makes a VM; returns its id.
 ///
 /// # Errors
-/// Not authorised for the template or an image, attributes that make no VM.
+/// Not authorised for the template or an image, attributes that make no VM, restricted attributes: those that `extra` adds
+/// or changes, and any in a template whose owner is no administrator.
 pub fn instantiate(cloud: &Cloud, caller: &Caller, id: i64, wish: &Instantiation<'_>) -> Result<i64, Refusal> {
     let extra = parse(wish.extra)?;
     let vm_id = cloud.store.write(|tx| {
@@ -136,8 +147,13 @@ pub fn instantiate(cloud: &Cloud, caller: &Caller, id: i64, wish: &Instantiation
                 "Persistent instantiation is not available; mark the images persistent instead.".into(),
             ));
         }
-        let mut template = view::stored(&row.template);
+        let stored = view::stored(&row.template);
+        let extra = attributes::sealed(cloud, ObjectKind::Vm, &extra, Some(&stored))?;
+        attributes::check(cloud, caller, ObjectKind::Vm, Some(&stored), &extra)?;
+        let mut template = stored.clone();
         template.overlay(&extra);
+        // What an administrator's template holds he gave to those who may use it. Anybody else cannot have been allowed to.
+        let vouched = people::is_admin(tx, row.uid)?.then_some(&stored);
         let name = [wish.name, extra.scalar("NAME").unwrap_or_default()].into_iter().find(|name| !name.is_empty());
         let base = row.name.as_str();
         vm_create::create(
@@ -146,6 +162,7 @@ pub fn instantiate(cloud: &Cloud, caller: &Caller, id: i64, wish: &Instantiation
             caller,
             NewVm {
                 template,
+                vouched,
                 template_id: Some(id),
                 name: name.map(String::from),
                 base_name: Some(base),

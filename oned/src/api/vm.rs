@@ -5,14 +5,14 @@ use one_core::access::{Caller, may_unlocked};
 use one_core::backup::Disks;
 use one_core::doc;
 use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
-use one_core::refusal::{Refusal, Right};
+use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::pool::PoolFilter;
 pub use super::vm_action::action;
 use super::vm_create::{self, NewVm};
 pub use super::vm_recover::recover;
 
-use super::{Cloud, Owned, owned, parse, updated, view, vm_for};
+use super::{Cloud, Owned, attributes, owned, parse, view, vm_for};
 use crate::ledger;
 use crate::store::rows::VmRow;
 use crate::store::{Tx, VmFilter};
@@ -25,10 +25,9 @@ const INFOSET_MAX: usize = 10_000;
 /// # Errors
 /// As [`vm_create::create`].
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, hold: bool) -> Result<i64, Refusal> {
-    let template = parse(text)?;
-    let id = cloud.store.write(|tx| {
-        vm_create::create(cloud, tx, caller, NewVm { template, template_id: None, name: None, base_name: None, hold })
-    })?;
+    let template = attributes::sealed(cloud, ObjectKind::Vm, &parse(text)?, None)?;
+    let new = NewVm { template, vouched: None, template_id: None, name: None, base_name: None, hold };
+    let id = cloud.store.write(|tx| vm_create::create(cloud, tx, caller, new))?;
     cloud.wake.ring();
     Ok(id)
 }
@@ -38,8 +37,18 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, hold: bool) -> Resul
 /// # Errors
 /// Not authorised, unknown VM.
 pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+    info_decrypt(cloud, caller, id, false)
+}
+
+/// The same with the flag `decrypt`, which shows secrets to administrators.
+///
+/// # Errors
+/// As [`info`]; a secret that the daemon's key does not open.
+pub fn info_decrypt(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row: VmRow = owned::to_show(tx, caller, id)?;
+        let mut row: VmRow = owned::to_show(tx, caller, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Vm, &mut row.template)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Vm, &mut row.user_template)?;
         let names = view::Names::read(tx)?;
         Ok(doc::vm(&view::vm(tx, &names, &cloud.board, &row)?))
     })
@@ -127,12 +136,13 @@ pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64
 /// `one.vm.update`: the user's part of the template.
 ///
 /// # Errors
-/// Not authorised, a text that does not parse.
+/// Not authorised, a text that does not parse, restricted attributes.
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let new = parse(text)?;
     cloud.store.write(|tx| {
         let mut row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Update), id)?;
-        row.user_template = updated(&view::stored(&row.user_template), &new, kind)?.to_text();
+        let old = view::stored(&row.user_template);
+        row.user_template = attributes::updated(cloud, caller, ObjectKind::Vm, &old, &new, kind)?.to_text();
         tx.vm_update(&row)?;
         Ok(id)
     })
@@ -157,6 +167,7 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
             return Err(Refusal::ConfigState { phase });
         }
         let mut system = view::stored(&row.template);
+        let new = attributes::sealed(cloud, ObjectKind::Vm, &new, Some(&system))?;
         if let Some(wish) = new.vector("BACKUP_CONFIG") {
             let mut config = ledger::config_of(&row);
             config.update(wish, kind == 0, &Disks::from_template(&system, &[]))?;
@@ -167,17 +178,20 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
         let sections: Vec<_> = sections.cloned().collect();
         // A text that is only about backups leaves the domain alone, also as a replace: nobody means to lose the kernel by it.
         if !sections.is_empty() {
-            vm_create::check_restricted(caller, &new)?;
+            attributes::check(cloud, caller, ObjectKind::Vm, Some(&system), &new)?;
             let old = system.clone();
             for name in CONF_SECTIONS.iter().filter(|name| kind == 0 || new.contains(name)) {
                 system.remove(name);
+            }
+            if new.contains("CONTEXT") {
+                system.remove("CONTEXT");
             }
             for section in sections {
                 if let one_core::template::Value::Vector(vector) = section.value {
                     system.push_vector(&section.name, vector);
                 }
             }
-            vm_create::keep_restricted(caller, &old, &mut system);
+            attributes::keep(cloud, caller, ObjectKind::Vm, &old, &mut system);
             row.template = system.to_text();
         }
         tx.vm_update(&row)?;

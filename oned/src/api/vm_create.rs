@@ -6,7 +6,7 @@ use one_core::lifecycle::{ImageState, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Value, Vector};
 
-use super::{Cloud, Owned, view};
+use super::{Cloud, Owned, attributes, view};
 use crate::cloud::hex;
 use crate::ledger;
 use crate::quota;
@@ -39,17 +39,6 @@ const SYSTEM: [&str; 22] = [
     "TEMPLATE_ID",
 ];
 
-/// Attributes that reach into the host, and so are for administrators: (vector, key), an empty key meaning all of it.
-const RESTRICTED: [(&str, &str); 7] = [
-    ("RAW", ""),
-    ("OS", "KERNEL"),
-    ("OS", "INITRD"),
-    ("DISK", "SOURCE"),
-    ("NIC", "BRIDGE"),
-    ("NIC", "MAC"),
-    ("PCI", ""),
-];
-
 /// Most disks and network cards of one VM.
 const DISKS_MAX: usize = 25;
 const NICS_MAX: usize = 28;
@@ -64,8 +53,10 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
 
 /// What a VM is made of.
 pub struct NewVm<'a> {
-    /// The template with everything merged.
+    /// The template with everything merged, secrets sealed.
     pub template: Template,
+    /// An administrator's template that it came from: restricted attributes that it holds are allowed to everybody.
+    pub vouched: Option<&'a Template>,
     /// Stored template it came from.
     pub template_id: Option<i64>,
     /// Name the caller wants.
@@ -79,11 +70,12 @@ pub struct NewVm<'a> {
 /// Makes the VM's records; returns its id.
 ///
 /// # Errors
-/// Not authorised for an image or a scheduled datastore; attributes that make no VM. Nothing is changed then.
+/// Not authorised for an image or a scheduled datastore; restricted attributes; attributes that make no VM. Nothing is
+/// changed then.
 pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Vm)?;
-    let NewVm { mut template, template_id, name, base_name, hold } = new;
-    check_restricted(caller, &template)?;
+    let NewVm { mut template, vouched, template_id, name, base_name, hold } = new;
+    attributes::check(cloud, caller, ObjectKind::Vm, vouched, &template)?;
     let id = tx.next_id("vm")?;
     let own_name = template.scalar("NAME").filter(|_| base_name.is_none()).map(String::from);
     let name = name
@@ -146,46 +138,6 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
         };
     }
     Ok(id)
-}
-
-/// Refuses attributes that reach into the host to all but administrators.
-///
-/// # Errors
-/// [`Refusal::RestrictedAttribute`] naming the first one.
-pub fn check_restricted(caller: &Caller, template: &Template) -> Result<(), Refusal> {
-    if caller.is_admin() {
-        return Ok(());
-    }
-    for (name, key) in RESTRICTED {
-        let found = if key.is_empty() {
-            template.contains(name)
-        } else {
-            template.vectors(name).any(|vector| vector.contains(key))
-        };
-        if found {
-            let attribute = if key.is_empty() { name.into() } else { format!("{name}/{key}") };
-            return Err(Refusal::RestrictedAttribute { user: caller.uid, attribute });
-        }
-    }
-    Ok(())
-}
-
-/// Gives back what an administrator had set and a user's change left out: to remove it is not for him either.
-pub fn keep_restricted(caller: &Caller, old: &Template, new: &mut Template) {
-    if caller.is_admin() {
-        return;
-    }
-    for (name, key) in RESTRICTED {
-        if key.is_empty() && !new.contains(name) {
-            old.vectors(name).for_each(|vector| new.push_vector(name, vector.clone()));
-        } else if let Some(value) = old.vector(name).and_then(|vector| vector.get(key))
-            && !new.vectors(name).any(|vector| vector.contains(key))
-        {
-            let mut vector = new.vector(name).cloned().unwrap_or_default();
-            vector.set(key, value);
-            new.set_vector(name, vector);
-        }
-    }
 }
 
 /// Refuses processors and memory that no VM can have.

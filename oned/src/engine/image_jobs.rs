@@ -127,7 +127,7 @@ impl Engine {
             std::fs::create_dir_all(&row.base_path)
                 .map_err(|e| DriverError::io(format!("making {}", row.base_path), e))?;
         }
-        Ok(self.outside.datastore(&row)?)
+        Ok(self.outside.datastore(&self.cloud.secret, &row)?)
     }
 
     /// Removes an image's data, then its record.

@@ -10,9 +10,12 @@ use drivers::dummy::{DummyDatastore, DummyHypervisor, Script};
 use drivers::hypervisor::DomainEvent;
 use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{BackupDatastore, DriverError, Hypervisor, Kind, Result, Secret};
+use one_core::refusal::ObjectKind;
 
+use crate::config::AttributeList;
 use crate::hosts::{self, DUMMY};
 use crate::ledger::stored;
+use crate::secret::SecretKey;
 use crate::store::rows::{DatastoreRow, HostRow};
 
 /// Largest chunk that a datastore may ask for, KiB; the smallest is 64.
@@ -62,24 +65,24 @@ impl Outside {
         Ok(Arc::clone(known.entry(uri).or_insert(hypervisor)))
     }
 
-    /// The driver of a backup datastore.
+    /// The driver of a backup datastore, whose password `secret` opens.
     ///
     /// # Errors
-    /// [`Kind::Permanent`] for attributes that make no datastore.
-    pub fn datastore(&self, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+    /// [`Kind::Permanent`] for attributes that make no datastore, or a password of another daemon.
+    pub fn datastore(&self, secret: &SecretKey, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
         let mut known = self.datastores.lock().unwrap_or_else(PoisonError::into_inner);
         let facts = format!("{}\n{}", row.base_path, row.template);
         if let Some(opened) = known.get(&row.id).filter(|opened| opened.facts == facts) {
             return Ok(Arc::clone(&opened.driver));
         }
-        let driver = self.open_datastore(row)?;
+        let driver = self.open_datastore(secret, row)?;
         known.insert(row.id, Opened { facts, driver: Arc::clone(&driver) });
         Ok(driver)
     }
 
-    fn open_datastore(&self, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+    fn open_datastore(&self, secret: &SecretKey, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
         match row.ds_mad.as_str() {
-            "restic" => open_restic(row),
+            "restic" => open_restic(secret, row),
             DUMMY => {
                 let directory = self.dummy_directory(&format!("datastore-{}", row.id))?;
                 Ok(Arc::new(DummyDatastore::open(&directory, Script::default())?))
@@ -102,9 +105,13 @@ fn opening(row: &DatastoreRow) -> String {
     format!("opening datastore {} ({})", row.id, row.name)
 }
 
-fn open_restic(row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
+fn open_restic(secret: &SecretKey, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
     let doing = || opening(row);
-    let template = stored(&row.template);
+    // Opened whatever the configuration lists now: it may have listed the password when that was stored.
+    let sealed: AttributeList = ["RESTIC_PASSWORD"].into_iter().collect();
+    let template = secret
+        .open(ObjectKind::Datastore, &stored(&row.template), &sealed)
+        .map_err(|error| DriverError::new(Kind::Permanent, doing(), error.to_string()))?;
     let password = template.scalar("RESTIC_PASSWORD").unwrap_or_default();
     if password.is_empty() {
         return Err(DriverError::new(

@@ -13,7 +13,7 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
             "Registers an image and copies its file in.", Id, |c, u, a| image::allocate(c, u, a.text(0), a.int(1));
         "one.image.delete", [ID, ParamSpec::bool("force").or_bool(false)], "Deletes an image or backup.", Id,
             |c, u, a| image::delete(c, u, a.int(0), a.bool(1));
-        "one.image.info", [ID, DECRYPT], "Shows an image.", Text, |c, u, a| image::info(c, u, a.int(0));
+        "one.image.info", [ID, DECRYPT], "Shows an image.", Text, |c, u, a| image::info_decrypt(c, u, a.int(0), a.bool(1));
         "one.image.persistent", [ID, ParamSpec::bool("persistent")], "Makes an image persistent, or not.", Id,
             |c, u, a| image::persistent(c, u, a.int(0), a.bool(1));
         "one.image.restore", [ID, ParamSpec::int("datastore"), ParamSpec::text("options").or_text("")],

@@ -7,13 +7,13 @@ use crate::rpc::{Method, ParamSpec};
 
 pub(super) fn rows() -> Vec<Method<Cloud>> {
     rows! {
-        "one.cluster.info", [ID, DECRYPT], "Shows a cluster.", Text, |c, u, a| cluster::info(c, u, a.int(0));
+        "one.cluster.info", [ID, DECRYPT], "Shows a cluster.", Text, |c, u, a| cluster::info_decrypt(c, u, a.int(0), a.bool(1));
         "one.clusterpool.info", [], "Lists the clusters.", Text, |c, u, a| cluster::pool(c, u);
         "one.host.allocate",
             [NAME, ParamSpec::text("im"), ParamSpec::text("vmm"), ParamSpec::int("cluster").or_int(-1)],
             "Adds a host.", Id, |c, u, a| host::allocate(c, u, a.text(0), a.text(1), a.text(2), a.int(3));
         "one.host.delete", [ID], "Removes a host without VMs.", Id, |c, u, a| host::delete(c, u, a.int(0));
-        "one.host.info", [ID, DECRYPT], "Shows a host.", Text, |c, u, a| host::info(c, u, a.int(0));
+        "one.host.info", [ID, DECRYPT], "Shows a host.", Text, |c, u, a| host::info_decrypt(c, u, a.int(0), a.bool(1));
         "one.host.rename", [ID, NAME], "Renames a host.", Id, |c, u, a| host::rename(c, u, a.int(0), a.text(1));
         "one.host.update", [ID, TEXT, TYPE], "Changes a host's attributes.", Id,
             |c, u, a| host::update(c, u, a.int(0), a.text(1), a.int(2));

@@ -13,7 +13,7 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.template.delete", [ID, ParamSpec::bool("recursive").or_bool(false)], "Deletes a VM template.", Id,
             |c, u, a| template::delete(c, u, a.int(0), a.bool(1));
         "one.template.info", [ID, ParamSpec::bool("extended").or_bool(false), DECRYPT], "Shows a VM template.", Text,
-            |c, u, a| template::info(c, u, a.int(0));
+            |c, u, a| template::info_decrypt(c, u, a.int(0), a.bool(2));
         "one.template.instantiate",
             [ID, NAME.or_text(""), ParamSpec::bool("hold").or_bool(false), ParamSpec::text("extra").or_text(""),
              ParamSpec::bool("persistent").or_bool(false)],

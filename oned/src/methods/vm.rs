@@ -29,7 +29,7 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.vm.deploy", [ID, HOST, ENFORCE.or_bool(false), SYSTEM_DATASTORE, ParamSpec::text("extra").or_text("")],
             "Puts a VM on a host.", Id, |c, u, a| vm_action::deploy(c, u, a.int(0), Deployment {
                 host: a.int(1), enforce: a.bool(2), datastore: a.int(3), extra: a.text(4) });
-        "one.vm.info", [ID, DECRYPT], "Shows a VM.", Text, |c, u, a| vm::info(c, u, a.int(0));
+        "one.vm.info", [ID, DECRYPT], "Shows a VM.", Text, |c, u, a| vm::info_decrypt(c, u, a.int(0), a.bool(1));
         "one.vm.migrate", [ID, HOST, ParamSpec::bool("live"), ENFORCE.or_bool(false), SYSTEM_DATASTORE,
             ParamSpec::int("type").or_int(0)], "Moves a VM to another host.", Id,
             |c, u, a| vm_action::migrate(c, u, a.int(0), Migration {

@@ -133,6 +133,15 @@ impl Store {
         Ok(Self { writer: Mutex::new(writer), readers })
     }
 
+    /// Writes the file anew without what was deleted or replaced, and empties the log beside it.
+    ///
+    /// # Errors
+    /// The database's failure, no room for a second copy included.
+    pub fn forget_replaced(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(writer.batch_execute("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")?)
+    }
+
     /// Runs `work` in one immediate transaction: all of it happens, or, on any error, nothing.
     ///
     /// # Errors

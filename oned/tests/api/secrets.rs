@@ -1,7 +1,9 @@
 //! Passwords of datastores: stored, handed to administrators who ask, shown to nobody else, kept by an update.
 
+use one_core::refusal::ObjectKind;
 use oned::api;
 use oned::api::view::stored;
+use oned::secret::is_sealed;
 
 use crate::world::{SECRET, World, octal, valid};
 
@@ -14,8 +16,13 @@ fn world() -> World {
     world
 }
 
+/// The password in clear, as the engine opens it; the row itself must hold it sealed.
 fn kept(world: &World) -> Option<String> {
-    stored(&world.read(|tx| tx.datastore(100)).template).scalar("RESTIC_PASSWORD").map(str::to_owned)
+    let sealed = stored(&world.read(|tx| tx.datastore(100)).template);
+    assert!(sealed.scalar("RESTIC_PASSWORD").is_none_or(is_sealed), "{sealed:?}");
+    let list = world.cloud.config.encrypted(ObjectKind::Datastore);
+    let clear = world.cloud.secret.open(ObjectKind::Datastore, &sealed, list).unwrap();
+    clear.scalar("RESTIC_PASSWORD").map(str::to_owned)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use one_core::doc::{ImageView, IncrementView};
 use one_core::lifecycle::ImageState;
 use one_core::template::Vector;
 
-use super::{Names, lock, number, short_point, stored};
+use super::{Names, lock, number, short_point, shown};
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{ImageRow, IncrementRow};
@@ -16,7 +16,7 @@ use crate::store::{StoreError, Tx};
 /// # Errors
 /// The database's failure.
 pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> Result<ImageView, StoreError> {
-    let mut template = stored(&row.template);
+    let mut template = shown(&row.template);
     if let Some(progress) = board.vector(Subject::Image(row.id)) {
         template.set_vector("PROGRESS", progress);
     }

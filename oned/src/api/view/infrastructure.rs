@@ -4,17 +4,16 @@ use one_core::access::Permissions;
 use one_core::doc::{ClusterView, DatastoreView, HostShareView, HostView, ZoneView};
 use one_core::lifecycle::VmState;
 
-use super::{Names, number, stored, vm_size, without_secrets};
+use super::{Names, number, shown, stored, vm_size};
 use crate::api::owned;
 use crate::store::rows::{ClusterRow, DatastoreRow, HostRow, ZoneRow};
 use crate::store::{StoreError, Tx, VmFilter};
 
-/// The datastore view; `clear` shows secrets.
+/// The datastore view.
 ///
 /// # Errors
 /// The database's failure.
-pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow, clear: bool) -> Result<DatastoreView, StoreError> {
-    let template = stored(&row.template);
+pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow) -> Result<DatastoreView, StoreError> {
     Ok(DatastoreView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),
@@ -31,7 +30,7 @@ pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow, clear: bool
         free_mb: row.free_mb,
         used_mb: row.used_mb,
         images: tx.image_ids_in_datastore(row.id)?,
-        template: if clear { template } else { without_secrets(template) },
+        template: shown(&row.template),
     })
 }
 
@@ -67,7 +66,7 @@ pub fn host(tx: &mut Tx<'_>, row: &HostRow) -> Result<HostView, StoreError> {
         cluster: tx.cluster_find(row.cluster_id)?.map(|c| c.name).unwrap_or_default(),
         share,
         vms: ids,
-        template: stored(&row.template),
+        template: shown(&row.template),
         monitoring: None,
     })
 }
@@ -85,7 +84,7 @@ pub fn cluster(tx: &mut Tx<'_>, row: &ClusterRow) -> Result<ClusterView, StoreEr
         name: row.name.clone(),
         hosts,
         datastores,
-        template: stored(&row.template),
+        template: shown(&row.template),
         ..ClusterView::default()
     })
 }

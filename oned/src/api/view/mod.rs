@@ -11,7 +11,7 @@ use one_core::access::Permissions;
 use one_core::doc::{self, Owner, TemplateView};
 use one_core::template::Template;
 
-use super::owned;
+use super::{attributes, owned};
 use crate::store::rows::TemplateRow;
 use crate::store::{StoreError, Tx};
 
@@ -19,12 +19,6 @@ pub use image::{image, image_is_usable};
 pub use infrastructure::{cluster, datastore, host, zone};
 pub use people::{Quotas, acl, group, user};
 pub use vm::{vm, vm_short};
-
-/// Attributes whose value only administrators may see, and only when they ask for it (`decrypt`).
-const SECRETS: [&str; 3] = ["RESTIC_PASSWORD", "SSH_PRIVATE_KEY", "SSH_PASSPHRASE"];
-
-/// What stands in place of a secret.
-const HIDDEN: &str = "***";
 
 /// Names of users and groups, read once per document or pool.
 #[derive(Default)]
@@ -57,15 +51,9 @@ impl Names {
 
 pub use crate::ledger::{short_point, stored, vm_size};
 
-/// A template with its secrets replaced.
-#[must_use]
-pub fn without_secrets(mut template: Template) -> Template {
-    for name in SECRETS {
-        if template.scalar(name).is_some() {
-            template.set(name, HIDDEN);
-        }
-    }
-    template
+/// A template column for a document: what is sealed in it is hidden.
+fn shown(column: &str) -> Template {
+    attributes::hidden(stored(column))
 }
 
 fn number(value: i64) -> i32 {
@@ -82,18 +70,7 @@ pub fn template(names: &Names, row: &TemplateRow) -> TemplateView {
         lock: lock(&row.lock),
         permissions: Permissions::from_i64(row.permissions),
         regtime: row.regtime,
-        template: stored(&row.template),
-    }
-}
-
-/// A client that read a document sends what stood in place of a secret back: that is no new value.
-pub fn keep_hidden(old: &Template, new: &mut Template) {
-    for name in SECRETS {
-        if new.scalar(name) == Some(HIDDEN)
-            && let Some(secret) = old.scalar(name).map(String::from)
-        {
-            new.set(name, secret);
-        }
+        template: shown(&row.template),
     }
 }
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use one_core::doc::{AclView, GroupView, LoginTokenView, QuotasView, UserView};
 use one_core::quota::{Limits, Usage};
 
-use super::{Names, stored, without_secrets};
+use super::{Names, shown};
 use crate::api::Cloud;
 use crate::quota::{self, DEFAULTS};
 use crate::store::rows::{AclRow, GroupRow, QuotaRow, UserRow};
 use crate::store::{StoreError, Tx};
 
-/// The user view. What is kept of the password only for administrators (`full`); secrets of the template when `clear`.
+/// The user view. What is kept of the password only for administrators (`full`).
 ///
 /// # Errors
 /// The database's failure.
@@ -21,11 +21,9 @@ pub fn user(
     (names, quotas): (&Names, &Quotas),
     row: &UserRow,
     full: bool,
-    clear: bool,
 ) -> Result<UserView, StoreError> {
     let now = cloud.clock.now();
     let tokens = tx.login_tokens(row.id)?.into_iter().filter(|token| token.expires_at == -1 || token.expires_at > now);
-    let template = stored(&row.template);
     Ok(UserView {
         id: row.id,
         gid: row.gid,
@@ -42,7 +40,7 @@ pub fn user(
                 egid: token.egid,
             })
             .collect(),
-        template: if clear { template } else { without_secrets(template) },
+        template: shown(&row.template),
         quotas: quotas.view(row.id),
         default_quotas: quotas.defaults(),
     })
@@ -99,7 +97,7 @@ pub fn group(tx: &mut Tx<'_>, quotas: &Quotas, row: &GroupRow) -> Result<GroupVi
     Ok(GroupView {
         id: row.id,
         name: row.name.clone(),
-        template: stored(&row.template),
+        template: shown(&row.template),
         users: tx.group_users(row.id)?,
         admins: tx.group_admins(row.id)?,
         quotas: quotas.view(row.id),

@@ -3,7 +3,7 @@
 use one_core::access::Permissions;
 use one_core::doc::{HistoryView, VmView};
 
-use super::{Names, lock, number, stored, without_secrets};
+use super::{Names, lock, number, shown};
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{HistoryRow, VmRow};
@@ -33,7 +33,7 @@ pub fn vm_short(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> R
 }
 
 fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
-    let mut user_template = without_secrets(stored(&row.user_template));
+    let mut user_template = shown(&row.user_template);
     if let Some(progress) = board.vector(Subject::Vm(row.id)) {
         user_template.set_vector("PROGRESS", progress);
     }
@@ -52,7 +52,7 @@ fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
         stime: row.stime,
         etime: row.etime,
         deploy_id: row.deploy_id.clone(),
-        template: stored(&row.template),
+        template: shown(&row.template),
         user_template,
         ..VmView::default()
     }

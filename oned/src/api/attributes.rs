@@ -1,0 +1,378 @@
+//! Attributes with rules of their own, as the configuration lists them by kind of object: *restricted* ones, which only
+//! administrators may set, and *secret* ones, which the database holds sealed and documents show as `***`.
+//!
+//! What it is not: it makes no ciphertext ([`crate::secret`]) and renders no document (`super::view`). Kinds: templates of
+//! VMs are [`ObjectKind::Vm`] like the VMs themselves, so that a sealed value can move from one to the other.
+//!
+//! Invariants:
+//! - what [`sealed`] and [`updated`] return holds no listed secret in clear, and only that goes into a row;
+//! - `***` is never stored as a secret: it stands for the value that the same place of the object has already;
+//! - who is no administrator neither sets, nor changes, nor removes a restricted attribute of a stored object.
+
+use one_core::access::Caller;
+use one_core::refusal::{ObjectKind, Refusal};
+use one_core::template::{Attribute, Template, Value, Vector};
+use std::collections::HashMap;
+
+use super::Cloud;
+use crate::config::{AttributeList, AttributePath};
+use crate::ledger::stored;
+use crate::secret::{SecretError, is_sealed};
+use crate::store::{Tx, VmFilter};
+
+/// What documents show in place of a secret.
+pub const HIDDEN: &str = "***";
+
+/// The note in a restored template: the secrets, as a comma list, that its backup did not hold and that are to be set anew.
+pub const LEFT_OUT: &str = "SECRETS_LEFT_OUT";
+
+/// Sections that occur once per device. A device that a change drops takes its restricted keys with it.
+const DEVICES: [&str; 4] = ["DISK", "NIC", "NIC_ALIAS", "AR"];
+/// By which the same device is known before and after a change: the first of these that it has.
+const IDENTITY: [&str; 6] = ["AR_ID", "IMAGE_ID", "IMAGE", "NETWORK_ID", "NETWORK", "TYPE"];
+
+impl From<SecretError> for Refusal {
+    fn from(error: SecretError) -> Self {
+        // Its sentences name attributes and files, never values.
+        tracing::error!(target: "KEY", "{error}");
+        Self::Internal(error.to_string())
+    }
+}
+
+/// Refuses restricted attributes that `new` has and `old` has not, or not with that value. Administrators may set all.
+///
+/// # Errors
+/// [`Refusal::RestrictedAttribute`] naming the first one as `NAME` or `NAME/KEY`.
+pub fn check(
+    cloud: &Cloud,
+    caller: &Caller,
+    kind: ObjectKind,
+    old: Option<&Template>,
+    new: &Template,
+) -> Result<(), Refusal> {
+    if caller.is_admin() {
+        return Ok(());
+    }
+    let (old, new) = (old.map(Template::sorted).unwrap_or_default(), new.sorted());
+    for path in cloud.config.restricted(kind).iter() {
+        let mut known = values(&old, path);
+        for value in values(&new, path) {
+            let Some(place) = known.iter().position(|known| *known == value) else {
+                return Err(Refusal::RestrictedAttribute { user: caller.uid, attribute: path.to_string() });
+            };
+            known.swap_remove(place);
+        }
+    }
+    Ok(())
+}
+
+/// The same for one section alone, e.g. the DISK or NIC that is to be attached to a VM.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_vector(
+    cloud: &Cloud,
+    caller: &Caller,
+    kind: ObjectKind,
+    name: &str,
+    old: Option<&Vector>,
+    new: &Vector,
+) -> Result<(), Refusal> {
+    let alone = |vector: &Vector| {
+        let mut template = Template::new();
+        template.push_vector(name, vector.clone());
+        template
+    };
+    check(cloud, caller, kind, old.map(alone).as_ref(), &alone(new))
+}
+
+fn values<'t>(template: &'t Template, path: &AttributePath) -> Vec<Held<'t>> {
+    let named = template.attributes().iter().filter(|attribute| attribute.name == path.name);
+    let held = named.filter_map(|attribute| match (&path.key, &attribute.value) {
+        (None, value) => Some(Held::Whole(value)),
+        (Some(key), Value::Vector(vector)) => vector.get(key).map(Held::Key),
+        (Some(_), Value::Scalar(_)) => None,
+    });
+    held.collect()
+}
+
+/// What a path names in a template.
+#[derive(PartialEq)]
+enum Held<'t> {
+    Whole(&'t Value),
+    Key(&'t str),
+}
+
+/// Gives back the restricted attributes of `old` that a user's change, already checked, left out: to remove them is not for
+/// him either.
+pub fn keep(cloud: &Cloud, caller: &Caller, kind: ObjectKind, old: &Template, new: &mut Template) {
+    if caller.is_admin() {
+        return;
+    }
+    for path in cloud.config.restricted(kind).iter() {
+        match &path.key {
+            None => keep_whole(old, new, &path.name),
+            Some(key) if DEVICES.contains(&path.name.as_str()) => keep_of_devices(old, new, &path.name, key),
+            Some(key) => keep_key(old, new, &path.name, key),
+        }
+    }
+}
+
+fn keep_whole(old: &Template, new: &mut Template, name: &str) {
+    let mut was = old.attributes().iter().filter(|attribute| attribute.name == name).peekable();
+    if was.peek().is_some() {
+        new.remove(name);
+        was.for_each(|attribute| push(new, name, attribute.value.clone()));
+    }
+}
+
+fn keep_key(old: &Template, new: &mut Template, name: &str, key: &str) {
+    let Some(value) = old.vectors(name).find_map(|vector| vector.get(key)) else { return };
+    if new.vectors(name).any(|vector| vector.contains(key)) {
+        return;
+    }
+    if let Some(vector) = new.vectors_mut(name).next() {
+        vector.set(key, value);
+        return;
+    }
+    new.remove(name);
+    new.push_vector(name, [(key, value)].into_iter().collect());
+}
+
+fn keep_of_devices(old: &Template, new: &mut Template, name: &str, key: &str) {
+    let mut seen: HashMap<Option<(&str, &str)>, usize> = HashMap::new();
+    for was in old.vectors(name) {
+        let place = seen.entry(identity(was)).or_default();
+        let now = new.vectors_mut(name).filter(|vector| identity(vector) == identity(was)).nth(*place);
+        *place += 1;
+        if let (Some(value), Some(now)) = (was.get(key), now)
+            && !now.contains(key)
+        {
+            now.set(key, value);
+        }
+    }
+}
+
+fn identity(device: &Vector) -> Option<(&'static str, &str)> {
+    IDENTITY.iter().find_map(|key| Some((*key, device.get(key)?)))
+}
+
+fn push(template: &mut Template, name: &str, value: Value) {
+    match value {
+        Value::Scalar(text) => template.push(name, text),
+        Value::Vector(vector) => template.push_vector(name, vector),
+    }
+}
+
+/// What a client sent, ready to be stored: listed secrets sealed, `***` replaced by what the same place of `old`, the
+/// object's stored template, holds. A listed `***` with nothing behind it is left out.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn sealed(cloud: &Cloud, kind: ObjectKind, sent: &Template, old: Option<&Template>) -> Result<Template, Refusal> {
+    let list = cloud.config.encrypted(kind);
+    let empty = Template::new();
+    let meant = with_hidden(sent, old.unwrap_or(&empty), list);
+    Ok(cloud.secret.seal_sent(kind, &meant, old, list)?)
+}
+
+fn with_hidden(sent: &Template, old: &Template, list: &AttributeList) -> Template {
+    let mut meant = Template::new();
+    let mut seen: HashMap<(&str, bool), usize> = HashMap::new();
+    for Attribute { name, value } in sent.attributes() {
+        let place = seen.entry((name, matches!(value, Value::Vector(_)))).or_default();
+        match value {
+            Value::Scalar(text) => {
+                let was = scalars(old, name).nth(*place);
+                if let Some(text) = behind(text, was, list.holds(name, None)) {
+                    meant.push(name, text);
+                }
+            }
+            Value::Vector(vector) => {
+                let was = old.vectors(name).nth(*place);
+                let pairs = vector.iter().filter_map(|(key, text)| {
+                    let was = was.and_then(|was| was.get(key));
+                    Some((key, behind(text, was, list.holds(name, Some(key)))?))
+                });
+                meant.push_vector(name, pairs.collect());
+            }
+        }
+        *place += 1;
+    }
+    meant
+}
+
+fn scalars<'t>(template: &'t Template, name: &'t str) -> impl Iterator<Item = &'t str> {
+    template.attributes().iter().filter(move |attribute| attribute.name == name).filter_map(
+        |attribute| match &attribute.value {
+            Value::Scalar(text) => Some(text.as_str()),
+            Value::Vector(_) => None,
+        },
+    )
+}
+
+/// What a sent value means where `was` is stored; none = it is left out.
+fn behind<'t>(sent: &'t str, was: Option<&'t str>, listed: bool) -> Option<&'t str> {
+    if sent != HIDDEN {
+        return Some(sent);
+    }
+    match was {
+        Some(was) if listed || is_sealed(was) => Some(was),
+        _ if listed => None,
+        _ => Some(sent),
+    }
+}
+
+/// One update of an object's template, with all rules: `how` 0 replaces, 1 appends.
+///
+/// # Errors
+/// [`Refusal::UpdateType`]; as [`check`] and [`sealed`].
+pub fn updated(
+    cloud: &Cloud,
+    caller: &Caller,
+    kind: ObjectKind,
+    old: &Template,
+    sent: &Template,
+    how: i64,
+) -> Result<Template, Refusal> {
+    let sent = sealed(cloud, kind, sent, Some(old))?;
+    check(cloud, caller, kind, Some(old), &sent)?;
+    let mut new = super::updated(old, &sent, how)?;
+    keep(cloud, caller, kind, old, &mut new);
+    Ok(new)
+}
+
+/// A new object's template, with all rules.
+///
+/// # Errors
+/// As [`check`] and [`sealed`].
+pub fn admitted(cloud: &Cloud, caller: &Caller, kind: ObjectKind, sent: &Template) -> Result<Template, Refusal> {
+    check(cloud, caller, kind, None, sent)?;
+    sealed(cloud, kind, sent, None)
+}
+
+/// A template for a document: `***` in place of what is sealed.
+#[must_use]
+pub fn hidden(template: Template) -> Template {
+    let sealed = |attribute: &Attribute| match &attribute.value {
+        Value::Scalar(text) => is_sealed(text),
+        Value::Vector(vector) => vector.iter().any(|(_, text)| is_sealed(text)),
+    };
+    if !template.attributes().iter().any(sealed) {
+        return template;
+    }
+    let shown = |text: &str| if is_sealed(text) { HIDDEN.to_owned() } else { text.to_owned() };
+    let mut document = Template::new();
+    for Attribute { name, value } in template.attributes() {
+        match value {
+            Value::Scalar(text) => document.push(name, shown(text)),
+            Value::Vector(vector) => {
+                document.push_vector(name, vector.iter().map(|(key, text)| (key, shown(text))).collect());
+            }
+        }
+    }
+    document
+}
+
+/// The flag `decrypt` of info calls: puts the clear text into a row's template column, for administrators who ask. For
+/// all others it does nothing.
+///
+/// # Errors
+/// A value that the daemon's key does not open.
+pub fn reveal(
+    cloud: &Cloud,
+    caller: &Caller,
+    decrypt: bool,
+    kind: ObjectKind,
+    column: &mut String,
+) -> Result<(), Refusal> {
+    if decrypt && caller.is_admin() {
+        *column = cloud.secret.open(kind, &stored(column), cloud.config.encrypted(kind))?.to_text();
+    }
+    Ok(())
+}
+
+/// A template out of a backup's document, which holds `***` where the VM had secrets: these are left out and named in the
+/// attribute [`LEFT_OUT`], all others sealed.
+///
+/// # Errors
+/// As [`sealed`].
+pub fn restored(cloud: &Cloud, mut template: Template) -> Result<Template, Refusal> {
+    let list = cloud.config.encrypted(ObjectKind::Vm);
+    template.remove(LEFT_OUT);
+    let mut lost = Vec::new();
+    for Attribute { name, value } in template.attributes() {
+        match value {
+            Value::Scalar(text) if text == HIDDEN && list.holds(name, None) => lost.push(name.clone()),
+            Value::Scalar(_) => {}
+            Value::Vector(vector) => {
+                let gone = vector.iter().filter(|(key, text)| *text == HIDDEN && list.holds(name, Some(key)));
+                lost.extend(gone.map(|(key, _)| format!("{name}/{key}")));
+            }
+        }
+    }
+    if !lost.is_empty() {
+        template.set(LEFT_OUT, lost.join(","));
+    }
+    sealed(cloud, ObjectKind::Vm, &template, None)
+}
+
+/// Seals what an earlier version, or a shorter list of secrets, left in clear. How many objects that were.
+///
+/// # Errors
+/// The database's failure, no random numbers; nothing is changed then.
+pub fn seal_stored(cloud: &Cloud) -> Result<usize, Refusal> {
+    let changed = cloud.store.write(|tx| seal_rows(cloud, tx))?;
+    if changed > 0 {
+        tracing::info!(target: "KEY", "Sealed secrets of {changed} objects that the database held in clear.");
+        // The replaced texts are still in unused parts of the file.
+        cloud.store.forget_replaced()?;
+    }
+    Ok(changed)
+}
+
+/// Seals one column of every row of a table.
+macro_rules! seal_rows {
+    ($cloud:ident, $tx:ident, $changed:ident, $kind:ident, $rows:expr, $update:ident, $($column:ident),+) => {
+        for mut row in $rows {
+            let mut here = false;
+            $(here |= seal_text($cloud, ObjectKind::$kind, &mut row.$column)?;)+
+            if here {
+                $tx.$update(&row)?;
+                $changed += 1;
+            }
+        }
+    };
+}
+
+fn seal_rows(cloud: &Cloud, tx: &mut Tx<'_>) -> Result<usize, Refusal> {
+    let mut changed = 0;
+    seal_rows!(cloud, tx, changed, User, tx.user_list()?, user_update, template);
+    seal_rows!(cloud, tx, changed, Datastore, tx.datastore_list()?, datastore_update, template);
+    seal_rows!(cloud, tx, changed, Host, tx.host_list()?, host_update, template);
+    seal_rows!(cloud, tx, changed, Cluster, tx.cluster_list()?, cluster_update, template);
+    seal_rows!(cloud, tx, changed, Image, tx.image_list()?, image_update, template);
+    seal_rows!(cloud, tx, changed, Vm, tx.template_list()?, template_update, template);
+    let all = VmFilter { with_done: true, ..VmFilter::default() };
+    seal_rows!(cloud, tx, changed, Vm, tx.vms(all)?, vm_update, template, user_template);
+    Ok(changed)
+}
+
+/// Seals a column; whether anything in it was in clear.
+fn seal_text(cloud: &Cloud, kind: ObjectKind, column: &mut String) -> Result<bool, Refusal> {
+    let list = cloud.config.encrypted(kind);
+    // Most texts hold no secret; ten thousand VMs must not be parsed for that at each start.
+    let named = |path: &AttributePath| {
+        column.contains(&path.name) && path.key.as_ref().is_none_or(|key| column.contains(key.as_str()))
+    };
+    if !list.iter().any(named) {
+        return Ok(false);
+    }
+    let old = stored(column);
+    let new = cloud.secret.seal(kind, &old, list)?;
+    if new == old {
+        return Ok(false);
+    }
+    *column = new.to_text();
+    Ok(true)
+}
