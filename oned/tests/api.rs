@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
 
+#[path = "api/attributes.rs"]
+mod attributes;
 #[path = "api/backup.rs"]
 mod backup;
 #[path = "api/instantiate.rs"]

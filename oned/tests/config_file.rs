@@ -271,3 +271,32 @@ fn a_database_with_sealed_values_wants_its_key_back() {
     drop(Daemon::start(folder.path(), ""));
     assert!(!log_of(folder.path()).contains("enc:v1:"));
 }
+
+#[test]
+fn a_start_seals_what_the_database_holds_in_clear_and_does_not_say_it() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Daemon::start(folder.path(), ""));
+    let database = folder.path().join("one.db");
+    {
+        let store = Store::open(&database).unwrap();
+        let change = |tx: &mut oned::store::Tx<'_>| {
+            let row = tx.datastore(1)?;
+            let template = "RESTIC_PASSWORD=\"correct horse\"".into();
+            tx.datastore_update(&oned::store::rows::DatastoreRow { template, ..row })
+        };
+        store.write::<_, StoreError>(change).unwrap();
+    }
+    drop(Daemon::start(folder.path(), ""));
+    let log = log_of(folder.path());
+    assert!(log.contains("Sealed secrets of 1 objects") && !log.contains("correct horse"), "{log}");
+    for name in ["one.db", "one.db-wal"] {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap_or_default();
+        assert!(!bytes.windows(13).any(|window| window == b"correct horse"), "{name}");
+    }
+    let text = Store::open(&database).unwrap().read::<_, StoreError>(|tx| Ok(tx.datastore(1)?.template)).unwrap();
+    assert!(text.contains("enc:v1:"), "{text}");
+    let key = folder.path().join(KEY_FILE);
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let told = refusal(folder.path(), "");
+    assert!(told.contains("one_key has mode 640") && told.contains("chmod 600"), "{told}");
+}

@@ -1,11 +1,14 @@
-//! Passwords of datastores: stored, handed to administrators who ask, shown to nobody else, kept by an update.
+//! Secrets of datastores, VMs, templates, users, hosts and images: sealed in the database, in no document, job or backup, kept
+//! by an update with stars, handed to administrators who ask.
 
+use one_core::access::Caller;
 use one_core::refusal::ObjectKind;
 use oned::api;
 use oned::api::view::stored;
-use oned::secret::is_sealed;
+use oned::secret::{SecretKey, is_sealed};
+use oned::store::rows::{HostRow, UserRow};
 
-use crate::world::{SECRET, World, octal, valid};
+use crate::world::{IMAGES, SECRET, SIZE, World, element, octal, valid};
 
 const REPLACE: i64 = 0;
 const APPEND: i64 = 1;
@@ -56,7 +59,7 @@ fn an_update_with_the_stars_keeps_the_password() {
     assert_eq!(kept(&world).as_deref(), Some(SECRET));
     // What the client read and sends back whole.
     let document = valid(api::datastore::info(&world.cloud, &world.alice, 100, false).unwrap());
-    update(&crate::world::element(&document, "TEMPLATE"), REPLACE).unwrap();
+    update(&element(&document, "TEMPLATE"), REPLACE).unwrap();
     assert_eq!(kept(&world).as_deref(), Some(SECRET));
     update("RESTIC_PASSWORD=\"another\"\n", APPEND).unwrap();
     assert_eq!(kept(&world).as_deref(), Some("another"));
@@ -113,4 +116,278 @@ fn a_users_password_digest_is_for_administrators() {
     let pool = valid(api::people::pool(&world.cloud, &world.alice).unwrap());
     assert!(!pool.contains(&digest));
     assert!(valid(api::people::info(&world.cloud, &world.admin, 2, false).unwrap()).contains(&digest));
+}
+
+/// One secret per place that users can write one to.
+const GUEST: &str = "guest-secret-1";
+const TAGGED: &str = "tagged-secret-2";
+const STENCIL: &str = "stencil-secret-3";
+const PERSONAL: &str = "personal-secret-4";
+const HOSTED: &str = "hosted-secret-5";
+const LOCKED: &str = "locked-secret-6";
+const ALL: [&str; 7] = [SECRET, GUEST, TAGGED, STENCIL, PERSONAL, HOSTED, LOCKED];
+
+/// A world with a secret in every place, and the ids of VM, template and image.
+fn full_world() -> (World, i64, i64, i64) {
+    let world = world();
+    let vm = world.add_running_vm(&format!("CONTEXT=[PASSWORD=\"{GUEST}\",USER=root]\nBACKUP_CONFIG=[MODE=INCREMENT]"));
+    let (cloud, alice, admin) = (&world.cloud, &world.alice, &world.admin);
+    api::vm::update(cloud, alice, vm, &format!("CONTEXT=[PASSWORD=\"{TAGGED}\"]\nLABELS=far\n"), APPEND).unwrap();
+    let template = world.allocate_template(&format!("NAME=t\n{SIZE}CONTEXT=[PASSWORD=\"{STENCIL}\",USER=root]\n"));
+    let key = format!("SSH_PRIVATE_KEY=\"{PERSONAL}\"\nSSH_PUBLIC_KEY=\"public\"\n");
+    api::people::update(cloud, alice, alice.uid, &key, APPEND).unwrap();
+    api::host::update(cloud, admin, 0, &format!("EC2_SECRET=\"{HOSTED}\"\n"), APPEND).unwrap();
+    let image = world.add_image("sealed");
+    api::image::update(cloud, alice, image, &format!("LUKS_PASSWORD=\"{LOCKED}\"\n"), APPEND).unwrap();
+    (world, vm, template, image)
+}
+
+/// Every byte of the database's files.
+fn files(world: &World) -> Vec<u8> {
+    let folder = world.cloud.run_dir.parent().unwrap();
+    let mut bytes = std::fs::read(folder.join("one.db")).unwrap();
+    bytes.extend(std::fs::read(folder.join("one.db-wal")).unwrap());
+    bytes
+}
+
+#[track_caller]
+fn assert_nowhere(world: &World, secrets: &[&str]) {
+    let bytes = files(world);
+    for secret in secrets {
+        let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!found, "{secret} lies in the files of the database");
+        assert!(!world.records().contains(secret), "{secret} lies in a row");
+    }
+}
+
+#[test]
+fn no_file_of_the_database_holds_a_secret_in_clear() {
+    let (world, vm, template, _) = full_world();
+    let (cloud, alice) = (&world.cloud, &world.alice);
+    world.instantiate(&world.bob, template, "").unwrap_err();
+    world.instantiate(alice, template, "CONTEXT=[PASSWORD=\"fresh-secret-7\"]\n").unwrap();
+    api::vm::update_conf(cloud, alice, vm, "CONTEXT=[PASSWORD=\"newer-secret-8\"]\n", REPLACE).unwrap();
+    api::template::update(cloud, alice, template, "CONTEXT=[PASSWORD=\"later-secret-9\"]\n", REPLACE).unwrap();
+    api::datastore::update(cloud, alice, 100, "RESTIC_PASSWORD=\"other-secret-0\"\n", APPEND).unwrap();
+    api::backup::backup(cloud, &world.admin, vm, 100, false).unwrap();
+    assert_eq!(kept(&world).as_deref(), Some("other-secret-0"));
+    assert!(files(&world).windows(7).any(|window| window == b"enc:v1:"), "the search looks at the right files");
+    assert_nowhere(&world, &ALL);
+    assert_nowhere(&world, &["fresh-secret-7", "newer-secret-8", "later-secret-9", "other-secret-0"]);
+}
+
+#[test]
+fn every_info_call_shows_secrets_only_to_administrators_who_ask() {
+    let (world, vm, template, image) = full_world();
+    let cloud = &world.cloud;
+    let documents = |caller: &Caller, decrypt: bool| -> Vec<(Vec<&str>, String)> {
+        vec![
+            (vec![GUEST, TAGGED], api::vm::info_decrypt(cloud, caller, vm, decrypt).unwrap()),
+            (vec![STENCIL], api::template::info_decrypt(cloud, caller, template, decrypt).unwrap()),
+            (vec![LOCKED], api::image::info_decrypt(cloud, caller, image, decrypt).unwrap()),
+            (vec![PERSONAL], api::people::info(cloud, caller, world.alice.uid, decrypt).unwrap()),
+            (vec![SECRET], api::datastore::info(cloud, caller, 100, decrypt).unwrap()),
+        ]
+    };
+    for (caller, decrypt) in [(&world.alice, false), (&world.alice, true), (&world.admin, false)] {
+        for (secrets, document) in documents(caller, decrypt) {
+            let document = valid(document);
+            for secret in ALL {
+                assert!(!document.contains(secret), "{} {decrypt}: {document}", caller.name);
+            }
+            assert_eq!(document.matches("<![CDATA[***]]>").count(), secrets.len(), "{document}");
+            assert!(!document.contains("enc:v1:"), "{document}");
+        }
+    }
+    for (secrets, document) in documents(&world.admin, true) {
+        let document = valid(document);
+        assert!(secrets.iter().all(|secret| document.contains(secret)), "{secrets:?} {document}");
+        assert!(!document.contains("***"), "{document}");
+    }
+    assert!(valid(api::host::info_decrypt(cloud, &world.admin, 0, true).unwrap()).contains(HOSTED));
+    let host = valid(api::host::info(cloud, &world.admin, 0).unwrap());
+    assert!(!host.contains(HOSTED) && host.contains("<EC2_SECRET><![CDATA[***]]>"), "{host}");
+}
+
+#[test]
+fn no_pool_holds_a_secret_whoever_asks() {
+    let (world, ..) = full_world();
+    let cloud = &world.cloud;
+    for caller in [&world.admin, &world.alice, &world.bob] {
+        let wish = |extended| api::vm::PoolWish { flag: -2, start: -1, end: -1, state: -2, search: "", extended };
+        for document in [
+            api::vm::pool(cloud, caller, wish(true)).unwrap(),
+            api::vm::pool(cloud, caller, wish(false)).unwrap(),
+            api::vm::info_set(cloud, caller, "0", true).unwrap(),
+            api::template::pool(cloud, caller, -2, -1, -1).unwrap(),
+            api::image::pool(cloud, caller, -2, -1, -1).unwrap(),
+            api::people::pool(cloud, caller).unwrap(),
+            api::datastore::pool(cloud, caller).unwrap(),
+            api::host::pool(cloud, caller).unwrap(),
+        ] {
+            assert!(ALL.iter().all(|secret| !document.contains(secret)), "{document}");
+            assert!(!document.contains("enc:v1:"), "{document}");
+        }
+    }
+}
+
+/// CONTEXT/PASSWORD of a column in clear.
+fn password(world: &World, column: &str) -> Option<String> {
+    let list = world.cloud.config.encrypted(ObjectKind::Vm);
+    let clear = world.cloud.secret.open(ObjectKind::Vm, &stored(column), list).unwrap();
+    clear.vector("CONTEXT").and_then(|context| context.get("PASSWORD")).map(str::to_owned)
+}
+
+#[test]
+fn stars_keep_the_secret_of_a_vector_too() {
+    let (world, vm, template, _) = full_world();
+    let (cloud, alice) = (&world.cloud, &world.alice);
+    for kind in [APPEND, REPLACE] {
+        let text = "CONTEXT=[PASSWORD=\"***\",USER=other]\nOS=[ARCH=x86_64]\n";
+        api::vm::update_conf(cloud, alice, vm, text, kind).unwrap();
+        let row = world.vm_row(vm);
+        assert_eq!(password(&world, &row.template).as_deref(), Some(GUEST));
+        assert_eq!(stored(&row.template).vectors("CONTEXT").count(), 1, "{}", row.template);
+        assert_eq!(stored(&row.template).vector("CONTEXT").unwrap().get("USER"), Some("other"));
+        // What the client read and sends back whole.
+        let document = world.template_document(alice, template);
+        api::template::update(cloud, alice, template, &element(&document, "TEMPLATE"), kind).unwrap();
+        assert_eq!(password(&world, &world.read(|tx| tx.template(template)).template).as_deref(), Some(STENCIL));
+        api::vm::update(cloud, alice, vm, "CONTEXT=[PASSWORD=\"***\"]\n", kind).unwrap();
+        assert_eq!(password(&world, &world.vm_row(vm).user_template).as_deref(), Some(TAGGED));
+    }
+    let made = world.instantiate(alice, template, "CONTEXT=[USER=me,PASSWORD=\"***\"]\n").unwrap();
+    assert_eq!(password(&world, &world.vm_row(made).template).as_deref(), Some(STENCIL));
+}
+
+#[test]
+fn stars_with_nothing_behind_them_are_no_secret() {
+    let (world, vm, template, _) = full_world();
+    let sentence = "Error allocating a new datastore. Datastore template is missing the \"RESTIC_PASSWORD\" attribute or it's empty.";
+    let text = "NAME=a\nTYPE=BACKUP_DS\nDS_MAD=restic\nRESTIC_PASSWORD=\"***\"\n";
+    world.refuses(16384, sentence, |cloud| api::datastore::allocate(cloud, &world.admin, text, -1));
+    let text = format!("{SIZE}CONTEXT=[PASSWORD=\"***\",USER=me]\nNOTE=\"***\"\n");
+    let made = api::vm::allocate(&world.cloud, &world.alice, &text, false).unwrap();
+    let row = world.vm_row(made);
+    assert_eq!(password(&world, &row.template), None);
+    assert_eq!(stored(&row.user_template).scalar("NOTE"), Some("***"), "only secrets are hidden by stars");
+    // Another object's secret is not behind them, nor that of another place.
+    api::vm::update_conf(&world.cloud, &world.alice, vm, "CONTEXT=[OTHER=\"***\"]\n", REPLACE).unwrap();
+    assert_eq!(stored(&world.vm_row(vm).template).vector("CONTEXT").unwrap().get("OTHER"), Some("***"));
+    api::template::update(&world.cloud, &world.alice, template, "A=b\n", REPLACE).unwrap();
+    api::template::update(&world.cloud, &world.alice, template, "CONTEXT=[PASSWORD=\"***\"]\n", APPEND).unwrap();
+    assert_eq!(password(&world, &world.read(|tx| tx.template(template)).template), None);
+}
+
+#[test]
+fn a_sealed_value_of_somebody_else_opens_nothing() {
+    let (world, vm, ..) = full_world();
+    let sealed = stored(&world.vm_row(vm).template).vector("CONTEXT").unwrap().get("PASSWORD").unwrap().to_owned();
+    let text = format!("{SIZE}CONTEXT=[PASSWORD=\"{sealed}\"]\n");
+    let made = api::vm::allocate(&world.cloud, &world.bob, &text, false).unwrap();
+    assert_eq!(password(&world, &world.vm_row(made).template), Some(sealed), "it is plain text like any other");
+}
+
+#[test]
+fn a_backup_holds_no_secret_and_its_restore_names_what_is_missing() {
+    let (world, vm, ..) = full_world();
+    let backup = world.add_backup(vm, 100, 1, true);
+    let documents: Vec<String> = world.read(|tx| tx.increments(backup)).into_iter().map(|row| row.document).collect();
+    assert!(documents.iter().all(|text| text.contains("***") && !text.contains("enc:v1:")), "{documents:?}");
+    assert_nowhere(&world, &ALL);
+    let answer = api::restore::restore(&world.cloud, &world.alice, backup, IMAGES, "").unwrap();
+    let template: i64 = answer.split(' ').next().unwrap().parse().unwrap();
+    let text = world.read(|tx| tx.template(template)).template;
+    let restored = stored(&text);
+    let context = restored.vector("CONTEXT").unwrap();
+    assert_eq!((context.get("PASSWORD"), context.get("USER")), (None, Some("root")), "{text}");
+    assert_eq!(restored.scalar("SECRETS_LEFT_OUT"), Some("CONTEXT/PASSWORD"));
+    world.template_document(&world.alice, template);
+}
+
+#[test]
+fn an_older_backup_with_a_clear_secret_is_restored_sealed() {
+    let (world, vm, ..) = full_world();
+    let backup = world.add_backup(vm, 100, 1, true);
+    world.write(|tx| {
+        let mut row = tx.increments(backup)?.remove(0);
+        row.document = row.document.replace("***", GUEST);
+        tx.increment_update(&row)
+    });
+    let answer = api::restore::restore(&world.cloud, &world.alice, backup, IMAGES, "").unwrap();
+    let template: i64 = answer.split(' ').next().unwrap().parse().unwrap();
+    let text = world.read(|tx| tx.template(template)).template;
+    assert!(!text.contains(GUEST) && !stored(&text).contains("SECRETS_LEFT_OUT"), "{text}");
+    assert_eq!(password(&world, &text).as_deref(), Some(GUEST));
+}
+
+#[test]
+fn jobs_and_their_stories_hold_no_secret() {
+    let (world, vm, _, image) = full_world();
+    api::backup::backup(&world.cloud, &world.admin, vm, 100, false).unwrap();
+    let (job, plan) = world.backup_plan();
+    assert!(plan.document.contains("<PASSWORD><![CDATA[***]]></PASSWORD>"), "{}", plan.document);
+    world.end_backup(vm);
+    api::image::delete(&world.cloud, &world.alice, image, false).unwrap();
+    for text in world.read(|tx| tx.job_list()).iter().map(|row| format!("{row:?}")).chain([format!("{job:?}")]) {
+        assert!(ALL.iter().all(|secret| !text.contains(secret)) && !text.contains("enc:v1:"), "{text}");
+    }
+    assert_nowhere(&world, &ALL);
+}
+
+#[test]
+fn what_an_earlier_version_left_in_clear_is_sealed_once() {
+    let world = world();
+    let vm = world.add_running_vm("CONTEXT=[USER=root]");
+    let template = world.allocate_template(&format!("NAME=t\n{SIZE}"));
+    let image = world.add_image("clear");
+    world.edit_datastore(100, |row| row.template = format!("RESTIC_PASSWORD=\"{SECRET}\"\nLABELS=\"far\""));
+    world.edit_vm(vm, |row| {
+        row.template += &format!("\nCONTEXT=[PASSWORD=\"{GUEST}\"]");
+        row.user_template = format!("CONTEXT=[PASSWORD=\"{TAGGED}\"]");
+    });
+    world.edit_template(template, |row| row.template += &format!("\nCONTEXT=[PASSWORD=\"{STENCIL}\"]"));
+    world.edit_image(image, |row| row.template = format!("LUKS_PASSWORD=\"{LOCKED}\""));
+    world.write(|tx| {
+        let row = tx.user(world.alice.uid)?;
+        tx.user_update(&UserRow { template: format!("SSH_PRIVATE_KEY=\"{PERSONAL}\""), ..row })?;
+        let row = tx.host(0)?;
+        tx.host_update(&HostRow { template: format!("EC2_SECRET=\"{HOSTED}\""), ..row })
+    });
+    let there = |secret: &&str| files(&world).windows(secret.len()).any(|window| window == secret.as_bytes());
+    assert!(ALL.iter().all(there), "the search finds what is there");
+
+    assert_eq!(api::attributes::seal_stored(&world.cloud).unwrap(), 6);
+    assert_nowhere(&world, &ALL);
+    assert_eq!(kept(&world).as_deref(), Some(SECRET));
+    assert_eq!(stored(&world.read(|tx| tx.datastore(100)).template).scalar("LABELS"), Some("far"));
+    assert!(valid(api::host::info_decrypt(&world.cloud, &world.admin, 0, true).unwrap()).contains(HOSTED));
+    let before = world.records();
+    assert_eq!(api::attributes::seal_stored(&world.cloud).unwrap(), 0);
+    assert_eq!(world.records(), before, "what is sealed stays byte for byte");
+}
+
+#[test]
+fn a_secret_of_another_key_is_named_and_not_shown() {
+    let world = world();
+    let other = tempfile::tempdir().unwrap();
+    let foreign = SecretKey::load_or_create(&other.path().join("one_key")).unwrap();
+    let list = world.cloud.config.encrypted(ObjectKind::Datastore);
+    let clear = stored(&format!("RESTIC_PASSWORD=\"{SECRET}\"\n"));
+    let text = foreign.seal(ObjectKind::Datastore, &clear, list).unwrap().to_text();
+    world.edit_datastore(100, |row| row.template = text);
+    let refusal = world.refusal(|cloud| api::datastore::info(cloud, &world.admin, 100, true));
+    assert!(refusal.code() == 8192 && refusal.to_string().contains("DATASTORE RESTIC_PASSWORD"), "{refusal}");
+    assert!(!refusal.to_string().contains("enc:v1:"), "{refusal}");
+    let document = valid(api::datastore::info(&world.cloud, &world.admin, 100, false).unwrap());
+    assert!(document.contains("***") && !document.contains("enc:v1:"), "{document}");
+}
+
+#[test]
+fn the_configuration_shown_to_users_holds_no_secret() {
+    let world = world();
+    for caller in [&world.admin, &world.alice] {
+        let document = valid(api::system::config(&world.cloud, caller).unwrap());
+        assert!(!document.contains(SECRET) && document.contains("DATASTORE_ENCRYPTED_ATTR"), "{document}");
+    }
 }
