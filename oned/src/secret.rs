@@ -19,6 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use one_core::refusal::ObjectKind;
 use one_core::template::{Attribute, Template, Value, Vector};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -202,17 +203,17 @@ impl SecretKey {
         old: Option<&Template>,
         list: &AttributeList,
     ) -> Result<Template, SecretError> {
-        let mut kept = Vec::new();
+        let mut kept = HashSet::new();
         if let Some(old) = old {
             each(old, list, |path, value| {
                 if self.open_value(kind, path, value).is_some() {
-                    kept.push((path.to_owned(), value.to_owned()));
+                    kept.insert((path.to_owned(), value.to_owned()));
                 }
                 Ok(None)
             })?;
         }
         each(sent, list, |path, value| {
-            if kept.iter().any(|(old_path, old)| old_path == path && old == value) {
+            if !kept.is_empty() && kept.contains(&(path.to_owned(), value.to_owned())) {
                 return Ok(None);
             }
             self.seal_value(kind, path, value)

@@ -11,8 +11,8 @@
 
 use one_core::access::Caller;
 use one_core::refusal::{ObjectKind, Refusal};
-use one_core::template::{Attribute, Template, Value, Vector};
-use std::collections::HashMap;
+use one_core::template::{Attribute, MAX_ATTRIBUTES, Template, Value, Vector};
+use std::collections::{HashMap, VecDeque};
 
 use super::Cloud;
 use crate::config::{AttributeList, AttributePath};
@@ -22,6 +22,9 @@ use crate::store::{Tx, VmFilter};
 
 /// What documents show in place of a secret.
 pub const HIDDEN: &str = "***";
+
+/// Longest template of one object that is stored, bytes: what a client may send, and room for sealing.
+const STORED_MAX_BYTES: usize = 4 << 20;
 
 /// The note in a restored template: the secrets, as a comma list, that its backup did not hold and that are to be set anew.
 pub const LEFT_OUT: &str = "SECRETS_LEFT_OUT";
@@ -55,12 +58,13 @@ pub fn check(
     }
     let (old, new) = (old.map(Template::sorted).unwrap_or_default(), new.sorted());
     for path in cloud.config.restricted(kind).iter() {
-        let mut known = values(&old, path);
+        let mut known: HashMap<String, usize> = HashMap::new();
+        values(&old, path).for_each(|value| *known.entry(value).or_default() += 1);
         for value in values(&new, path) {
-            let Some(place) = known.iter().position(|known| *known == value) else {
-                return Err(Refusal::RestrictedAttribute { user: caller.uid, attribute: path.to_string() });
-            };
-            known.swap_remove(place);
+            match known.get_mut(&value) {
+                Some(count) if *count > 0 => *count -= 1,
+                _ => return Err(Refusal::RestrictedAttribute { user: caller.uid, attribute: path.to_string() }),
+            }
         }
     }
     Ok(())
@@ -86,21 +90,14 @@ pub fn check_vector(
     check(cloud, caller, kind, old.map(alone).as_ref(), &alone(new))
 }
 
-fn values<'t>(template: &'t Template, path: &AttributePath) -> Vec<Held<'t>> {
+/// What a path names in a sorted template, as texts that are equal when the values are.
+fn values<'t>(template: &'t Template, path: &'t AttributePath) -> impl Iterator<Item = String> {
     let named = template.attributes().iter().filter(|attribute| attribute.name == path.name);
-    let held = named.filter_map(|attribute| match (&path.key, &attribute.value) {
-        (None, value) => Some(Held::Whole(value)),
-        (Some(key), Value::Vector(vector)) => vector.get(key).map(Held::Key),
+    named.filter_map(|attribute| match (&path.key, &attribute.value) {
+        (None, value) => Some(format!("{value:?}")),
+        (Some(key), Value::Vector(vector)) => vector.get(key).map(str::to_owned),
         (Some(_), Value::Scalar(_)) => None,
-    });
-    held.collect()
-}
-
-/// What a path names in a template.
-#[derive(PartialEq)]
-enum Held<'t> {
-    Whole(&'t Value),
-    Key(&'t str),
+    })
 }
 
 /// Gives back the restricted attributes of `old` that a user's change, already checked, left out: to remove them is not for
@@ -140,21 +137,28 @@ fn keep_key(old: &Template, new: &mut Template, name: &str, key: &str) {
 }
 
 fn keep_of_devices(old: &Template, new: &mut Template, name: &str, key: &str) {
-    let mut seen: HashMap<Option<(&str, &str)>, usize> = HashMap::new();
+    if !old.vectors(name).any(|vector| vector.contains(key)) {
+        return;
+    }
+    let mut now: HashMap<Identity, VecDeque<&mut Vector>> = HashMap::new();
+    for device in new.vectors_mut(name) {
+        now.entry(identity(device)).or_default().push_back(device);
+    }
     for was in old.vectors(name) {
-        let place = seen.entry(identity(was)).or_default();
-        let now = new.vectors_mut(name).filter(|vector| identity(vector) == identity(was)).nth(*place);
-        *place += 1;
-        if let (Some(value), Some(now)) = (was.get(key), now)
-            && !now.contains(key)
+        let device = now.get_mut(&identity(was)).and_then(VecDeque::pop_front);
+        if let (Some(value), Some(device)) = (was.get(key), device)
+            && !device.contains(key)
         {
-            now.set(key, value);
+            device.set(key, value);
         }
     }
 }
 
-fn identity(device: &Vector) -> Option<(&'static str, &str)> {
-    IDENTITY.iter().find_map(|key| Some((*key, device.get(key)?)))
+/// The key and the value by which a device is known; none for one that has no such key.
+type Identity = Option<(&'static str, String)>;
+
+fn identity(device: &Vector) -> Identity {
+    IDENTITY.iter().find_map(|key| Some((*key, device.get(key)?.to_owned())))
 }
 
 fn push(template: &mut Template, name: &str, value: Value) {
@@ -177,19 +181,25 @@ pub fn sealed(cloud: &Cloud, kind: ObjectKind, sent: &Template, old: Option<&Tem
 }
 
 fn with_hidden(sent: &Template, old: &Template, list: &AttributeList) -> Template {
+    // Values of one name and form pair up in their order.
+    let form = |attribute: &Attribute| matches!(attribute.value, Value::Vector(_));
+    let mut stored: HashMap<(&str, bool), VecDeque<&Value>> = HashMap::new();
+    for attribute in old.attributes() {
+        stored.entry((&attribute.name, form(attribute))).or_default().push_back(&attribute.value);
+    }
     let mut meant = Template::new();
-    let mut seen: HashMap<(&str, bool), usize> = HashMap::new();
-    for Attribute { name, value } in sent.attributes() {
-        let place = seen.entry((name, matches!(value, Value::Vector(_)))).or_default();
-        match value {
-            Value::Scalar(text) => {
-                let was = scalars(old, name).nth(*place);
+    for attribute in sent.attributes() {
+        let name = &attribute.name;
+        let was = stored.get_mut(&(name.as_str(), form(attribute))).and_then(VecDeque::pop_front);
+        match (&attribute.value, was) {
+            (Value::Scalar(text), was) => {
+                let was = was.and_then(|was| if let Value::Scalar(was) = was { Some(was.as_str()) } else { None });
                 if let Some(text) = behind(text, was, list.holds(name, None)) {
                     meant.push(name, text);
                 }
             }
-            Value::Vector(vector) => {
-                let was = old.vectors(name).nth(*place);
+            (Value::Vector(vector), was) => {
+                let was = was.and_then(|was| if let Value::Vector(was) = was { Some(was) } else { None });
                 let pairs = vector.iter().filter_map(|(key, text)| {
                     let was = was.and_then(|was| was.get(key));
                     Some((key, behind(text, was, list.holds(name, Some(key)))?))
@@ -197,18 +207,8 @@ fn with_hidden(sent: &Template, old: &Template, list: &AttributeList) -> Templat
                 meant.push_vector(name, pairs.collect());
             }
         }
-        *place += 1;
     }
     meant
-}
-
-fn scalars<'t>(template: &'t Template, name: &'t str) -> impl Iterator<Item = &'t str> {
-    template.attributes().iter().filter(move |attribute| attribute.name == name).filter_map(
-        |attribute| match &attribute.value {
-            Value::Scalar(text) => Some(text.as_str()),
-            Value::Vector(_) => None,
-        },
-    )
 }
 
 /// What a sent value means where `was` is stored; none = it is left out.
@@ -226,7 +226,7 @@ fn behind<'t>(sent: &'t str, was: Option<&'t str>, listed: bool) -> Option<&'t s
 /// One update of an object's template, with all rules: `how` 0 replaces, 1 appends.
 ///
 /// # Errors
-/// [`Refusal::UpdateType`]; as [`check`] and [`sealed`].
+/// [`Refusal::UpdateType`]; [`Refusal::CannotUpdate`] for one that grew too long; as [`check`] and [`sealed`].
 pub fn updated(
     cloud: &Cloud,
     caller: &Caller,
@@ -239,16 +239,35 @@ pub fn updated(
     check(cloud, caller, kind, Some(old), &sent)?;
     let mut new = super::updated(old, &sent, how)?;
     keep(cloud, caller, kind, old, &mut new);
-    Ok(new)
+    bounded(new)
 }
 
 /// A new object's template, with all rules.
 ///
 /// # Errors
-/// As [`check`] and [`sealed`].
+/// As [`check`] and [`sealed`]; [`Refusal::CannotUpdate`] for one that is too long.
 pub fn admitted(cloud: &Cloud, caller: &Caller, kind: ObjectKind, sent: &Template) -> Result<Template, Refusal> {
     check(cloud, caller, kind, None, sent)?;
-    sealed(cloud, kind, sent, None)
+    bounded(sealed(cloud, kind, sent, None)?)
+}
+
+/// Appending again and again must not grow an object without end; sealing makes each secret some 50 bytes longer.
+fn bounded(template: Template) -> Result<Template, Refusal> {
+    let bytes = template.to_text().len();
+    let pairs = |attribute: &Attribute| match &attribute.value {
+        Value::Scalar(_) => 1,
+        Value::Vector(vector) => 1 + vector.iter().count(),
+    };
+    // What is longer could not be read again.
+    let count: usize = template.attributes().iter().map(pairs).sum();
+    let reason = if bytes > STORED_MAX_BYTES {
+        format!("It would have {bytes} bytes; at most {STORED_MAX_BYTES} are kept of one object.")
+    } else if count > MAX_ATTRIBUTES {
+        format!("It would have {count} attributes; at most {MAX_ATTRIBUTES} are kept of one object.")
+    } else {
+        return Ok(template);
+    };
+    Err(Refusal::CannotUpdate { reason })
 }
 
 /// A template for a document: `***` in place of what is sealed.

@@ -342,3 +342,31 @@ fn a_restored_template_needs_an_administrator_for_what_only_he_may_set() {
     world.refuses(512, &told, |_| world.instantiate(&world.alice, template, ""));
     world.instantiate(&world.admin, template, "").unwrap();
 }
+
+#[test]
+fn a_template_of_many_devices_and_secrets_is_updated_in_one_pass() {
+    let world = World::new();
+    let many = "DISK=[A=b]\n".repeat(30_000) + &"CONTEXT=[PASSWORD=a]\n".repeat(15_000);
+    let id = world.allocate_template(&format!("NAME=t\n{many}"));
+    for text in [many.clone(), many.replace("=a]", "=\"***\"]")] {
+        api::template::update(&world.cloud, &world.alice, id, &text, REPLACE).unwrap();
+    }
+    assert_eq!(text_of(&world, id).vectors("CONTEXT").filter(|c| c.contains("PASSWORD")).count(), 15_000);
+}
+
+#[test]
+fn an_object_does_not_grow_without_end() {
+    let world = World::new();
+    let id = world.allocate_template(&format!("NAME=t\n{SIZE}"));
+    let part = |number: usize| format!("PART_{number}=\"{}\"\n", "x".repeat(1 << 19));
+    for number in 0..7 {
+        api::template::update(&world.cloud, &world.alice, id, &part(number), APPEND).unwrap();
+    }
+    let refusal = world.refusal(|cloud| api::template::update(cloud, &world.alice, id, &part(8), APPEND));
+    assert!(refusal.code() == 8192 && refusal.to_string().contains("at most 4194304 are kept"), "{refusal}");
+    // Nor beyond what can be read again.
+    let id = world.allocate_template(&format!("NAME=u\n{}", "DISK=[A=b]\n".repeat(45_000)));
+    let text = "NIC=[A=b]\n".repeat(10_000);
+    let refusal = world.refusal(|cloud| api::template::update(cloud, &world.alice, id, &text, APPEND));
+    assert!(refusal.to_string().contains("at most 100000"), "{refusal}");
+}

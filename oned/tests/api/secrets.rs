@@ -1,10 +1,13 @@
 //! Secrets of datastores, VMs, templates, users, hosts and images: sealed in the database, in no document, job or backup, kept
 //! by an update with stars, handed to administrators who ask.
 
+use std::process::Command;
+
 use one_core::access::Caller;
 use one_core::refusal::ObjectKind;
 use oned::api;
 use oned::api::view::stored;
+use oned::engine::Outside;
 use oned::secret::{SecretKey, is_sealed};
 use oned::store::rows::{HostRow, UserRow};
 
@@ -390,4 +393,35 @@ fn the_configuration_shown_to_users_holds_no_secret() {
         let document = valid(api::system::config(&world.cloud, caller).unwrap());
         assert!(!document.contains(SECRET) && document.contains("DATASTORE_ENCRYPTED_ATTR"), "{document}");
     }
+}
+
+#[test]
+fn the_engine_opens_a_repository_with_the_sealed_password() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("restic")
+        .args(["init", "--quiet", "--repo"])
+        .arg(folder.path().join("7"))
+        .env("RESTIC_PASSWORD", SECRET)
+        .output()
+        .expect("restic does not start; install it: apt-get install restic");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    world.edit_datastore(100, |row| row.base_path = folder.path().to_string_lossy().into_owned());
+    let (sender, _events) = std::sync::mpsc::channel();
+    let outside = Outside::new(sender, None);
+    let datastore = || world.read(|tx| tx.datastore(100));
+    assert!(datastore().template.contains("enc:v1:"));
+    let driver = outside.datastore(&world.cloud.secret, &datastore()).unwrap();
+    assert!(driver.find("7", "job=1").unwrap().is_none());
+
+    api::datastore::update(&world.cloud, &world.alice, 100, "RESTIC_PASSWORD=\"wrong-secret\"", APPEND).unwrap();
+    let driver = outside.datastore(&world.cloud.secret, &datastore()).unwrap();
+    let error = driver.find("7", "job=1").unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("wrong-secret"), "{error:?}");
+
+    let other = SecretKey::load_or_create(&folder.path().join("one_key")).unwrap();
+    let outside = Outside::new(std::sync::mpsc::channel().0, None);
+    let Err(error) = outside.datastore(&other, &datastore()) else { panic!("another key opens nothing") };
+    assert!(error.to_string().contains("DATASTORE RESTIC_PASSWORD"), "{error}");
+    assert!(!error.to_string().contains("enc:v1:"), "{error}");
 }
