@@ -43,6 +43,7 @@ pub fn act(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, acti
     quota::more_of_vm(tx, &before, &row)?.allowed(tx, caller.uid)?;
     let to = ledger::phase(&row);
     if to == VmPhase::DONE {
+        ledger::history_act(tx, row.id, action.history, caller.uid, caller.gid)?;
         return finish(tx, &mut row, caller.uid, now);
     }
     let is_hard =

@@ -3,7 +3,7 @@
 
 use one_core::access::Caller;
 use one_core::lifecycle::{
-    OpenJobs, RecoverAction, RecoverOperation, VmEvent, VmOperation, VmPhase, driver_answers, recover_action,
+    OpenJobs, RecoverAction, RecoverOperation, VmOperation, VmPhase, driver_answers, recover_action,
 };
 use one_core::refusal::Refusal;
 
@@ -51,7 +51,8 @@ fn carry_out(
     if action.jobs != OpenJobs::Leave {
         cancel_jobs(tx, row.id)?;
     }
-    if action.event.is_some() {
+    // One that waits with what an earlier life left begins anew when it is placed: its last record must say so.
+    if action.event.is_some() || operation == RecoverOperation::Recreate {
         note(tx, caller, row, operation, now)?;
     }
     // Only the job itself knows what is complete; it gives the event when it has taken the rest back.
@@ -65,7 +66,7 @@ fn carry_out(
             Some((_, failed)) if failed == event => ledger::vm_step_failed(tx, row, event, now)?,
             _ => ledger::vm_step(tx, row, event, now)?,
         }
-        if event != VmEvent::Retry {
+        if operation == RecoverOperation::Success {
             ledger::vm_error(tx, row, None)?;
         }
         ended(tx, caller, row, operation, from, now)?;

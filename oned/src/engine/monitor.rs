@@ -58,7 +58,8 @@ impl Engine {
         let changed = std::mem::take(&mut *self.monitor.changed.lock().unwrap_or_else(PoisonError::into_inner));
         match self.cloud.store.read(|tx| Ok::<_, StoreError>((tx.host_list()?, tx.datastore_list()?))) {
             Ok((hosts, datastores)) => {
-                for host in hosts {
+                // One that is OFFLINE is none of our business until somebody enables it.
+                for host in hosts.into_iter().filter(|host| host.state != HostState::Offline.number()) {
                     let pause = match host.state == HostState::Error.number() {
                         true => ERROR_PAUSE_S,
                         false => seconds(self.cloud.config.monitoring_interval_host),
@@ -132,7 +133,9 @@ impl Engine {
             }
             row.template = template.to_text();
             row.monitored_at = now;
-            let changed = row.state != state.number();
+            // Seen, but not to be used: only people change that.
+            let withdrawn = [HostState::Disabled, HostState::Offline].map(HostState::number).contains(&row.state);
+            let changed = row.state != state.number() && !withdrawn;
             if changed {
                 row.prev_state = row.state;
                 row.state = state.number();

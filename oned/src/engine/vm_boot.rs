@@ -31,9 +31,13 @@ pub(super) fn format_of(word: &str) -> Result<DiskFormat, Trouble> {
 }
 
 impl Engine {
-    /// Makes the VM's own disks; one that is there under its final name is whole.
-    pub(super) fn prolog(&self, row: &VmRow) -> Result<(), Trouble> {
+    /// Makes the VM's own disks; one that is there under its final name is whole. What lies there before the job's first run
+    /// is of an earlier life.
+    pub(super) fn prolog(&self, row: &VmRow, first: bool) -> Result<(), Trouble> {
         let directory = disks::vm_directory(&self.cloud.config, row.id);
+        if first {
+            remove_directory(&directory)?;
+        }
         std::fs::create_dir_all(&directory)
             .map_err(|e| DriverError::io(format!("making {}", directory.display()), e))?;
         disk::sweep_parts(&directory)?;
@@ -192,6 +196,16 @@ impl Engine {
         let own = datastore.map(|row| stored(&row.template)).unwrap_or_default();
         safe.extend(own.scalar("SAFE_DIRS").unwrap_or_default().split_whitespace().map(PathBuf::from));
         Ok(disk::allowed_source(path, &safe, &self.cloud.config.restricted_dirs)?)
+    }
+}
+
+/// Removes a directory with all that is in it; an absent one is success.
+pub(super) fn remove_directory(directory: &Path) -> Result<(), Trouble> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DriverError::io(format!("removing {}", directory.display()), error).into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use drivers::{Cancel, DriverError, Hypervisor, Kind};
 
+use super::vm_boot::remove_directory;
 use super::vm_jobs::is_off;
 use super::{Engine, Trouble};
 use crate::disks::{self, Origin};
@@ -74,12 +75,6 @@ impl Engine {
             }
             hypervisor.undefine(&row.deploy_id)?;
         }
-        let directory = disks::vm_directory(&self.cloud.config, row.id);
-        match std::fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(DriverError::io(format!("removing {}", directory.display()), error).into())
-            }
-            _ => Ok(()),
-        }
+        remove_directory(&disks::vm_directory(&self.cloud.config, row.id))
     }
 }

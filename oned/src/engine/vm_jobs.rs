@@ -99,7 +99,7 @@ impl Engine {
         let domain = row.deploy_id.as_str();
         match phase.lcm {
             L::Prolog => {
-                self.prolog(row)?;
+                self.prolog(row, job.attempts == 0)?;
                 crate::crash::point("deploy.disks");
             }
             L::PrologResume | L::PrologUndeploy => self.prolog_again(row)?,

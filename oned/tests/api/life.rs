@@ -299,6 +299,51 @@ fn recover_deletes_recreates_and_forgets_from_anywhere() {
 }
 
 #[test]
+fn a_vm_that_waits_with_files_begins_anew_without_them_when_it_is_recreated() {
+    let stage = Stage::new();
+    let text = format!("{SIZE}DISK=[TYPE=fs,SIZE=1,FORMAT=raw]\n");
+    for held in [false, true] {
+        let id = api::vm::allocate(&stage.world.cloud, &stage.world.alice, &text, true).unwrap();
+        stage.deploy(id, stage.hosts[0]);
+        stage.expect(id, VmPhase::RUNNING);
+        std::fs::write(stage.directory(id).join("disk.0"), "of an earlier life").unwrap();
+        stage.act(id, "stop");
+        stage.expect(id, STOPPED);
+        stage.act(id, "resume");
+        if held {
+            stage.act(id, "hold");
+        }
+        stage.recover(id, 4);
+        stage.expect(id, VmPhase::RUNNING);
+        assert_eq!(std::fs::metadata(stage.directory(id).join("disk.0")).unwrap().len(), 1 << 20, "held: {held}");
+        assert!(!stage.directory(id).join("checkpoint.save").exists());
+    }
+}
+
+#[test]
+fn a_host_that_people_withdrew_stays_so_however_well_it_answers() {
+    let stage = Stage::new();
+    let states = [(stage.hosts[0], 4), (stage.hosts[1], 8)];
+    for (id, state) in states {
+        stage.world.write(|tx| {
+            let row = tx.host(id)?;
+            tx.host_update(&HostRow { state, monitored_at: 0, ..row })
+        });
+    }
+    for _ in 0..200 {
+        stage.engine.tick();
+        std::thread::sleep(Duration::from_millis(2));
+        if stage.world.read(|tx| tx.host(stage.hosts[0])).monitored_at > 0 {
+            break;
+        }
+    }
+    assert!(stage.world.read(|tx| tx.host(stage.hosts[0])).monitored_at > 0, "a disabled host is looked at");
+    for (id, state) in states {
+        assert_eq!(stage.world.read(|tx| tx.host(id)).state, state);
+    }
+}
+
+#[test]
 fn recover_success_and_failure_answer_for_the_driver() {
     let stage = Stage::new();
     let id = api::vm::allocate(&stage.world.cloud, &stage.world.alice, SIZE, true).unwrap();
