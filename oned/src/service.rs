@@ -11,12 +11,12 @@ use one_core::access::Caller;
 use one_core::refusal::{ObjectKind, Refusal};
 use one_core::template::Template;
 
-use crate::api::{attributes, bootstrap};
+use crate::api::{attributes, bootstrap, zone};
 use crate::cloud::{Cloud, password_digest};
 use crate::config::Config;
 use crate::daemon::{Service, Setting};
 use crate::engine::{Engine, Outside};
-use crate::methods::METHODS;
+use crate::methods::{self, METHODS};
 use crate::progress::Board;
 use crate::quota;
 use crate::rpc::Door;
@@ -34,6 +34,14 @@ const SOCKET_PATH_MAX: usize = 107;
 impl Door for Cloud {
     fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
         session::authenticate(self, session)
+    }
+
+    fn admit(&self, method: &str) -> Result<(), Refusal> {
+        if methods::is_open_when_disabled(method) { Ok(()) } else { zone::check_enabled(self) }
+    }
+
+    fn why_absent(&self, method: &str) -> Option<&'static str> {
+        methods::why_absent(method)
     }
 }
 

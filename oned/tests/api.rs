@@ -8,6 +8,12 @@
 mod attributes;
 #[path = "api/backup.rs"]
 mod backup;
+#[path = "api/backup_jobs.rs"]
+mod backup_jobs;
+#[path = "api/documents.rs"]
+mod documents;
+#[path = "api/infrastructure.rs"]
+mod infrastructure;
 #[path = "api/instantiate.rs"]
 mod instantiate;
 #[path = "api/life.rs"]

@@ -23,6 +23,14 @@ impl Door for TestDoor {
         }
         Ok(Caller::oneadmin())
     }
+
+    fn admit(&self, method: &str) -> Result<(), Refusal> {
+        if method == "one.test.shut" { Err(Refusal::Action("shut".to_owned())) } else { Ok(()) }
+    }
+
+    fn why_absent(&self, method: &str) -> Option<&'static str> {
+        (method == "one.absent.thing").then_some("it was left out")
+    }
 }
 
 type Row = Method<TestDoor>;
@@ -70,6 +78,7 @@ static TABLE: &[Row] = &[
         help: "Gives forbidden characters.",
         run: |_, _, _| Ok(Answer::Text("bell\u{7} and\r\u{0} feed\u{c}\u{ffff}".to_owned())),
     },
+    Row { name: "one.test.shut", params: &[], help: "Is never run.", run: |_, _, _| panic!("not admitted") },
     Row { name: "one.test.panic", params: &[], help: "Panics.", run: |_, _, _| panic!("secret") },
     Row {
         name: "one.test.flood",
@@ -247,6 +256,10 @@ fn a_malformed_request_is_a_fault_that_repeats_nothing_of_it() {
         assert!(answer.contains("<fault>") && answer.contains("<i4>-503</i4>"), "{shown}: {answer}");
         assert!(!answer.contains("pass:word"), "{shown}: {answer}");
     }
+    let left_out = server.post(call("one.absent.thing", "").as_bytes());
+    assert!(left_out.contains("-506") && left_out.contains("one.absent.thing is not available: it was left out."));
+    let shut = server.post(call("one.test.shut", "").as_bytes());
+    assert!(shut.contains("[one.test.shut] shut") && shut.contains("<i4>2048</i4>"), "{shut}");
     let odd_name = server.post(call("pass:word &lt;b&gt;", "").as_bytes());
     assert!(odd_name.contains("-506") && !odd_name.contains("pass:word"), "{odd_name}");
 }

@@ -5,11 +5,14 @@
 //!
 //! Rights come before every other fact about an object, so that a refusal tells a stranger nothing about it.
 
+pub mod accounting;
 pub mod attributes;
 pub mod backup;
+pub mod backup_job;
 pub mod bootstrap;
 pub mod cluster;
 pub mod datastore;
+pub mod document;
 pub mod host;
 pub mod image;
 pub mod owned;
@@ -26,6 +29,7 @@ pub mod vm;
 pub mod vm_action;
 pub mod vm_create;
 pub mod vm_recover;
+pub mod zone;
 
 use one_core::access::{Caller, Object, Permissions};
 use one_core::refusal::{ObjectKind, Refusal, Right};

@@ -1,4 +1,4 @@
-//! Scheduled actions of VMs: kept here, run by `crate::scheduler`.
+//! Scheduled actions of VMs and of backup jobs: kept here, run by `crate::scheduler`.
 
 use one_core::access::Caller;
 use one_core::id::ScheduleId;
@@ -8,12 +8,12 @@ use one_core::schedule::{BACKUP, Parent, ScheduledAction};
 use one_core::template::Vector;
 
 use super::datastore::BACKUP_DS;
-use super::{Cloud, datastore_for, parse, vm_for};
+use super::{Cloud, datastore_for, owned, parse, vm_for};
 use crate::ledger;
-use crate::store::rows::{ScheduleRow, VmRow};
+use crate::store::rows::{BackupJobRow, ScheduleRow};
 use crate::store::{StoreError, Tx};
 
-/// Most scheduled actions of one VM.
+/// Most scheduled actions of one VM or backup job.
 const ACTIONS_MAX: usize = 100;
 
 /// Adds a preset of a VM's template while the VM is made. A repeating one whose TIME has passed starts at its first date from
@@ -23,34 +23,55 @@ const ACTIONS_MAX: usize = 100;
 /// Attributes that make no action; no USE on the datastore of a backup.
 pub fn add_preset(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, vm_id: i64, wish: &Vector) -> Result<i64, Refusal> {
     let now = cloud.clock.now();
-    insert(cloud, tx, caller, vm_id, now, wish, true)
+    let action = parsed(tx, Schedule { parent: Parent::Vm, id: vm_id, start: now }, wish)?;
+    store(tx, caller, &action.starting_after(now, cloud.config.timezone))
 }
 
-fn insert(
-    cloud: &Cloud,
-    tx: &mut Tx<'_>,
-    caller: &Caller,
-    vm_id: i64,
-    stime: i64,
-    wish: &Vector,
-    preset: bool,
-) -> Result<i64, Refusal> {
-    if tx.schedules_of_vm(vm_id)?.len() >= ACTIONS_MAX {
-        return Err(Refusal::BadSchedule(format!("A VM can have at most {ACTIONS_MAX} scheduled actions.")));
+/// Whose actions, and what `+N` counts from.
+#[derive(Debug, Clone, Copy)]
+struct Schedule {
+    parent: Parent,
+    id: i64,
+    start: i64,
+}
+
+/// Adds an action of a backup job within a transaction; the caller may manage the job.
+///
+/// # Errors
+/// Attributes that make no action, too many actions.
+pub fn add_to_job(tx: &mut Tx<'_>, caller: &Caller, job_id: i64, wish: &Vector) -> Result<i64, Refusal> {
+    let action = parsed(tx, Schedule { parent: Parent::BackupJob, id: job_id, start: 0 }, wish)?;
+    store(tx, caller, &action)
+}
+
+/// A new action with an id of its own.
+fn parsed(tx: &mut Tx<'_>, schedule: Schedule, wish: &Vector) -> Result<ScheduledAction, Refusal> {
+    let Schedule { parent, id: parent_id, start } = schedule;
+    if rows_of(tx, parent, parent_id)?.len() >= ACTIONS_MAX {
+        let what = if parent == Parent::Vm { "VM" } else { "backup job" };
+        return Err(Refusal::BadSchedule(format!("A {what} can have at most {ACTIONS_MAX} scheduled actions.")));
     }
     let id = tx.next_id("schedule")?;
-    let mut action = ScheduledAction::parse(wish, ScheduleId(id), Parent::Vm, vm_id, stime)?;
-    if preset {
-        action = action.starting_after(cloud.clock.now(), cloud.config.timezone);
-    }
-    check_target(tx, caller, &action)?;
-    tx.schedule_insert(&row_of(&action, caller.uid)?)?;
-    Ok(id)
+    ScheduledAction::parse(wish, ScheduleId(id), parent, parent_id, start)
 }
 
-/// The datastore of a backup must be one that the caller may use; −1 (the chain's own) is looked at when it runs.
+fn store(tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> Result<i64, Refusal> {
+    check_target(tx, caller, action)?;
+    tx.schedule_insert(&row_of(action, caller.uid)?)?;
+    Ok(action.id.0)
+}
+
+fn rows_of(tx: &mut Tx<'_>, parent: Parent, id: i64) -> Result<Vec<ScheduleRow>, StoreError> {
+    match parent {
+        Parent::Vm => tx.schedules_of_vm(id),
+        Parent::BackupJob => tx.schedules_of_backup_job(id),
+    }
+}
+
+/// The datastore of a VM's backup must be one that the caller may use; −1 (the chain's own) is looked at when it runs. A
+/// job has its own.
 fn check_target(tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> Result<(), Refusal> {
-    if action.action != BACKUP {
+    if action.action != BACKUP || action.parent == Parent::BackupJob {
         return Ok(());
     }
     let (datastore, _) = action.backup_args()?;
@@ -81,41 +102,78 @@ fn wish(text: &str) -> Result<Vector, Refusal> {
     parse(text)?.vector("SCHED_ACTION").cloned().ok_or(Refusal::NoScheduledAction)
 }
 
-fn vm(tx: &mut Tx<'_>, caller: &Caller, vm_id: i64) -> Result<VmRow, Refusal> {
-    let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::SchedAction), vm_id)?;
-    if ledger::phase(&row).state == VmState::Done {
-        return Err(Refusal::ScheduleOnDone { vm: vm_id });
-    }
-    Ok(row)
+/// The schedule of a VM or job, if the caller may change it.
+fn schedule(tx: &mut Tx<'_>, caller: &Caller, parent: Parent, id: i64) -> Result<Schedule, Refusal> {
+    let start = match parent {
+        Parent::Vm => {
+            let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::SchedAction), id)?;
+            if ledger::phase(&row).state == VmState::Done {
+                return Err(Refusal::ScheduleOnDone { vm: id });
+            }
+            row.stime
+        }
+        Parent::BackupJob => {
+            let _: BackupJobRow = owned::to_use(tx, caller, Right::Manage, id)?;
+            0
+        }
+    };
+    Ok(Schedule { parent, id, start })
 }
 
 /// `one.vm.schedadd`: returns the action's id.
 ///
 /// # Errors
-/// Not authorised for the VM or the datastore, a VM that is DONE, attributes that make no action.
+/// As [`add_of`].
 pub fn add(cloud: &Cloud, caller: &Caller, vm_id: i64, text: &str) -> Result<i64, Refusal> {
+    add_of(cloud, caller, Parent::Vm, vm_id, text)
+}
+
+/// `one.vm.schedadd` and `one.backupjob.schedadd`: returns the action's id.
+///
+/// # Errors
+/// Not authorised (MANAGE) for the VM or job, or for the datastore of a VM's backup (USE); a VM that is DONE; attributes that
+/// make no action.
+pub fn add_of(cloud: &Cloud, caller: &Caller, parent: Parent, id: i64, text: &str) -> Result<i64, Refusal> {
     let id = cloud.store.write(|tx| {
-        let row = vm(tx, caller, vm_id)?;
-        insert(cloud, tx, caller, vm_id, row.stime, &wish(text)?, false)
+        let schedule = schedule(tx, caller, parent, id)?;
+        let action = parsed(tx, schedule, &wish(text)?)?;
+        store(tx, caller, &action)
     })?;
     cloud.wake.ring();
     Ok(id)
 }
 
-fn action_of(tx: &mut Tx<'_>, vm_id: i64, id: i64) -> Result<Option<ScheduleRow>, Refusal> {
-    Ok(tx.schedule_find(id)?.filter(|row| row.vm_id == Some(vm_id)))
+fn action_of(tx: &mut Tx<'_>, parent: Parent, parent_id: i64, id: i64) -> Result<Option<ScheduleRow>, Refusal> {
+    Ok(tx.schedule_find(id)?.filter(|row| match parent {
+        Parent::Vm => row.vm_id == Some(parent_id),
+        Parent::BackupJob => row.backup_job_id == Some(parent_id),
+    }))
 }
 
 /// `one.vm.schedupdate`: keys left out keep their value.
 ///
 /// # Errors
-/// As [`add`]; an action that is not this VM's.
+/// As [`update_of`].
 pub fn update(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64, text: &str) -> Result<i64, Refusal> {
+    update_of(cloud, caller, (Parent::Vm, vm_id), id, text)
+}
+
+/// `one.vm.schedupdate` and `one.backupjob.schedupdate`: keys left out keep their value.
+///
+/// # Errors
+/// As [`add_of`]; an action that is not this VM's or job's.
+pub fn update_of(
+    cloud: &Cloud,
+    caller: &Caller,
+    (parent, parent_id): (Parent, i64),
+    id: i64,
+    text: &str,
+) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
-        let vm = vm(tx, caller, vm_id)?;
-        let row = action_of(tx, vm_id, id)?.ok_or(Refusal::UnknownScheduledAction { id })?;
+        let schedule = schedule(tx, caller, parent, parent_id)?;
+        let row = action_of(tx, parent, parent_id, id)?.ok_or(Refusal::UnknownScheduledAction { id })?;
         let old = ledger::read_schedule(&row).ok_or(Refusal::UnknownScheduledAction { id })?;
-        let new = old.updated(&wish(text)?, vm.stime, cloud.config.timezone)?;
+        let new = old.updated(&wish(text)?, schedule.start, cloud.config.timezone)?;
         check_target(tx, caller, &new)?;
         tx.schedule_update(&row_of(&new, caller.uid)?)?;
         Ok::<_, Refusal>(())
@@ -131,8 +189,24 @@ pub fn update(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64, text: &str) -
 pub fn delete(cloud: &Cloud, caller: &Caller, vm_id: i64, id: i64) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
         vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::SchedAction), vm_id)?;
-        action_of(tx, vm_id, id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Schedule, id })?;
-        tx.schedule_delete(id)?;
+        remove(tx, Parent::Vm, vm_id, id)?;
         Ok(vm_id)
     })
+}
+
+/// `one.backupjob.scheddelete`: returns the action's id.
+///
+/// # Errors
+/// Not authorised (MANAGE); an action that is not this job's.
+pub fn delete_of_job(cloud: &Cloud, caller: &Caller, job_id: i64, id: i64) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        schedule(tx, caller, Parent::BackupJob, job_id)?;
+        remove(tx, Parent::BackupJob, job_id, id)?;
+        Ok(id)
+    })
+}
+
+fn remove(tx: &mut Tx<'_>, parent: Parent, parent_id: i64, id: i64) -> Result<(), Refusal> {
+    action_of(tx, parent, parent_id, id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Schedule, id })?;
+    Ok(tx.schedule_delete(id)?)
 }

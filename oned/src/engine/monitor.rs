@@ -7,17 +7,23 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drivers::Hypervisor;
-use drivers::hypervisor::DomainState;
+use drivers::hypervisor::{DomainState, DomainStats};
 use one_core::lifecycle::{HostState, LcmState, VmEvent, VmPhase, VmState};
+use one_core::template::Template;
 
 use super::image_jobs::mb;
 use super::{Engine, Trouble};
 use crate::ledger::{self, BACKUP_DS};
-use crate::store::rows::{DatastoreRow, HostRow, VmRow};
-use crate::store::{JobFilter, StoreError, VmFilter};
+use crate::store::rows::{DatastoreRow, HostRow, SampleRow, VmRow};
+use crate::store::{JobFilter, StoreError, Tx, VmFilter};
 
 /// How long a host in ERROR rests before it is asked again, seconds.
 const ERROR_PAUSE_S: i64 = 5;
+
+/// Samples kept of one host: four hours at the default interval.
+const HOST_SAMPLES: i64 = 240;
+/// Samples kept of one VM, of which there are many more: an hour. One answer may hold those of all VMs.
+const VM_SAMPLES: i64 = 60;
 
 /// Questions that are open, and hosts whose guests changed.
 #[derive(Default)]
@@ -115,6 +121,9 @@ impl Engine {
         };
         let changed = self.cloud.store.write(|tx| {
             let Some(mut row) = tx.host_find(host.id)? else { return Ok(false) };
+            if row.state == HostState::Offline.number() {
+                return Ok(false);
+            }
             let mut template = ledger::stored(&row.template);
             match &error {
                 Some(text) => {
@@ -142,6 +151,10 @@ impl Engine {
                 tracing::info!(target: "MON", "Host {} ({}) is now {}.", row.id, row.name, state.name());
             }
             tx.host_update(&row)?;
+            if facts.is_ok() {
+                let sample = host_sample(tx, &row, now)?;
+                tx.sample_put(&sample, HOST_SAMPLES)?;
+            }
             Ok::<_, StoreError>(changed)
         })?;
         if changed {
@@ -165,6 +178,8 @@ impl Engine {
             return Ok(());
         }
         let seen = hypervisor.state(&vm.deploy_id)?;
+        // Statistics are worth having, but their failure says nothing about the guest.
+        let stats = hypervisor.stats(&vm.deploy_id).unwrap_or_default();
         let event = match seen {
             Some(
                 DomainState::Running | DomainState::Paused | DomainState::PausedIoError | DomainState::ShuttingDown,
@@ -182,6 +197,9 @@ impl Engine {
             }
             row.last_poll = now;
             tx.vm_update(&row)?;
+            if let Some(stats) = stats {
+                tx.sample_put(&vm_sample(vm.id, &stats, now), VM_SAMPLES)?;
+            }
             ledger::vm_step(tx, &mut row, event, now)?;
             if seen == Some(DomainState::PausedIoError) {
                 let text = "MONITOR: the guest is paused because one of its disks failed or is full";
@@ -227,4 +245,40 @@ fn directory_space(datastore: &DatastoreRow) -> (i64, i64, i64) {
 
 fn seconds(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What a host offers and has promised, as a sample.
+fn host_sample(tx: &mut Tx<'_>, row: &HostRow, now: i64) -> Result<SampleRow, StoreError> {
+    let used_cpu = tx
+        .vms(VmFilter { host_id: Some(row.id), ..VmFilter::default() })?
+        .iter()
+        .filter(|vm| vm.state == VmState::Active.number())
+        .fold(0_i64, |sum, vm| sum.saturating_add(ledger::vm_size(&ledger::stored(&vm.template)).0));
+    let mut body = Template::new();
+    for (name, value) in [
+        ("FREE_CPU", (row.cpus * 100).saturating_sub(used_cpu)),
+        ("FREE_MEMORY", row.free_memory_kb),
+        ("USED_CPU", used_cpu),
+        ("USED_MEMORY", row.memory_kb.saturating_sub(row.free_memory_kb)),
+    ] {
+        body.set(name, value.to_string());
+    }
+    Ok(SampleRow { kind: "HOST".into(), object_id: row.id, time: now, body: body.to_text() })
+}
+
+fn vm_sample(vm_id: i64, stats: &DomainStats, now: i64) -> SampleRow {
+    let mut body = Template::new();
+    body.set("CPU", format!("{:.2}", stats.cpu_percent.max(0.0)));
+    for (name, value) in [
+        ("MEMORY", stats.memory_kb),
+        ("DISKRDBYTES", stats.disk_read_bytes),
+        ("DISKWRBYTES", stats.disk_write_bytes),
+        ("DISKRDIOPS", stats.disk_read_ops),
+        ("DISKWRIOPS", stats.disk_write_ops),
+        ("NETRX", stats.net_rx_bytes),
+        ("NETTX", stats.net_tx_bytes),
+    ] {
+        body.set(name, value.to_string());
+    }
+    SampleRow { kind: "VM".into(), object_id: vm_id, time: now, body: body.to_text() }
 }

@@ -2,7 +2,10 @@
 //! listing and checks come from it. Names, orders and defaults are OpenNebula's (its XML-RPC API reference). One file per
 //! family of objects.
 
+mod absent;
+mod backup_job;
 mod datastore;
+mod document;
 mod image;
 mod infrastructure;
 mod people;
@@ -10,8 +13,11 @@ mod quota;
 mod system;
 mod template;
 mod vm;
+mod vm_records;
 
 use std::sync::LazyLock;
+
+pub use absent::why_absent;
 
 use crate::api::Cloud;
 use crate::rpc::{Method, ParamSpec};
@@ -77,7 +83,9 @@ fn nine(args: &crate::rpc::Args, first: usize) -> [i64; 9] {
 /// The table, by name.
 pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
     let families = [
+        backup_job::rows(),
         datastore::rows(),
+        document::rows(),
         image::rows(),
         infrastructure::rows(),
         people::rows(),
@@ -85,8 +93,17 @@ pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
         system::rows(),
         template::rows(),
         vm::rows(),
+        vm_records::rows(),
     ];
     let mut all: Vec<_> = families.into_iter().flatten().collect();
     all.sort_by_key(|method| method.name);
     all
 });
+
+/// Whether a method is answered by a disabled zone too: those that only look, and the one that enables it.
+#[must_use]
+pub fn is_open_when_disabled(name: &str) -> bool {
+    const LOOKS: [&str; 9] =
+        ["accounting", "config", "info", "infoextended", "infoset", "monitoring", "raftstatus", "showback", "version"];
+    name == "one.zone.enable" || name.rsplit('.').next().is_some_and(|verb| LOOKS.contains(&verb))
+}

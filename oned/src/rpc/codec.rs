@@ -59,13 +59,24 @@ impl Fault {
     }
 
     pub(super) fn no_such_method(name: &str) -> Self {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
-        if !name.is_empty() && name.len() <= 64 && name.bytes().all(plain) {
+        if is_plain(name) {
             Self::new(NO_SUCH_METHOD, format!("Method '{name}' is not known; system.listMethods lists those that are."))
         } else {
             Self::new(NO_SUCH_METHOD, "The method is not known; system.listMethods lists those that are.")
         }
     }
+
+    /// A method that is left out on purpose.
+    pub(super) fn absent(name: &str, why: &str) -> Self {
+        let name = if is_plain(name) { name } else { "of this name" };
+        Self::new(NO_SUCH_METHOD, format!("Method {name} is not available: {why}."))
+    }
+}
+
+/// May a method's name be repeated in a fault?
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(plain)
 }
 
 /// A decoded call.

@@ -52,7 +52,10 @@ impl<D: Door> Exchange<D> {
         let started = Instant::now();
         let Some(method) = self.rows.get(call.name.as_str()) else {
             let known = builtin::call(self.methods, &call.name, &call.params);
-            return known.unwrap_or_else(|| Err(Fault::no_such_method(&call.name)));
+            return known.unwrap_or_else(|| {
+                let reason = self.door.why_absent(&call.name);
+                Err(reason.map_or_else(|| Fault::no_such_method(&call.name), |why| Fault::absent(&call.name, why)))
+            });
         };
         let (session, args) = split_params(method.name, method.params, call.params).inspect_err(|fault| {
             tracing::debug!(target: "ReM", method = method.name, code = fault.code, "call of wrong shape");
@@ -64,6 +67,7 @@ impl<D: Door> Exchange<D> {
             }
             let caller = self.door.authenticate(&session)?;
             uid = caller.uid;
+            self.door.admit(method.name)?;
             (method.run)(&self.door, &caller, &args)
         };
         // The door and the methods change state in transactions only, so a call that unwound left nothing half done.

@@ -19,6 +19,19 @@ pub trait Door: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal::BadSession`] when the session is not good, or another refusal when that cannot be found out.
     fn authenticate(&self, session: &str) -> Result<Caller, Refusal>;
+
+    /// Whether calls of this method are taken now; asked after the session was checked.
+    ///
+    /// # Errors
+    /// The refusal that is answered in place of the method's own answer.
+    fn admit(&self, _method: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Why there is no method of that name, as half a sentence, when clients may know one.
+    fn why_absent(&self, _method: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The result of a successful call: the second element of the answer array.

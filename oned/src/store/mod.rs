@@ -8,10 +8,12 @@
 //! Updates that depend on a state are made inside the transaction that read it, or are compare-and-set
 //! ([`Tx::job_advance`]); a conflict is an error, never silence.
 
+mod backup_jobs;
 mod people;
 mod pools;
 mod queries;
 pub mod rows;
+mod samples;
 mod schema;
 
 use std::os::unix::fs::OpenOptionsExt as _;

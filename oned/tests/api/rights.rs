@@ -4,6 +4,7 @@
 mod rights_devices;
 mod rights_documents;
 mod rights_infrastructure;
+pub use rights_infrastructure::network;
 mod rights_life;
 mod rights_networks;
 mod rights_quotas;
@@ -204,7 +205,19 @@ fn arguments(method: &str) -> Option<Vec<Arg>> {
 
 /// Whether a call that went well has changed nothing.
 fn only_reads(method: &str) -> bool {
-    [".info", ".infoextended", ".infoset", ".config", ".version"].iter().any(|end| method.ends_with(end))
+    [
+        ".accounting",
+        ".config",
+        ".info",
+        ".infoextended",
+        ".infoset",
+        ".monitoring",
+        ".raftstatus",
+        ".showback",
+        ".version",
+    ]
+    .iter()
+    .any(|end| method.ends_with(end))
 }
 
 #[test]

@@ -531,6 +531,9 @@ pub fn valid(document: String) -> String {
         document.trim_start_matches('<').chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
     let schema = match root.as_str() {
         "VM_POOL" if document.contains("<PERMISSIONS>") => "vm_pool_extended".to_owned(),
+        "HISTORY_RECORDS" => "acct".to_owned(),
+        "SHOWBACK_RECORDS" => "showback".to_owned(),
+        "RAFT" => "raftstatus".to_owned(),
         root => root.to_ascii_lowercase(),
     };
     let path = folder("../tests/xsd").join(format!("{schema}.xsd"));

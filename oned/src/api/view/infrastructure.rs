@@ -1,12 +1,16 @@
 //! Datastores, hosts, clusters, zones.
 
 use one_core::access::Permissions;
-use one_core::doc::{ClusterView, DatastoreView, HostShareView, HostView, ZoneView};
+use one_core::doc::{
+    ClusterView, DatastoreView, HostDatastoreView, HostMonitoringView, HostShareView, HostView, VdcResource, VdcView,
+    ZoneView,
+};
 use one_core::lifecycle::VmState;
 
 use super::{Names, number, shown, stored, vm_size};
-use crate::api::owned;
-use crate::store::rows::{ClusterRow, DatastoreRow, HostRow, ZoneRow};
+use crate::api::{owned, zone as zones};
+use crate::ledger::SYSTEM_DS;
+use crate::store::rows::{ClusterRow, DatastoreRow, HostRow, SampleRow, VdcRow, ZoneRow};
 use crate::store::{StoreError, Tx, VmFilter};
 
 /// The datastore view.
@@ -47,9 +51,23 @@ pub fn host(tx: &mut Tx<'_>, row: &HostRow) -> Result<HostView, StoreError> {
         max_cpu: row.cpus * 100,
         ..HostShareView::default()
     };
+    for datastore in tx.datastore_list()? {
+        let here = datastore.kind == SYSTEM_DS && owned::ids(&datastore.clusters).contains(&row.cluster_id);
+        if here && datastore.monitored_at != 0 {
+            share.datastores.push(HostDatastoreView {
+                id: datastore.id,
+                free_mb: datastore.free_mb,
+                total_mb: datastore.total_mb,
+                used_mb: datastore.used_mb,
+            });
+        }
+    }
     let mut ids = Vec::new();
     for vm in vms.iter().filter(|vm| vm.state == VmState::Active.number()) {
-        let (cpu, memory_kb) = vm_size(&stored(&vm.template));
+        let template = stored(&vm.template);
+        let (cpu, memory_kb) = vm_size(&template);
+        let disks = template.vectors("DISK").filter_map(|disk| disk.int("SIZE"));
+        share.disk_usage = disks.fold(share.disk_usage, |sum, size| sum.saturating_add(size.max(0)));
         share.cpu_usage += cpu;
         share.mem_usage += memory_kb;
         share.running_vms += 1;
@@ -67,8 +85,24 @@ pub fn host(tx: &mut Tx<'_>, row: &HostRow) -> Result<HostView, StoreError> {
         share,
         vms: ids,
         template: shown(&row.template),
-        monitoring: None,
+        monitoring: tx.sample_last("HOST", row.id)?.as_ref().map(host_sample),
     })
+}
+
+/// The values of a host's sample.
+#[must_use]
+pub fn host_sample(row: &SampleRow) -> HostMonitoringView {
+    let values = stored(&row.body);
+    let value = |name: &str| values.int(name).unwrap_or(0);
+    HostMonitoringView {
+        timestamp: row.time,
+        free_cpu: value("FREE_CPU"),
+        free_memory: value("FREE_MEMORY"),
+        used_cpu: value("USED_CPU"),
+        used_memory: value("USED_MEMORY"),
+        netrx: value("NETRX"),
+        nettx: value("NETTX"),
+    }
 }
 
 /// The cluster view.
@@ -79,24 +113,40 @@ pub fn cluster(tx: &mut Tx<'_>, row: &ClusterRow) -> Result<ClusterView, StoreEr
     let hosts = tx.host_list()?.into_iter().filter(|h| h.cluster_id == row.id).map(|h| h.id).collect();
     let datastores =
         tx.datastore_list()?.into_iter().filter(|d| owned::ids(&d.clusters).contains(&row.id)).map(|d| d.id).collect();
-    Ok(ClusterView {
+    let vnets =
+        tx.network_list()?.into_iter().filter(|n| owned::ids(&n.clusters).contains(&row.id)).map(|n| n.id).collect();
+    Ok(ClusterView { id: row.id, name: row.name.clone(), hosts, datastores, vnets, template: shown(&row.template) })
+}
+
+/// The view of a virtual data centre.
+///
+/// # Errors
+/// The database's failure.
+pub fn vdc(tx: &mut Tx<'_>, row: &VdcRow) -> Result<VdcView, StoreError> {
+    let mut members = |kind: &str| -> Result<Vec<VdcResource>, StoreError> {
+        Ok(tx.vdc_members(row.id, kind)?.into_iter().map(|(zone_id, id)| VdcResource { zone_id, id }).collect())
+    };
+    Ok(VdcView {
         id: row.id,
         name: row.name.clone(),
-        hosts,
-        datastores,
-        template: shown(&row.template),
-        ..ClusterView::default()
+        groups: members("GROUP")?.into_iter().map(|group| group.id).collect(),
+        clusters: members("CLUSTER")?,
+        hosts: members("HOST")?,
+        datastores: members("DATASTORE")?,
+        vnets: members("NET")?,
+        template: stored(&row.template),
     })
 }
 
 /// The zone view.
 #[must_use]
 pub fn zone(row: &ZoneRow) -> ZoneView {
+    let template = stored(&row.template);
     ZoneView {
         id: row.id,
         name: row.name.clone(),
-        state: 0,
-        endpoint: stored(&row.template).scalar("ENDPOINT").unwrap_or_default().to_string(),
+        state: i32::from(zones::is_disabled(&template)),
+        endpoint: template.scalar("ENDPOINT").unwrap_or_default().to_string(),
         servers: Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! From rows to the views that `one_core::doc` renders. Reads only; hides secrets.
 
+mod backup_job;
+mod document;
 mod image;
 mod infrastructure;
 mod people;
@@ -15,8 +17,10 @@ use super::{attributes, owned};
 use crate::store::rows::TemplateRow;
 use crate::store::{StoreError, Tx};
 
+pub use backup_job::{backup_job, in_list};
+pub use document::document;
 pub use image::{image, image_is_usable};
-pub use infrastructure::{cluster, datastore, host, zone};
+pub use infrastructure::{cluster, datastore, host, host_sample, vdc, zone};
 pub use people::{Quotas, acl, group, user};
 pub use vm::{vm, vm_short};
 
@@ -39,7 +43,9 @@ impl Names {
         })
     }
 
-    fn owner(&self, uid: i64, gid: i64) -> Owner {
+    /// An owner as documents show him.
+    #[must_use]
+    pub fn owner(&self, uid: i64, gid: i64) -> Owner {
         let name = |names: &BTreeMap<i64, String>, id| names.get(&id).cloned().unwrap_or_default();
         Owner { uid, gid, uname: name(&self.users, uid), gname: name(&self.groups, gid) }
     }
