@@ -226,7 +226,7 @@ fn behind<'t>(sent: &'t str, was: Option<&'t str>, listed: bool) -> Option<&'t s
 /// One update of an object's template, with all rules: `how` 0 replaces, 1 appends.
 ///
 /// # Errors
-/// [`Refusal::UpdateType`]; [`Refusal::CannotUpdate`] for one that grew too long; as [`check`] and [`sealed`].
+/// [`Refusal::UpdateType`]; as [`check`], [`sealed`] and [`bounded`].
 pub fn updated(
     cloud: &Cloud,
     caller: &Caller,
@@ -245,14 +245,18 @@ pub fn updated(
 /// A new object's template, with all rules.
 ///
 /// # Errors
-/// As [`check`] and [`sealed`]; [`Refusal::CannotUpdate`] for one that is too long.
+/// As [`check`], [`sealed`] and [`bounded`].
 pub fn admitted(cloud: &Cloud, caller: &Caller, kind: ObjectKind, sent: &Template) -> Result<Template, Refusal> {
     check(cloud, caller, kind, None, sent)?;
     bounded(sealed(cloud, kind, sent, None)?)
 }
 
-/// Appending again and again must not grow an object without end; sealing makes each secret some 50 bytes longer.
-fn bounded(template: Template) -> Result<Template, Refusal> {
+/// A template as it is to be stored, within its bounds: appending again and again must not grow an object without end, and
+/// sealing makes each secret some 50 bytes longer.
+///
+/// # Errors
+/// [`Refusal::Internal`] with the bound.
+pub fn bounded(template: Template) -> Result<Template, Refusal> {
     let bytes = template.to_text().len();
     let pairs = |attribute: &Attribute| match &attribute.value {
         Value::Scalar(_) => 1,
@@ -261,13 +265,13 @@ fn bounded(template: Template) -> Result<Template, Refusal> {
     // What is longer could not be read again.
     let count: usize = template.attributes().iter().map(pairs).sum();
     let reason = if bytes > STORED_MAX_BYTES {
-        format!("It would have {bytes} bytes; at most {STORED_MAX_BYTES} are kept of one object.")
+        format!("The template would have {bytes} bytes; at most {STORED_MAX_BYTES} are kept of one object.")
     } else if count > MAX_ATTRIBUTES {
-        format!("It would have {count} attributes; at most {MAX_ATTRIBUTES} are kept of one object.")
+        format!("The template would have {count} attributes; at most {MAX_ATTRIBUTES} are kept of one object.")
     } else {
         return Ok(template);
     };
-    Err(Refusal::CannotUpdate { reason })
+    Err(Refusal::Internal(reason))
 }
 
 /// A template for a document: `***` in place of what is sealed.
@@ -344,8 +348,14 @@ pub fn seal_stored(cloud: &Cloud) -> Result<usize, Refusal> {
     let changed = cloud.store.write(|tx| seal_rows(cloud, tx))?;
     if changed > 0 {
         tracing::info!(target: "KEY", "Sealed secrets of {changed} objects that the database held in clear.");
-        // The replaced texts are still in unused parts of the file.
-        cloud.store.forget_replaced()?;
+        // The replaced texts are still in unused parts of the file. For want of room nobody needs to stay down.
+        if let Err(error) = cloud.store.forget_replaced() {
+            tracing::warn!(
+                target: "KEY",
+                "Unused parts of one.db may still hold them in clear, for it could not be written anew: {error}. \
+                 Make room, stop oned and run: sqlite3 one.db VACUUM"
+            );
+        }
     }
     Ok(changed)
 }

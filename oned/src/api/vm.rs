@@ -192,7 +192,7 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
                 }
             }
             attributes::keep(cloud, caller, ObjectKind::Vm, &old, &mut system);
-            row.template = system.to_text();
+            row.template = attributes::bounded(system)?.to_text();
         }
         tx.vm_update(&row)?;
         Ok(id)

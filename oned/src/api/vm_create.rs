@@ -76,6 +76,7 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
     may_create(caller, ObjectKind::Vm)?;
     let NewVm { mut template, vouched, template_id, name, base_name, hold } = new;
     attributes::check(cloud, caller, ObjectKind::Vm, vouched, &template)?;
+    template = attributes::bounded(template)?;
     let id = tx.next_id("vm")?;
     let own_name = template.scalar("NAME").filter(|_| base_name.is_none()).map(String::from);
     let name = name

@@ -369,4 +369,12 @@ fn an_object_does_not_grow_without_end() {
     let text = "NIC=[A=b]\n".repeat(10_000);
     let refusal = world.refusal(|cloud| api::template::update(cloud, &world.alice, id, &text, APPEND));
     assert!(refusal.to_string().contains("at most 100000"), "{refusal}");
+    let text = format!("{SIZE}{}", "FEATURES=[A=b]\n".repeat(45_000));
+    let refusal = world.refusal(|_| world.instantiate(&world.alice, id, &text));
+    assert!(refusal.to_string().contains("at most 100000"), "{refusal}");
+    let vm = world.add_running_vm("");
+    let section = |name: &str| format!("{name}=[A=b]\n").repeat(30_000);
+    api::vm::update_conf(&world.cloud, &world.alice, vm, &section("FEATURES"), APPEND).unwrap();
+    let refusal = world.refusal(|cloud| api::vm::update_conf(cloud, &world.alice, vm, &section("INPUT"), APPEND));
+    assert!(refusal.to_string().contains("at most 100000"), "{refusal}");
 }
