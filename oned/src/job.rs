@@ -51,9 +51,25 @@ pub enum JobKind {
     Delete,
     /// Forgets restore points that KEEP_LAST no longer wants.
     Retain,
+    /// Gives a VM another disk.
+    AttachDisk,
+    /// Takes a disk from a VM.
+    DetachDisk,
+    /// Makes a disk of a VM larger.
+    ResizeDisk,
+    /// Makes, deletes or goes back to a snapshot of one disk of a VM.
+    DiskSnapshot,
+    /// Makes, deletes or goes back to a snapshot of a whole VM.
+    SystemSnapshot,
+    /// Copies a disk of a VM into a new image.
+    SaveAs,
+    /// Copies an image into a new one.
+    Clone,
+    /// Deletes or goes back to a snapshot of an image that no VM uses.
+    ImageSnapshot,
 }
 
-const KINDS: [(JobKind, &str); 17] = [
+const KINDS: &[(JobKind, &str)] = &[
     (JobKind::Deploy, "DEPLOY"),
     (JobKind::Poweroff, "POWEROFF"),
     (JobKind::Suspend, "SUSPEND"),
@@ -71,6 +87,14 @@ const KINDS: [(JobKind, &str); 17] = [
     (JobKind::Restore, "RESTORE"),
     (JobKind::Delete, "DELETE"),
     (JobKind::Retain, "RETAIN"),
+    (JobKind::AttachDisk, "ATTACH_DISK"),
+    (JobKind::DetachDisk, "DETACH_DISK"),
+    (JobKind::ResizeDisk, "RESIZE_DISK"),
+    (JobKind::DiskSnapshot, "DISK_SNAPSHOT"),
+    (JobKind::SystemSnapshot, "SYSTEM_SNAPSHOT"),
+    (JobKind::SaveAs, "SAVE_AS"),
+    (JobKind::Clone, "CLONE"),
+    (JobKind::ImageSnapshot, "IMAGE_SNAPSHOT"),
 ];
 
 impl JobKind {
@@ -212,13 +236,102 @@ impl BackupPlan {
     }
 }
 
-/// A file to copy in.
+/// A file to copy in, or an empty disk to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportPlan {
-    /// The file as the user named it, resolved.
-    pub source: PathBuf,
+    /// The file as the user named it, resolved; none = an empty disk.
+    pub source: Option<PathBuf>,
     /// `qcow2` or `raw` when the user said so.
     pub format: Option<String>,
+    /// How large the disk shall be, MB; none = as the file is.
+    pub size_mb: Option<i64>,
+    /// Where the copy goes.
+    pub target: PathBuf,
+}
+
+/// A disk of a VM to attach or detach; what it is stands in the VM's template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPlan {
+    /// The VM's disk id.
+    pub disk_id: i64,
+}
+
+/// A disk of a VM to make larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeDiskPlan {
+    /// The VM's disk id.
+    pub disk_id: i64,
+    /// The size that it gets, MB.
+    pub size_mb: i64,
+}
+
+/// What to do with a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotStep {
+    /// Make it.
+    Create,
+    /// Go back to it.
+    Revert,
+    /// Delete it.
+    Delete,
+    /// Go back to it and delete all snapshots.
+    Flatten,
+}
+
+/// A snapshot of one disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSnapshotPlan {
+    /// What to do.
+    pub step: SnapshotStep,
+    /// The VM's disk id; unused for images.
+    pub disk_id: i64,
+    /// The snapshot's number.
+    pub snapshot_id: i64,
+}
+
+impl DiskSnapshotPlan {
+    /// What a snapshot is called inside the disk's file.
+    #[must_use]
+    pub fn name(snapshot_id: i64) -> String {
+        format!("disk-{snapshot_id}")
+    }
+}
+
+/// A snapshot of a whole VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemSnapshotPlan {
+    /// What to do.
+    pub step: SnapshotStep,
+    /// The snapshot's number.
+    pub snapshot_id: i64,
+}
+
+impl SystemSnapshotPlan {
+    /// What the hypervisor calls a snapshot.
+    #[must_use]
+    pub fn name(snapshot_id: i64) -> String {
+        format!("system-{snapshot_id}")
+    }
+}
+
+/// A disk of a VM to copy into an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveAsPlan {
+    /// The VM's disk id.
+    pub disk_id: i64,
+    /// Where the copy goes.
+    pub target: PathBuf,
+}
+
+/// An image to copy into another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClonePlan {
+    /// The image that is copied.
+    pub source_id: i64,
+    /// Its file.
+    pub source: PathBuf,
+    /// `qcow2` or `raw`.
+    pub format: String,
     /// Where the copy goes.
     pub target: PathBuf,
 }

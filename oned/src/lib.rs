@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod config;
 pub mod crash;
 pub mod daemon;
+pub mod devices;
 pub mod disks;
 pub mod engine;
 pub mod hosts;

@@ -10,8 +10,12 @@ mod attributes;
 mod backup;
 #[path = "api/backup_jobs.rs"]
 mod backup_jobs;
+#[path = "api/disks.rs"]
+mod disks;
 #[path = "api/documents.rs"]
 mod documents;
+#[path = "api/image_verbs.rs"]
+mod image_verbs;
 #[path = "api/infrastructure.rs"]
 mod infrastructure;
 #[path = "api/instantiate.rs"]

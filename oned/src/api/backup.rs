@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use one_core::access::{Caller, may};
-use one_core::backup::{self, Chain, Disks, Plan, PlanInput, PlanKind};
+use one_core::backup::{self, Chain, Plan, PlanInput, PlanKind};
 use one_core::doc;
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmOperation, VmState};
 use one_core::quota::cost;
@@ -11,6 +11,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::datastore::BACKUP_DS;
 use super::{Cloud, Owned, view, vm_for};
+use crate::devices;
 use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject};
 use crate::ledger;
 use crate::quota;
@@ -47,7 +48,7 @@ pub fn start(
     if let Some(job) = config.backup_job_id {
         return Err(Refusal::PartOfJob { vm: row.id, job });
     }
-    let disks = Disks::from_template(&view::stored(&row.template), &[]);
+    let disks = devices::of_backup(&row);
     let chain = chain(tx, &config)?;
     let input =
         PlanInput { vm: row.id, config: &config, disks: &disks, chain: chain.as_ref(), datastore: datastore_id, reset };

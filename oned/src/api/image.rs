@@ -12,18 +12,41 @@ use super::datastore::IMAGE_DS;
 use super::pool::PoolFilter;
 use super::{Cloud, attributes, datastore_for, image_for, only_admin, owned, parse, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
-use crate::ledger;
 use crate::quota;
 use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
 use crate::store::{JobFilter, Tx};
+use crate::{devices, ledger};
+
+pub use super::image_verbs::persistent;
 
 /// TYPE on the wire of a backup.
 pub const BACKUP: i64 = 6;
 
-const TYPES: [(&str, i64); 4] = [("OS", 0), ("CDROM", 1), ("DATABLOCK", 2), ("BACKUP", BACKUP)];
+const DATABLOCK: i64 = 2;
+
+/// Types that users may give.
+const TYPES: [(&str, i64); 3] = [("OS", 0), ("CDROM", 1), ("DATABLOCK", DATABLOCK)];
+
+/// Largest image, MB: 64 TiB.
+const SIZE_MAX_MB: i64 = 64 << 20;
+
+/// The number of a type that users may give, in any case of letters.
+///
+/// # Errors
+/// [`Refusal::Action`] naming the word.
+pub fn type_number(word: &str) -> Result<i64, Refusal> {
+    let found = TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, kind)| *kind);
+    found.ok_or_else(|| Refusal::Action(format!("TYPE \"{word}\" is not known; use OS, DATABLOCK or CDROM.")))
+}
 
 fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Allocate { kind: ObjectKind::Image, reason: reason.into() })
+}
+
+/// DISK_TYPE on the wire: a CD, or a file.
+#[must_use]
+pub fn disk_type(kind: i64) -> i64 {
+    i64::from(kind == 1)
 }
 
 /// A new image's facts.
@@ -72,7 +95,7 @@ pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>
         name: new.name.into(),
         permissions: cloud.new_permissions(caller).to_i64(),
         kind: new.kind,
-        disk_type: i64::from(new.kind == 1),
+        disk_type: disk_type(new.kind),
         persistent: i64::from(new.persistent),
         regtime: cloud.clock.now(),
         modtime: 0,
@@ -117,15 +140,16 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, datastore_id: i64) -
                 kind: wish.kind,
                 datastore: &datastore,
                 path: wish.path.clone(),
-                format: wish.format.clone().unwrap_or_else(|| "raw".into()),
-                size_mb: 0,
+                format: wish.format.clone().unwrap_or_else(|| "qcow2".into()),
+                size_mb: wish.size_mb.unwrap_or(0),
                 persistent: wish.persistent,
                 template: template.clone(),
             },
         )?;
         let plan = ImportPlan {
-            source: PathBuf::from(&wish.path),
+            source: Some(&wish.path).filter(|path| !path.is_empty()).map(PathBuf::from),
             format: wish.format.clone(),
+            size_mb: wish.size_mb,
             target: PathBuf::from(&row.source),
         };
         let subject = JobSubject::image(row.id, datastore.id, caller.uid);
@@ -142,6 +166,7 @@ struct Wish {
     kind: i64,
     path: String,
     format: Option<String>,
+    size_mb: Option<i64>,
     persistent: bool,
 }
 
@@ -153,13 +178,11 @@ impl Wish {
             value.filter(|value| !value.is_empty())
         };
         let name = take(template, "NAME").unwrap_or_default();
-        let kind_name = take(template, "TYPE").unwrap_or_else(|| "OS".into()).to_ascii_uppercase();
-        let Some((_, kind)) = TYPES.iter().find(|(known, _)| *known == kind_name) else {
-            return refuse(format!("TYPE \"{kind_name}\" is not known; use OS, DATABLOCK or CDROM."));
-        };
-        if *kind == BACKUP {
+        let kind_name = take(template, "TYPE").unwrap_or_else(|| "OS".into());
+        if kind_name.eq_ignore_ascii_case("BACKUP") {
             return refuse("Backups are made by one.vm.backup, not registered.");
         }
+        let kind = type_number(&kind_name).map_err(|refusal| refusal.in_allocating(ObjectKind::Image))?;
         let driver = take(template, "DRIVER");
         let format = take(template, "FORMAT").or(driver).map(|format| format.to_ascii_lowercase());
         if let Some(other) = format.as_deref().filter(|format| !matches!(*format, "qcow2" | "raw")) {
@@ -170,8 +193,23 @@ impl Wish {
         if template.scalar("SOURCE").is_some() {
             return refuse("SOURCE cannot be given; name the file in PATH and it is copied.");
         }
-        let Some(path) = take(template, "PATH") else {
-            return refuse("No PATH in template: name the file to copy.");
+        let size_mb = take(template, "SIZE")
+            .map(|size| match size.trim().parse::<i64>() {
+                Ok(size) if (1..=SIZE_MAX_MB).contains(&size) => Ok(size),
+                _ => refuse(format!("SIZE must be a whole number of MB from 1 to {SIZE_MAX_MB}.")),
+            })
+            .transpose()?;
+        if let Some(fs) = take(template, "FS").filter(|fs| !fs.eq_ignore_ascii_case("raw")) {
+            return refuse(format!(
+                "FS \"{fs}\" cannot be made here: leave FS out and make the file system in the guest."
+            ));
+        }
+        let path = take(template, "PATH");
+        if path.is_none() && kind == DATABLOCK && size_mb.is_some() {
+            return Ok(Self { name, kind, path: String::new(), format, size_mb, persistent });
+        }
+        let Some(path) = path else {
+            return refuse("No PATH in template: name the file to copy, or give a DATABLOCK its SIZE in MB.");
         };
         if path.contains("://") {
             return refuse(format!(
@@ -181,7 +219,7 @@ impl Wish {
         if !Path::new(&path).is_absolute() {
             return refuse(format!("PATH \"{path}\" is not absolute."));
         }
-        Ok(Self { name, kind: *kind, path, format, persistent })
+        Ok(Self { name, kind, path, format, size_mb, persistent })
     }
 }
 
@@ -240,38 +278,24 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     })
 }
 
-/// `one.image.persistent`.
-///
-/// # Errors
-/// Not authorised, unknown image, a backup, an image in use.
-pub fn persistent(cloud: &Cloud, caller: &Caller, id: i64, wanted: bool) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let mut row = image_for(tx, caller, Right::Manage, id)?;
-        if row.kind == BACKUP {
-            return Err(Refusal::Action("A backup image cannot be made persistent or non-persistent.".into()));
-        }
-        if row.state != ImageState::Ready.number() {
-            return Err(Refusal::ImageWrongState { action: "change".into(), image: id, state: state_of(&row) });
-        }
-        row.persistent = i64::from(wanted);
-        tx.image_update(&row)?;
-        Ok(id)
-    })
-}
-
 /// `one.image.delete`: starts removing the data; the record goes when the data is gone.
 ///
 /// # Errors
 /// Not authorised, unknown image, an image that a VM uses, a backup whose VM is being backed up.
 pub fn delete(cloud: &Cloud, caller: &Caller, id: i64, force: bool) -> Result<i64, Refusal> {
-    cloud.store.write(|tx| {
-        let row = image_for(tx, caller, Right::Manage, id)?;
-        check_deletable(tx, caller, &row, force)?;
-        ledger::image_deletion(tx, &row, force, caller.uid, cloud.clock.now())?;
-        Ok::<_, Refusal>(())
-    })?;
+    cloud.store.write(|tx| delete_within(cloud, tx, caller, id, force))?;
     cloud.wake.ring();
     Ok(id)
+}
+
+/// [`delete`] within a transaction.
+///
+/// # Errors
+/// As [`delete`].
+pub fn delete_within(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, id: i64, force: bool) -> Result<(), Refusal> {
+    let row = image_for(tx, caller, Right::Manage, id)?;
+    check_deletable(tx, caller, &row, force)?;
+    Ok(ledger::image_deletion(tx, &row, force, caller.uid, cloud.clock.now())?)
 }
 
 fn state_of(row: &ImageRow) -> ImageState {
@@ -285,6 +309,10 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
         ImageState::Locked => only_admin(caller, Right::Admin, ObjectKind::Image, row.id)?,
         ImageState::Ready | ImageState::Error | ImageState::Disabled => {}
         _ => return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state }),
+    }
+    let copied = devices::clones(tx)?.iter().any(|(_, plan)| plan.source_id == row.id);
+    if copied {
+        return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state: ImageState::Clone });
     }
     if !tx.image_users(row.id)?.is_empty() {
         return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state: ImageState::Used });

@@ -15,6 +15,7 @@ pub mod datastore;
 pub mod document;
 pub mod host;
 pub mod image;
+pub mod image_verbs;
 pub mod owned;
 pub mod people;
 pub mod pool;
@@ -28,7 +29,9 @@ pub mod view;
 pub mod vm;
 pub mod vm_action;
 pub mod vm_create;
+pub mod vm_disks;
 pub mod vm_recover;
+pub mod vm_snapshots;
 pub mod zone;
 
 use one_core::access::{Caller, Object, Permissions};

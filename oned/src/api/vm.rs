@@ -2,7 +2,6 @@
 //! [`super::vm_action`] and [`super::vm_recover`].
 
 use one_core::access::{Caller, may_unlocked};
-use one_core::backup::Disks;
 use one_core::doc;
 use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
@@ -13,6 +12,7 @@ use super::vm_create::{self, NewVm};
 pub use super::vm_recover::recover;
 
 use super::{Cloud, Owned, attributes, owned, parse, view, vm_for};
+use crate::devices;
 use crate::ledger;
 use crate::store::rows::VmRow;
 use crate::store::{Tx, VmFilter};
@@ -170,7 +170,7 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
         let new = attributes::sealed(cloud, ObjectKind::Vm, &new, Some(&system))?;
         if let Some(wish) = new.vector("BACKUP_CONFIG") {
             let mut config = ledger::config_of(&row);
-            config.update(wish, kind == 0, &Disks::from_template(&system, &[]))?;
+            config.update(wish, kind == 0, &devices::of_backup(&row))?;
             row.backup_config = ledger::config_text(&config);
         }
         let sections =

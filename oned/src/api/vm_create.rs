@@ -8,6 +8,7 @@ use one_core::template::{Template, Value, Vector};
 
 use super::{Cloud, Owned, attributes, view};
 use crate::cloud::hex;
+use crate::devices;
 use crate::ledger;
 use crate::quota;
 use crate::store::Tx;
@@ -40,12 +41,12 @@ const SYSTEM: [&str; 22] = [
 ];
 
 /// Most disks and network cards of one VM.
-const DISKS_MAX: usize = 25;
+pub(super) const DISKS_MAX: usize = 25;
 const NICS_MAX: usize = 28;
 const MEMORY_MAX_MB: i64 = 64 << 20;
 const VCPUS_MAX: i64 = 1024;
 /// Largest volatile disk, MB: 64 TiB.
-const VOLATILE_MAX_MB: i64 = 64 << 20;
+pub(super) const VOLATILE_MAX_MB: i64 = 64 << 20;
 
 fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Allocate { kind: ObjectKind::Vm, reason: reason.into() })
@@ -105,7 +106,11 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
     system.set("VMID", id.to_string());
     system.set("TM_MAD_SYSTEM", "qcow2");
 
-    let backup_config = BackupConfig::for_new_vm(wish.as_ref(), &Disks::from_template(&system, &[]))?;
+    // A persistent image brings its snapshots with it.
+    let snapshots: Vec<_> =
+        disks.iter().filter_map(|(disk, image)| devices::snapshots_brought(disk, image.as_ref()?)).collect();
+    let with_snapshots: Vec<i64> = snapshots.iter().map(|list| list.disk_id).collect();
+    let backup_config = BackupConfig::for_new_vm(wish.as_ref(), &Disks::from_template(&system, &with_snapshots))?;
     let now = cloud.clock.now();
     let state = if hold { VmState::Hold } else { VmState::Pending };
     let row = VmRow {
@@ -126,7 +131,7 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
         host_id: None,
         resched: 0,
         lock: String::new(),
-        snapshots: String::new(),
+        snapshots: devices::snapshots_text(&snapshots),
         backup_config: ledger::config_text(&backup_config),
         template: system.to_text(),
         user_template: user.to_text(),
@@ -177,7 +182,7 @@ fn split(template: &Template) -> (Template, Template) {
     (system, user)
 }
 
-type Disk = (Vector, Option<ImageRow>);
+pub(super) type Disk = (Vector, Option<ImageRow>);
 
 fn disks(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, system: &Template) -> Result<Vec<Disk>, Refusal> {
     let wishes: Vec<Vector> = system.vectors("DISK").cloned().collect();
@@ -210,7 +215,7 @@ fn disks(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, system: &Template) -> 
 }
 
 /// The image that a DISK names by id, or by name among the caller's (or IMAGE_UNAME's, IMAGE_UID's); none = volatile.
-fn find_image(tx: &mut Tx<'_>, caller: &Caller, wish: &Vector) -> Result<Option<ImageRow>, Refusal> {
+pub(super) fn find_image(tx: &mut Tx<'_>, caller: &Caller, wish: &Vector) -> Result<Option<ImageRow>, Refusal> {
     let image = if let Some(text) = wish.get("IMAGE_ID") {
         let Ok(id) = text.trim().parse::<i64>() else {
             return refuse(format!("IMAGE_ID \"{text}\" is not a number."));
@@ -237,7 +242,12 @@ fn find_image(tx: &mut Tx<'_>, caller: &Caller, wish: &Vector) -> Result<Option<
     Ok(Some(image))
 }
 
-fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]) -> Result<Vector, Refusal> {
+pub(super) fn image_disk(
+    tx: &mut Tx<'_>,
+    wish: &Vector,
+    image: &ImageRow,
+    earlier: &[Disk],
+) -> Result<Vector, Refusal> {
     if image.kind > 2 {
         return refuse(format!("Image {} is not of a type that can be a disk; restore a backup first.", image.id));
     }
@@ -267,7 +277,8 @@ fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]
         ("READONLY", yes(cdrom).into()),
         ("CLONE", yes(!persistent && !cdrom).into()),
         ("SAVE", yes(persistent).into()),
-        ("ALLOW_ORPHANS", "FORMAT".into()),
+        // Snapshots inside an image do not need each other.
+        ("ALLOW_ORPHANS", "YES".into()),
         ("CLONE_TARGET", "SYSTEM".into()),
         ("LN_TARGET", "NONE".into()),
         ("DISK_SNAPSHOT_TOTAL_SIZE", "0".into()),
@@ -288,7 +299,7 @@ fn image_disk(tx: &mut Tx<'_>, wish: &Vector, image: &ImageRow, earlier: &[Disk]
     Ok(disk)
 }
 
-fn volatile_disk(wish: &Vector) -> Result<Vector, Refusal> {
+pub(super) fn volatile_disk(wish: &Vector) -> Result<Vector, Refusal> {
     let kind = wish.get("TYPE").unwrap_or_default().to_ascii_lowercase();
     if !matches!(kind.as_str(), "fs" | "swap") {
         return refuse("A DISK needs IMAGE_ID or IMAGE, or TYPE = fs or swap for a volatile one.");
@@ -315,7 +326,7 @@ fn volatile_disk(wish: &Vector) -> Result<Vector, Refusal> {
     Ok(disk)
 }
 
-fn take_image(tx: &mut Tx<'_>, image: &ImageRow, vm_id: i64) -> Result<(), Refusal> {
+pub(super) fn take_image(tx: &mut Tx<'_>, image: &ImageRow, vm_id: i64) -> Result<(), Refusal> {
     tx.image_use_add(image.id, vm_id)?;
     let mut row = tx.image(image.id)?;
     let used = if row.persistent == 1 { ImageState::UsedPers } else { ImageState::Used };

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use drivers::hypervisor::DiskFormat;
+use drivers::hypervisor::{DiskFormat, DomainDisk};
 use drivers::{Cancel, DriverError, Kind, Progress, disk};
 use one_core::lifecycle::ImageState;
 
 use super::backup::sweep_if_possible;
+use super::saveas_jobs::free_source;
 use super::vm_jobs::format_of;
 use super::{Engine, Trouble};
 use crate::job::{self, DeletePlan, ImportPlan, JobKind, RestorePlan, RetainPlan};
 use crate::ledger::{self, stored};
 use crate::progress::Subject;
 use crate::quota;
-use crate::store::StoreError;
 use crate::store::rows::{ImageRow, JobRow};
+use crate::store::{StoreError, Tx};
 
 const MIB: u64 = 1 << 20;
 
@@ -32,6 +33,31 @@ fn size_of(source: &Path, expected: Option<DiskFormat>) -> Result<u64, DriverErr
     Ok(disk::probe(source)?.virtual_size_bytes)
 }
 
+/// Makes the directory of an image's file, and removes what an earlier attempt left of it.
+pub(super) fn make_parent(path: &Path) -> Result<(), DriverError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    std::fs::create_dir_all(parent).map_err(|e| DriverError::io(format!("making {}", parent.display()), e))?;
+    disk::sweep_part(path)
+}
+
+/// The image's file is there: what it turned out to be, and READY unless somebody disabled it meanwhile. Answers what that
+/// takes of its owner.
+pub(super) fn filled(
+    tx: &mut Tx<'_>,
+    image_id: i64,
+    format: &str,
+    size_bytes: u64,
+) -> Result<quota::Taken, StoreError> {
+    let mut row = tx.image(image_id)?;
+    if row.state == ImageState::Locked.number() {
+        row.prev_state = row.state;
+        row.state = ImageState::Ready.number();
+    }
+    row.format = format.into();
+    row.size_mb = mb(size_bytes);
+    quota::save_image(tx, &row)
+}
+
 impl Engine {
     fn image_of(&self, job: &JobRow) -> Result<ImageRow, Trouble> {
         let id = job.image_id.ok_or(StoreError::NotFound { what: "image of job", id: job.id })?;
@@ -47,18 +73,10 @@ impl Engine {
         })
     }
 
-    /// The image's file is there: READY, with what it turned out to be.
     fn ready(&self, job: &JobRow, image_id: i64, file: &Path, format: &str, size_bytes: u64) -> Result<(), Trouble> {
         let now = self.cloud.clock.now();
         let outcome = self.cloud.store.write(|tx| {
-            let mut row = tx.image(image_id)?;
-            if row.state == ImageState::Locked.number() {
-                row.prev_state = row.state;
-                row.state = ImageState::Ready.number();
-                row.format = format.into();
-                row.size_mb = mb(size_bytes);
-                quota::save_image(tx, &row)?.allowed(tx, job.uid)?;
-            }
+            filled(tx, image_id, format, size_bytes)?.allowed(tx, job.uid)?;
             let current = tx.job(job.id)?;
             Ok(tx.job_advance(job.id, &current.phase, "done", now, "")?)
         });
@@ -70,12 +88,6 @@ impl Engine {
         outcome
     }
 
-    fn make_parent(path: &Path) -> Result<(), DriverError> {
-        let Some(parent) = path.parent() else { return Ok(()) };
-        std::fs::create_dir_all(parent).map_err(|e| DriverError::io(format!("making {}", parent.display()), e))?;
-        disk::sweep_part(path)
-    }
-
     /// Copies a file in.
     pub(super) fn import(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
         let plan: ImportPlan = job::plan(job)?;
@@ -83,13 +95,37 @@ impl Engine {
         let progress = Progress::default();
         let _shown = self.cloud.board.show(Subject::Image(row.id), "import", &progress);
         let expected = plan.format.as_deref().map(format_of).transpose()?;
-        Self::make_parent(&plan.target)?;
+        make_parent(&plan.target)?;
+        let wanted = plan.size_mb.map(|size| u64::try_from(size).unwrap_or(0) << 20);
+        let Some(source) = &plan.source else {
+            let format = expected.unwrap_or(DiskFormat::Qcow2);
+            disk::create_blank(&plan.target, format, wanted.unwrap_or(0))?;
+            crate::crash::point("import.made");
+            return self.ready(job, row.id, &plan.target, format.as_str(), wanted.unwrap_or(0));
+        };
         let datastore = self.cloud.store.read(|tx| tx.datastore(row.datastore_id))?;
-        let source = self.allowed(&plan.source, Some(&datastore))?;
-        self.expect_size(job, row.id, size_of(&source, expected)?)?;
+        let source = self.allowed(source, Some(&datastore))?;
+        let found = size_of(&source, expected)?;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted < found) {
+            let reason = format!("SIZE is {wanted} bytes, but the file holds a disk of {found}; a disk cannot shrink");
+            return Err(DriverError::new(Kind::Permanent, "taking the file in", reason).into());
+        }
+        self.expect_size(job, row.id, wanted.unwrap_or(found))?;
         let facts = disk::import(&source, expected, &plan.target, &progress, cancel)?;
         crate::crash::point("import.copied");
-        self.ready(job, row.id, &plan.target, facts.format.as_str(), facts.virtual_size_bytes)
+        let size_bytes = match wanted.filter(|wanted| *wanted > facts.virtual_size_bytes) {
+            Some(wanted) => self.grow(row.id, &plan.target, facts.format, wanted)?,
+            None => facts.virtual_size_bytes,
+        };
+        self.ready(job, row.id, &plan.target, facts.format.as_str(), size_bytes)
+    }
+
+    /// Makes an image larger that no VM uses; its new size.
+    fn grow(&self, id: i64, path: &Path, format: DiskFormat, size_bytes: u64) -> Result<u64, Trouble> {
+        let disk =
+            DomainDisk { id: 0, path: path.to_owned(), format, target: "vda".into(), readonly: false, cdrom: false };
+        self.local_hypervisor()?.resize_disk(&format!("image-{id}"), &disk, size_bytes)?;
+        Ok(size_bytes)
     }
 
     /// Makes a disk from a restore point.
@@ -110,7 +146,7 @@ impl Engine {
             return Err(DriverError::new(Kind::Missing, "restoring a disk", reason).into());
         };
         self.expect_size(job, row.id, size_bytes)?;
-        Self::make_parent(&plan.target)?;
+        make_parent(&plan.target)?;
         let mut writer = disk::Qcow2Writer::create(&plan.target, size_bytes)?;
         datastore.restore(&plan.series, &plan.point, plan.disk, &mut writer, &progress, cancel)?;
         crate::crash::point("restore.copied");
@@ -207,7 +243,8 @@ impl Engine {
         let retaining = job.kind == JobKind::Retain.as_str();
         self.cloud.store.write(|tx| {
             if let Some(mut row) = job.image_id.map(|id| tx.image_find(id)).transpose()?.flatten() {
-                let busy = [ImageState::Locked, ImageState::Delete].map(|state| state.number());
+                // One that was disabled while it was being filled holds nothing either.
+                let busy = [ImageState::Locked, ImageState::Delete, ImageState::Disabled].map(|state| state.number());
                 // An image in DELETE whose import was cancelled is being removed: its deletion goes on.
                 let leaving = cancelled && row.state == ImageState::Delete.number();
                 if busy.contains(&row.state) && !retaining && !leaving {
@@ -222,12 +259,12 @@ impl Engine {
                     );
                     row.template = template.to_text();
                 }
-                tx.image_update(&row)?;
+                quota::save_image(tx, &row)?;
             }
             let current = tx.job(job.id)?;
             let phase = if cancelled { "cancelled" } else { "failed" };
             tx.job_advance(job.id, &current.phase, phase, now, &trouble.to_string())?;
-            Ok::<_, StoreError>(())
+            free_source(tx, job)
         })?;
         self.cloud.wake.ring();
         Ok(())

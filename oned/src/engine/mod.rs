@@ -9,11 +9,14 @@
 mod backup;
 mod backup_record;
 mod backup_undo;
+mod disk_jobs;
 mod image_jobs;
 mod monitor;
 mod outside;
 mod place;
+mod saveas_jobs;
 mod scratch;
+mod snapshot_jobs;
 mod vm_boot;
 mod vm_down;
 mod vm_jobs;
@@ -254,6 +257,16 @@ impl Engine {
             Some(JobKind::Restore) => self.restore(job, cancel),
             Some(JobKind::Delete) => self.delete(job),
             Some(JobKind::Retain) => self.retain(job),
+            Some(
+                JobKind::AttachDisk
+                | JobKind::DetachDisk
+                | JobKind::ResizeDisk
+                | JobKind::DiskSnapshot
+                | JobKind::SystemSnapshot
+                | JobKind::SaveAs,
+            ) => self.change_device(job, cancel),
+            Some(JobKind::Clone) => self.clone_image(job, cancel),
+            Some(JobKind::ImageSnapshot) => self.image_snapshot(job),
             None => Err(StoreError::NotFound { what: "kind of job", id: job.id }.into()),
         };
         let Err(trouble) = outcome else { return };
@@ -292,9 +305,22 @@ impl Engine {
         }
         match JobKind::parse(&job.kind) {
             Some(JobKind::Backup) => self.undo_backup(job, trouble),
-            Some(JobKind::Import | JobKind::Restore | JobKind::Delete | JobKind::Retain) => {
-                self.image_failed(job, trouble, asked)
-            }
+            Some(
+                JobKind::Import
+                | JobKind::Restore
+                | JobKind::Delete
+                | JobKind::Retain
+                | JobKind::Clone
+                | JobKind::ImageSnapshot,
+            ) => self.image_failed(job, trouble, asked),
+            Some(
+                JobKind::AttachDisk
+                | JobKind::DetachDisk
+                | JobKind::ResizeDisk
+                | JobKind::DiskSnapshot
+                | JobKind::SystemSnapshot
+                | JobKind::SaveAs,
+            ) => self.change_failed(job, trouble),
             _ => self.vm_failed(job, trouble, asked),
         }
     }

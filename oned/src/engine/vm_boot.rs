@@ -215,7 +215,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), Trouble> {
     Ok(done.map_err(|e| DriverError::io(format!("renaming {}", from.display()), e))?)
 }
 
-fn domain_disk(vm_disk: VmDisk) -> Result<DomainDisk, Trouble> {
+pub(super) fn domain_disk(vm_disk: VmDisk) -> Result<DomainDisk, Trouble> {
     Ok(DomainDisk {
         id: vm_disk.id,
         format: format_of(&vm_disk.format)?,

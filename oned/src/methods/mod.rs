@@ -13,6 +13,7 @@ mod quota;
 mod system;
 mod template;
 mod vm;
+mod vm_devices;
 mod vm_records;
 
 use std::sync::LazyLock;
@@ -94,6 +95,7 @@ pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
         template::rows(),
         vm::rows(),
         vm_records::rows(),
+        vm_devices::rows(),
     ];
     let mut all: Vec<_> = families.into_iter().flatten().collect();
     all.sort_by_key(|method| method.name);

@@ -37,6 +37,8 @@ pub enum JobFilter {
     Vm(i64),
     /// Those of one image.
     Image(i64),
+    /// Those of one kind, by the word in the column.
+    Kind(&'static str),
 }
 
 impl Tx<'_> {
@@ -136,6 +138,15 @@ impl Tx<'_> {
         diesel::insert_or_ignore_into(image_use::table)
             .values((image_use::image_id.eq(image_id), image_use::vm_id.eq(vm_id)))
             .execute(self.0)?;
+        Ok(())
+    }
+
+    /// Notes that a VM uses an image no more; one that it did not use is success.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_use_remove(&mut self, image_id: i64, vm_id: i64) -> Result<(), StoreError> {
+        diesel::delete(image_use::table.find((image_id, vm_id))).execute(self.0)?;
         Ok(())
     }
 
@@ -318,6 +329,7 @@ impl Tx<'_> {
             JobFilter::All => {}
             JobFilter::Vm(id) => query = query.filter(job::vm_id.eq(id)),
             JobFilter::Image(id) => query = query.filter(job::image_id.eq(id)),
+            JobFilter::Kind(kind) => query = query.filter(job::kind.eq(kind)),
         }
         Ok(query.load(self.0)?)
     }

@@ -379,7 +379,7 @@ impl World {
     }
 
     pub fn template_document(&self, caller: &Caller, id: i64) -> String {
-        valid(api::template::info(&self.cloud, caller, id).unwrap())
+        valid(api::template::info(&self.cloud, caller, id, false).unwrap())
     }
 
     /// Runs SQL behind the daemon's back: for faults of the database.

@@ -1,11 +1,12 @@
 //! Images and backups.
 
 use one_core::access::Permissions;
-use one_core::doc::{ImageView, IncrementView};
+use one_core::doc::{DiskSnapshotsView, ImageView, IncrementView, SnapshotsView};
 use one_core::lifecycle::ImageState;
 use one_core::template::Vector;
 
 use super::{Names, lock, number, short_point, shown};
+use crate::devices;
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{ImageRow, IncrementRow};
@@ -29,6 +30,7 @@ pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> R
             increments.push(increment(&point));
         }
     }
+    let clones = clones_of(tx, row)?;
     let backup_vm: Vec<i64> = row.backup_vm_id.into_iter().collect();
     let vms = if row.kind == 6 { backup_vm } else { tx.image_users(row.id)? };
     Ok(ImageView {
@@ -53,11 +55,45 @@ pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> R
         datastore_id: row.datastore_id,
         datastore: tx.datastore_find(row.datastore_id)?.map(|d| d.name).unwrap_or_default(),
         vms,
+        cloning_ops: i64::try_from(clones.being_made.len()).unwrap_or(i64::MAX),
+        cloning_id: clones.source,
+        clones: clones.being_made,
         template,
+        snapshots: snapshots(row),
         increments,
         backup_disk_ids: disks,
         ..ImageView::default()
     })
+}
+
+/// Copies that are being made of an image, and what it is itself being copied from (−1 nothing).
+struct Clones {
+    being_made: Vec<i64>,
+    source: i64,
+}
+
+fn clones_of(tx: &mut Tx<'_>, row: &ImageRow) -> Result<Clones, StoreError> {
+    let mut clones = Clones { being_made: Vec::new(), source: -1 };
+    let busy = [ImageState::Clone, ImageState::Used, ImageState::Locked].map(ImageState::number);
+    if busy.contains(&row.state) {
+        for (job, plan) in devices::clones(tx)? {
+            if plan.source_id == row.id {
+                clones.being_made.extend(job.image_id);
+            }
+            if job.image_id == Some(row.id) {
+                clones.source = plan.source_id;
+            }
+        }
+    }
+    clones.being_made.sort_unstable();
+    Ok(clones)
+}
+
+/// The snapshots of an image that no VM has.
+fn snapshots(row: &ImageRow) -> SnapshotsView {
+    let Some(list) = devices::image_snapshots(row) else { return SnapshotsView::default() };
+    let DiskSnapshotsView { allow_orphans, current_base, next_snapshot, snapshots, .. } = list.view();
+    SnapshotsView { allow_orphans, current_base, next_snapshot, snapshots }
 }
 
 fn increment(row: &IncrementRow) -> IncrementView {

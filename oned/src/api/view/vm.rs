@@ -2,8 +2,10 @@
 
 use one_core::access::Permissions;
 use one_core::doc::{HistoryView, VmView};
+use one_core::lifecycle::DiskSnapshots;
 
 use super::{Names, lock, number, shown};
+use crate::devices;
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{HistoryRow, VmRow};
@@ -53,6 +55,11 @@ fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
         etime: row.etime,
         deploy_id: row.deploy_id.clone(),
         template: shown(&row.template),
+        snapshots: devices::snapshots(row)
+            .iter()
+            .filter(|list| !list.snapshots().is_empty())
+            .map(DiskSnapshots::view)
+            .collect(),
         user_template,
         ..VmView::default()
     }
