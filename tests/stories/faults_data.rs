@@ -295,7 +295,12 @@ pub fn methods_with_ids(o: &Objects) -> Vec<(&'static str, usize, Vec<Value>)> {
         ("one.vm.backup", 0, vec![o.vm.into(), o.datastore.into(), false.into()]),
         ("one.vm.backup", 1, vec![o.vm.into(), o.datastore.into(), true.into()]),
         ("one.vm.backupcancel", 0, vec![o.vm.into()]),
+        ("one.vm.deploy", 0, vec![o.held.into(), o.host.into()]),
+        ("one.vm.deploy", 1, vec![o.held.into(), o.host.into()]),
         ("one.vm.info", 0, vec![o.vm.into()]),
+        ("one.vm.migrate", 0, vec![o.vm.into(), o.host.into(), false.into()]),
+        ("one.vm.migrate", 1, vec![o.vm.into(), o.host.into(), false.into()]),
+        ("one.vm.resize", 0, vec![o.held.into(), text("CPU=1")]),
         ("one.vm.recover", 0, vec![o.vm.into(), 2.into()]),
         ("one.vm.rename", 0, vec![o.vm.into(), text("x")]),
         (
@@ -342,8 +347,8 @@ pub fn refused_calls(o: &Objects) -> Vec<(&'static str, Vec<Value>, i64, &'stati
         ("one.vm.action", action("resume", o.held), ACTION, "HOLD"),
         ("one.vm.action", action("fly", o.vm), ACTION, "fly"),
         ("one.vm.action", action("", o.vm), ACTION, ""),
-        ("one.vm.recover", vec![o.vm.into(), 0.into()], ACTION, ""),
-        ("one.vm.recover", vec![o.vm.into(), 2.into()], ACTION, "RUNNING"),
+        ("one.vm.recover", vec![o.held.into(), 0.into()], ACTION, "HOLD"),
+        ("one.vm.recover", vec![o.held.into(), 2.into()], ACTION, "HOLD"),
         ("one.vm.recover", vec![o.vm.into(), 77.into()], ACTION, ""),
         // Wrong objects.
         ("one.image.delete", vec![o.image.into()], INTERNAL, "USED"),
