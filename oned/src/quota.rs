@@ -276,9 +276,9 @@ pub fn more_of_vm(tx: &mut Tx<'_>, before: &Charge, row: &VmRow) -> Result<Taken
 pub fn save_image(tx: &mut Tx<'_>, row: &ImageRow) -> Result<Taken, StoreError> {
     let before = tx.image_find(row.id)?.map(|old| of_image(&old));
     if before.is_some() {
-        tx.image_update(row)?
+        tx.image_update(row)?;
     } else {
-        tx.image_insert(row)?
+        tx.image_insert(row)?;
     }
     count(tx, before.as_ref(), Some(&of_image(row)))
 }

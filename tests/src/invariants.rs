@@ -33,6 +33,7 @@ pub fn check(cloud: &Cloud) -> Result<()> {
         no_process_is_left(&cloud.one),
         no_image_is_left_locked(&cloud.one),
         every_restore_point_is_readable(&cloud.one, &cloud.password),
+        every_quota_is_what_its_owner_has(&cloud.one),
     ];
     let broken: Vec<String> =
         outcomes.into_iter().filter_map(|outcome| outcome.err().map(|error| format!("{error:#}"))).collect();
@@ -260,6 +261,20 @@ pub fn every_restore_point_is_readable(one: &Daemon, password: &str) -> Result<(
     let stray = snapshots.iter().find(|id| !listed.iter().any(|source| id.starts_with(source.as_str())));
     if let Some(id) = stray {
         bail!("snapshot {id} belongs to no backup image");
+    }
+    Ok(())
+}
+
+/// What is counted for users and groups is what they have, counted anew by other code than the daemon's (`quotas.py`).
+///
+/// # Errors
+/// Naming each owner, what is counted and what he has.
+pub fn every_quota_is_what_its_owner_has(one: &Daemon) -> Result<()> {
+    const SCRIPT: &str = include_str!("quotas.py");
+    let file = one.state().join("one.db");
+    let wrong = command::output("python3", &["-c", SCRIPT, &file.to_string_lossy()])?;
+    if !wrong.is_empty() {
+        bail!("quotas are wrong: {}", wrong.trim());
     }
     Ok(())
 }

@@ -382,6 +382,11 @@ impl World {
         valid(api::template::info(&self.cloud, caller, id, false).unwrap())
     }
 
+    /// The database's file.
+    pub fn database(&self) -> PathBuf {
+        self.dir.path().join("one.db")
+    }
+
     /// Runs SQL behind the daemon's back: for faults of the database.
     pub fn sql(&self, statements: &str) {
         let script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])";
