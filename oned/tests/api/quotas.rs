@@ -27,15 +27,15 @@ fn usage(world: &World, owner: Owner) -> Usage {
     world.read(|tx| quota::load(tx, owner)).1
 }
 
-fn used(world: &World, resource: Resource, metric: Metric) -> i64 {
+fn used(world: &World, resource: &Resource, metric: Metric) -> i64 {
     let (own, group) = (usage(world, Owner::User(ALICE)), usage(world, Owner::Group(TEAM)));
-    assert_eq!(own.used(&resource, metric), group.used(&resource, metric), "all that alice has is of her group");
-    own.used(&resource, metric)
+    assert_eq!(own.used(resource, metric), group.used(resource, metric), "all that alice has is of her group");
+    own.used(resource, metric)
 }
 
 /// (SIZE, IMAGES) of a datastore.
 fn space(world: &World, datastore: i64) -> (i64, i64) {
-    let of = |metric| used(world, Resource::Datastore(datastore), metric);
+    let of = |metric| used(world, &Resource::Datastore(datastore), metric);
     (of(Metric::Size), of(Metric::Images))
 }
 
@@ -178,21 +178,21 @@ fn addresses_count_in_the_network_of_each_nic() {
     let why = "User [2] : user [2] limit of 1 reached for LEASES quota in NETWORK with ID: 3.";
     assert_eq!(refused.unwrap_err().to_string(), why);
     attach(nic).unwrap();
-    assert_eq!(used(&world, Resource::Network(3), Metric::Leases), 1);
+    assert_eq!(used(&world, &Resource::Network(3), Metric::Leases), 1);
 }
 
 #[test]
 fn running_is_counted_when_the_vm_waits_or_runs_and_resuming_asks_again() {
     let world = World::new();
     let running = || {
-        let of = |metric| used(&world, Resource::all_vms(), metric);
+        let of = |metric| used(&world, &Resource::all_vms(), metric);
         assert_eq!(of(Metric::RunningMemory), 256 * of(Metric::RunningVms));
         (of(Metric::Vms), of(Metric::RunningVms))
     };
     let vm = world.add_running_vm("");
     assert_eq!(running(), (1, 1));
     // Where it runs is counted too.
-    assert_eq!(used(&world, Resource::Vm("0".into()), Metric::RunningVms), 1);
+    assert_eq!(used(&world, &Resource::Vm("0".into()), Metric::RunningVms), 1);
     world.power_off(vm);
     assert_eq!(running(), (1, 0));
     let resume = |cloud: &Cloud| api::vm::action(cloud, &world.alice, "resume", vm);
@@ -223,7 +223,7 @@ fn a_host_takes_what_its_vms_use_to_another_cluster() {
         let host = tx.host(0)?;
         quota::save_host(tx, &HostRow { cluster_id: 100, ..host })
     });
-    let vms = |cluster: &str| used(&world, Resource::Vm(cluster.into()), Metric::Vms);
+    let vms = |cluster: &str| used(&world, &Resource::Vm(cluster.into()), Metric::Vms);
     assert_eq!((vms(""), vms("0"), vms("100")), (1, 0, 1));
 }
 
@@ -355,7 +355,7 @@ fn ten_thousand_vms_are_recounted() {
         Ok(())
     });
     world.write(quota::repair);
-    assert_eq!(used(&world, Resource::all_vms(), Metric::Memory), 10_001 * 256);
+    assert_eq!(used(&world, &Resource::all_vms(), Metric::Memory), 10_001 * 256);
 }
 
 /// A cloud with an engine, on dummy drivers; its hosts and backup datastores fail when they are told to.
@@ -652,7 +652,7 @@ fn happen(site: &mut Site, op: &Op, number: usize) -> Option<Refusal> {
             quota::image_moved,
         )
         .err(),
-        Op::DeleteImage(image) => api::image::delete(cloud, &admin, of(&images, image), number % 2 == 0).err(),
+        Op::DeleteImage(image) => api::image::delete(cloud, &admin, of(&images, image), number.is_multiple_of(2)).err(),
         Op::Restore(image) => api::restore::restore(cloud, &admin, of(&backups, image), IMAGES, "").err(),
         // Once: there is no other bob.
         Op::DeleteUser => api::people::delete(cloud, &admin, bob.uid).err(),
