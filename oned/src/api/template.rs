@@ -61,11 +61,11 @@ pub fn insert(
 ///
 /// # Errors
 /// Not authorised, unknown template.
-pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
-    info_of(cloud, caller, id, false, false)
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64, extended: bool) -> Result<String, Refusal> {
+    info_of(cloud, caller, id, extended, false)
 }
 
-/// The same; `extended` resolves disks and cards, `decrypt` shows secrets to administrators.
+/// The same with the flag `decrypt`, which shows secrets to administrators.
 ///
 /// # Errors
 /// As [`info`]; a secret that the daemon's key does not open.

@@ -2,7 +2,7 @@
 //! (a fault), but whoever calls them learns that it is no mistake of his.
 
 /// Beginnings of names, and what is to be said; the first that fits counts.
-const REASONS: [(&str, &str); 20] = [
+const REASONS: [(&str, &str); 18] = [
     ("one.hook", "hooks are not part of this daemon"),
     ("one.market", "marketplaces are not part of this daemon"),
     ("one.vmgroup", "VM groups are not part of this daemon"),
@@ -12,8 +12,6 @@ const REASONS: [(&str, &str); 20] = [
     ("one.plan", "plans that move VMs between hosts are not part of this daemon"),
     ("one.cluster.optimize", "plans that move VMs between hosts are not part of this daemon"),
     ("one.cluster.plan", "plans that move VMs between hosts are not part of this daemon"),
-    ("one.vm.attachpci", "devices of hosts are not given to VMs by this daemon"),
-    ("one.vm.detachpci", "devices of hosts are not given to VMs by this daemon"),
     ("one.vm.exec", "commands are not run inside guests by this daemon"),
     ("one.vm.cancelexec", "commands are not run inside guests by this daemon"),
     ("one.vm.retryexec", "commands are not run inside guests by this daemon"),

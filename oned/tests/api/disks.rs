@@ -6,7 +6,7 @@ use one_core::template::{Template, Vector};
 use oned::api::vm_disks::{self, SaveAs};
 use oned::api::{self, vm_snapshots};
 use oned::devices;
-use oned::job::{self, DiskPlan, DiskSnapshotPlan, ResizePlan, SaveAsPlan, SnapshotStep, SystemSnapshotPlan};
+use oned::job::{self, DiskPlan, DiskSnapshotPlan, ResizeDiskPlan, SaveAsPlan, SnapshotStep, SystemSnapshotPlan};
 use oned::store::rows::JobRow;
 
 use crate::world::{World, octal};
@@ -154,7 +154,7 @@ fn disks_only_grow() {
     }
     vm_disks::resize(&world.cloud, &world.alice, vm, 0, "512").unwrap();
     assert_eq!(world.phase(vm), VmPhase::active(LcmState::DiskResize));
-    assert_eq!(job::plan::<ResizePlan>(&only_job(&world)).unwrap(), ResizePlan { disk_id: 0, size_mb: 512 });
+    assert_eq!(job::plan::<ResizeDiskPlan>(&only_job(&world)).unwrap(), ResizeDiskPlan { disk_id: 0, size_mb: 512 });
     assert_eq!(disks(&world, vm)[0].get("SIZE"), Some("256"), "not before it has it");
 }
 

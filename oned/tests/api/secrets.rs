@@ -186,7 +186,7 @@ fn every_info_call_shows_secrets_only_to_administrators_who_ask() {
     let documents = |caller: &Caller, decrypt: bool| -> Vec<(Vec<&str>, String)> {
         vec![
             (vec![GUEST, TAGGED], api::vm::info_decrypt(cloud, caller, vm, decrypt).unwrap()),
-            (vec![STENCIL], api::template::info_decrypt(cloud, caller, template, decrypt).unwrap()),
+            (vec![STENCIL], api::template::info_of(cloud, caller, template, false, decrypt).unwrap()),
             (vec![LOCKED], api::image::info_decrypt(cloud, caller, image, decrypt).unwrap()),
             (vec![PERSONAL], api::people::info(cloud, caller, world.alice.uid, decrypt).unwrap()),
             (vec![SECRET], api::datastore::info(cloud, caller, 100, decrypt).unwrap()),
