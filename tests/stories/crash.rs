@@ -71,6 +71,20 @@ fn libvirtd_killed_between_backups_is_no_matter() {
     invariants::check(&cloud).unwrap();
 }
 
+/// Points in changes of disks and in copies of images: `oned/tests/devices.rs` tries each of them, over dummy drivers.
+const ELSEWHERE: [&str; 10] = [
+    "attach.",
+    "change.",
+    "clone.",
+    "detach.",
+    "disk-snapshot.",
+    "image-snapshot.",
+    "import.made",
+    "resize.",
+    "save-as.",
+    "system-snapshot.",
+];
+
 /// The names in all `crash::point(…)` calls of the daemon, those that a match chooses among included.
 fn points() -> Vec<String> {
     let mut found = Vec::new();
@@ -188,6 +202,7 @@ fn the_plug_is_pulled_at_every_named_point_and_nothing_is_lost_or_left() {
     let mut points = points();
     // What is left over for transitions that have no point of their own.
     points.retain(|point| !point.ends_with(".other"));
+    points.retain(|point| !ELSEWHERE.iter().any(|job| point.starts_with(job)));
     assert!(!points.is_empty(), "the daemon has no crash points");
     let cloud = Cloud::start(Options::default()).unwrap();
     let vm = cloud.blank_vm("crashing", "256M", "MODE = \"INCREMENT\", KEEP_LAST = \"2\"").unwrap();

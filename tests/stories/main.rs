@@ -6,6 +6,7 @@
 
 mod crash;
 mod disks;
+mod disks_life;
 mod door;
 mod faults;
 mod faults_data;

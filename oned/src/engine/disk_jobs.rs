@@ -21,8 +21,8 @@ use crate::store::rows::{HostRow, JobRow, VmRow};
 use crate::store::{StoreError, Tx};
 use crate::{devices, hosts};
 
-/// How long a guest may take to let go of a disk.
-const DETACH_WITHIN: Duration = Duration::from_secs(60);
+/// How long a guest may take to let go of a disk, in one attempt of several.
+const DETACH_WITHIN: Duration = Duration::from_secs(20);
 
 /// Rest between two attempts to take a failed change back, seconds.
 const UNDO_PAUSE_S: i64 = 15;
