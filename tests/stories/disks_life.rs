@@ -1,7 +1,11 @@
 //! Disks that come and go, grow, are snapshot and copied while their VM is backed up, with a real hypervisor.
 
+use std::fs;
+use std::path::Path;
+
 use system_tests::cloud::Cloud;
 use system_tests::daemon::Options;
+use system_tests::guest::{self, Guest};
 use system_tests::{command, invariants};
 
 const MIB: u64 = 1 << 20;
@@ -136,4 +140,65 @@ fn snapshots_bring_disks_and_guests_back_and_full_backups_go_on_beside_them() {
         reads(&cloud, images[0], &format!("read -P {value} 0 1M"));
     }
     invariants::settle(&cloud).unwrap();
+}
+
+#[test]
+fn a_guest_gets_a_disk_loses_it_and_each_backup_holds_what_there_was() {
+    let cloud = Cloud::start(Options::default()).unwrap();
+    let built = Guest::built().unwrap();
+    // Beside the disks: kernels may come from the safe directories only.
+    let here = |file: &Path, name: &str| {
+        let copy = cloud.work.path().join(name);
+        fs::copy(file, &copy).unwrap();
+        copy
+    };
+    let guest = Guest { kernel: here(&built.kernel, "vmlinuz"), initrd: here(&built.initrd, "initrd") };
+    let disk = |marker: &str| {
+        let file = cloud.work.path().join(format!("{marker}.qcow2"));
+        guest::make_disk(&file, 32 * MIB, marker).unwrap();
+        cloud.image(marker, &file).unwrap()
+    };
+    let (first, second) = (disk("first"), disk("second"));
+    let text = format!(
+        "NAME = \"lively\"\nCPU = \"0.5\"\nMEMORY = \"192\"\n{}\nDISK = [ IMAGE_ID = \"{first}\" ]\n\
+         BACKUP_CONFIG = [ MODE = \"INCREMENT\" ]\n",
+        guest.os_attribute()
+    );
+    let template = cloud.one.create("onetemplate", &text, &[]).unwrap();
+    let vm = cloud.instantiate(template, "lively").unwrap();
+    let (uri, domain) = (cloud.libvirtd.uri(), format!("one-{vm}"));
+    guest::wait_ready(&guest::serial_log(&uri, &domain).unwrap()).unwrap();
+    guest::wait_agent(&uri, &domain).unwrap();
+    cloud.backup(vm).unwrap();
+
+    call(&cloud, "one.vm.attach", &[vm.into(), format!("DISK = [ IMAGE_ID = {second} ]").as_str().into()]);
+    cloud.one.wait_vm(vm, 3, 3).unwrap();
+    let script = "for try in 1 2 3 4 5 6 7 8 9; do [ -b /dev/vdb ] && break; sleep 1; done; mkdir -p /second && \
+                  mount -t ext4 /dev/vdb /second && echo hello > /second/greeting && sync && umount /second";
+    guest::exec_ok(&uri, &domain, script).unwrap();
+    cloud.backup(vm).unwrap();
+
+    call(&cloud, "one.vm.detach", &[vm.into(), 1.into()]);
+    let document = cloud.one.wait_vm(vm, 3, 3).unwrap();
+    assert_eq!(document.texts("TEMPLATE/DISK/TARGET"), ["vda"], "{:?}", document.text("USER_TEMPLATE/ERROR"));
+    guest::exec_ok(&uri, &domain, "[ ! -b /dev/vdb ]").unwrap();
+    cloud.backup(vm).unwrap();
+    invariants::settle(&cloud).unwrap();
+
+    let backups = cloud.backup_images(vm).unwrap();
+    for (backup, disks) in backups.iter().zip([vec!["vda"], vec!["vda", "vdb"], vec!["vda"]]) {
+        let name = format!("from-{backup}");
+        let (template, _) = cloud.restore(*backup, &["--name", &name]).unwrap();
+        let twin = cloud.instantiate(template, &name).unwrap();
+        let log = guest::serial_log(&uri, &format!("one-{twin}")).unwrap();
+        let console = guest::wait_ready(&log).unwrap();
+        let mut mounted = console.mounted.clone();
+        mounted.sort();
+        assert_eq!(mounted, disks, "backup {backup}");
+        assert_eq!(console.markers["vda"], "first");
+        let greeting = ("vdb".to_owned(), "greeting".to_owned());
+        assert_eq!(console.digests.contains_key(&greeting), disks.len() == 2);
+        cloud.one.ok("onevm", &["terminate", &twin.to_string(), "--hard", "--wait"]).unwrap();
+    }
+    invariants::check(&cloud).unwrap();
 }
