@@ -244,6 +244,11 @@ CREATE TABLE network (
     parent_id INTEGER,
     vn_mad TEXT NOT NULL,
     bridge TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    prev_state INTEGER NOT NULL,
+    -- VLANs that were chosen here and so are not in the template; empty = none.
+    auto_vlan TEXT NOT NULL,
+    auto_outer_vlan TEXT NOT NULL,
     -- Address ranges, JSON.
     ranges TEXT NOT NULL,
     -- JSON, or empty.

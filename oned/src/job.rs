@@ -67,6 +67,10 @@ pub enum JobKind {
     Clone,
     /// Deletes or goes back to a snapshot of an image that no VM uses.
     ImageSnapshot,
+    /// Puts a network card into a running VM.
+    AttachNic,
+    /// Takes a network card out of a running VM.
+    DetachNic,
 }
 
 const KINDS: &[(JobKind, &str)] = &[
@@ -95,6 +99,8 @@ const KINDS: &[(JobKind, &str)] = &[
     (JobKind::SaveAs, "SAVE_AS"),
     (JobKind::Clone, "CLONE"),
     (JobKind::ImageSnapshot, "IMAGE_SNAPSHOT"),
+    (JobKind::AttachNic, "ATTACH_NIC"),
+    (JobKind::DetachNic, "DETACH_NIC"),
 ];
 
 impl JobKind {
@@ -155,6 +161,15 @@ pub struct StopPlan {
 pub struct ResizePlan {
     /// Attributes and their new values.
     pub capacity: Vec<(String, String)>,
+}
+
+/// A network card that comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicPlan {
+    /// Its NIC_ID.
+    pub nic_id: i64,
+    /// The bound NIC, as template text.
+    pub nic: String,
 }
 
 /// One disk of a backup as it stood when the plan was made.

@@ -254,12 +254,13 @@ fn deletion_plan(tx: &mut Tx<'_>, row: &ImageRow, force: bool) -> Result<DeleteP
     })
 }
 
-/// Releases the images that a VM used: READY when nobody else uses them.
+/// Releases what a VM used when it ends: its images (READY when nobody else uses them) and its addresses.
 ///
 /// # Errors
 /// The database's failure.
 pub fn release_images(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
     crate::devices::return_snapshots(tx, vm_id)?;
+    tx.leases_release(vm_id, None)?;
     for image_id in tx.image_use_release(vm_id)? {
         let Some(mut image) = tx.image_find(image_id)? else { continue };
         let used = [ImageState::Used, ImageState::UsedPers].map(|state| state.number());

@@ -24,6 +24,8 @@ mod instantiate;
 mod life;
 #[path = "api/names.rs"]
 mod names;
+#[path = "api/networks.rs"]
+mod networks;
 #[path = "api/people.rs"]
 mod people;
 #[path = "api/pools.rs"]

@@ -6,7 +6,7 @@ use one_core::lifecycle::{ImageState, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Value, Vector};
 
-use super::{Cloud, Owned, attributes, view};
+use super::{Cloud, Owned, attributes, view, vm_nics};
 use crate::cloud::hex;
 use crate::devices;
 use crate::ledger;
@@ -40,9 +40,8 @@ const SYSTEM: [&str; 22] = [
     "TEMPLATE_ID",
 ];
 
-/// Most disks and network cards of one VM.
+/// Most disks of one VM.
 pub(super) const DISKS_MAX: usize = 25;
-const NICS_MAX: usize = 28;
 const MEMORY_MAX_MB: i64 = 64 << 20;
 const VCPUS_MAX: i64 = 1024;
 /// Largest volatile disk, MB: 64 TiB.
@@ -90,6 +89,7 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
     let schedules = template.remove("SCHED_ACTION");
     let wish = template.vector("BACKUP_CONFIG").cloned();
     template.remove("BACKUP_CONFIG");
+    template.remove("SECURITY_GROUP_RULE");
     let (mut system, user) = split(&template);
     let disks = disks(cloud, tx, caller, &system)?;
     system.remove("DISK");
@@ -99,7 +99,7 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
             take_image(tx, image, id)?;
         }
     }
-    number_nics(&mut system, id)?;
+    vm_nics::bind_all(tx, caller, id, &mut system, user.vector("NIC_DEFAULT"))?;
     if let Some(template_id) = template_id {
         system.set("TEMPLATE_ID", template_id.to_string());
     }
@@ -334,21 +334,6 @@ pub(super) fn take_image(tx: &mut Tx<'_>, image: &ImageRow, vm_id: i64) -> Resul
         row.prev_state = row.state;
         row.state = used.number();
         tx.image_update(&row)?;
-    }
-    Ok(())
-}
-
-fn number_nics(system: &mut Template, vm_id: i64) -> Result<(), Refusal> {
-    if system.vectors("NIC").count() > NICS_MAX {
-        return refuse(format!("A VM can have at most {NICS_MAX} network cards."));
-    }
-    for (id, nic) in system.vectors_mut("NIC").enumerate() {
-        nic.set("NIC_ID", id.to_string());
-        nic.set("TARGET", format!("one-{vm_id}-{id}"));
-        let wishes = ["IP", "IP6", "MAC"].iter().filter(|key| nic.contains(key)).count();
-        if wishes > 1 {
-            return refuse("A NIC may wish for only one of IP, IP6 and MAC.");
-        }
     }
     Ok(())
 }

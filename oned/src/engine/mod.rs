@@ -12,6 +12,7 @@ mod backup_undo;
 mod disk_jobs;
 mod image_jobs;
 mod monitor;
+mod nic_jobs;
 mod outside;
 mod place;
 mod saveas_jobs;
@@ -267,6 +268,8 @@ impl Engine {
             ) => self.change_device(job, cancel),
             Some(JobKind::Clone) => self.clone_image(job, cancel),
             Some(JobKind::ImageSnapshot) => self.image_snapshot(job),
+            Some(JobKind::AttachNic) => self.attach_nic(job),
+            Some(JobKind::DetachNic) => self.detach_nic(job),
             None => Err(StoreError::NotFound { what: "kind of job", id: job.id }.into()),
         };
         let Err(trouble) = outcome else { return };
@@ -321,6 +324,7 @@ impl Engine {
                 | JobKind::SystemSnapshot
                 | JobKind::SaveAs,
             ) => self.change_failed(job, trouble),
+            Some(JobKind::AttachNic | JobKind::DetachNic) => self.nic_failed(job, trouble, asked),
             _ => self.vm_failed(job, trouble, asked),
         }
     }

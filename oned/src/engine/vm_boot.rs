@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use drivers::hypervisor::{DiskFormat, DomainDisk, DomainNic, DomainSpec, NicKind};
 use drivers::{DriverError, Hypervisor, disk};
-use one_core::template::Template;
+use one_core::network::nic::{Attachment, attachment};
+use one_core::template::{Template, Vector};
 
 use super::vm_jobs::{is_off, permanent};
 use super::{Engine, Trouble};
@@ -226,26 +227,23 @@ pub(super) fn domain_disk(vm_disk: VmDisk) -> Result<DomainDisk, Trouble> {
     })
 }
 
-/// BRIDGE names a bridge of the host, NETWORK a libvirt network; `user` is QEMU's own, which needs no rights.
+/// The cards of a VM that lead somewhere.
 fn nics(template: &Template) -> Vec<DomainNic> {
-    template
-        .vectors("NIC")
-        .filter_map(|nic| {
-            let (kind, source) = match (nic.get("BRIDGE"), nic.get("NETWORK")) {
-                (Some(bridge), _) => (NicKind::Bridge, bridge),
-                (None, Some("user")) => (NicKind::User, ""),
-                (None, Some(network)) => (NicKind::Network, network),
-                (None, None) => return None,
-            };
-            Some(DomainNic {
-                kind,
-                source: source.to_string(),
-                mac: nic.get("MAC").map(String::from),
-                model: nic.get("MODEL").unwrap_or("virtio").to_string(),
-                target: String::new(),
-            })
-        })
-        .collect()
+    template.vectors("NIC").filter_map(domain_nic).collect()
+}
+
+/// A card as the hypervisor takes it; none for one that leads nowhere.
+pub(super) fn domain_nic(nic: &Vector) -> Option<DomainNic> {
+    let (kind, source) = match attachment(nic)? {
+        Attachment::LibvirtNetwork(name) => (NicKind::Network, name),
+        Attachment::Bridge(name) => (NicKind::Bridge, name),
+        Attachment::User => (NicKind::User, ""),
+    };
+    let text = |key: &str| nic.get(key).filter(|value| !value.is_empty()).map(String::from);
+    // The kernel takes 15 bytes; beyond them (VMs from 10000000 on) the hypervisor names the device.
+    let target = text("TARGET").filter(|target| target.len() <= 15).unwrap_or_default();
+    let model = text("MODEL").unwrap_or_else(|| "virtio".into());
+    Some(DomainNic { kind, source: source.to_string(), mac: text("MAC"), model, target })
 }
 
 fn vnc(template: &Template, vm_id: i64) -> Option<(String, u16)> {

@@ -8,8 +8,10 @@ mod datastore;
 mod document;
 mod image;
 mod infrastructure;
+mod network;
 mod people;
 mod quota;
+mod security_group;
 mod system;
 mod template;
 mod vm;
@@ -89,8 +91,10 @@ pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
         document::rows(),
         image::rows(),
         infrastructure::rows(),
+        network::rows(),
         people::rows(),
         quota::rows(),
+        security_group::rows(),
         system::rows(),
         template::rows(),
         vm::rows(),

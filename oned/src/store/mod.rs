@@ -9,6 +9,7 @@
 //! ([`Tx::job_advance`]); a conflict is an error, never silence.
 
 mod backup_jobs;
+pub mod networks;
 mod people;
 mod pools;
 mod queries;

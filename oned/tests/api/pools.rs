@@ -105,6 +105,7 @@ const ANY: PoolWish<'static> = PoolWish { flag: -2, start: -1, end: -1, state: -
 /// VMs 0 (running), 1 (off), 2 (pending), 3 (done), all alice's, and 4 (running), bob's.
 fn machines() -> World {
     let world = World::new();
+    world.add_network("lan");
     let first = world.add_running_vm("BACKUP_CONFIG=[MODE=INCREMENT]\nNIC=[NETWORK=lan]");
     let second = world.add_running_vm("");
     world.power_off(second);

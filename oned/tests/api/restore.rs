@@ -11,6 +11,7 @@ use crate::world::{IMAGES, World, golden, octal, point};
 /// Alice's VM with two disks, a swap disk and a network card, and a chain of two restore points of it.
 fn world() -> (World, i64) {
     let world = World::new();
+    world.add_network("lan");
     let datastore = world.add_backup_datastore("backups");
     let data = world.add_image("data");
     let more = format!(

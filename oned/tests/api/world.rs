@@ -177,6 +177,18 @@ impl World {
         id
     }
 
+    /// A network that belongs to alice, with 100 addresses from 10.0.0.1 on; her group may use it.
+    pub fn add_network(&self, name: &str) -> i64 {
+        let text = format!("NAME={name}\nVN_MAD=bridge\nBRIDGE=br0\nAR=[TYPE=IP4,IP=\"10.0.0.1\",SIZE=100]\n");
+        let id = api::network::allocate(&self.cloud, &self.admin, &text, -1).unwrap();
+        self.write(|tx| {
+            let mut row = tx.network(id)?;
+            (row.uid, row.gid, row.permissions) = (self.alice.uid, TEAM, octal(0o640));
+            tx.network_update(&row)
+        });
+        id
+    }
+
     pub fn allocate_template(&self, text: &str) -> i64 {
         api::template::allocate(&self.cloud, &self.alice, text).unwrap()
     }

@@ -4,6 +4,7 @@ mod backup_job;
 mod document;
 mod image;
 mod infrastructure;
+mod network;
 mod people;
 mod vm;
 
@@ -21,6 +22,9 @@ pub use backup_job::{backup_job, in_list};
 pub use document::document;
 pub use image::{image, image_is_usable};
 pub use infrastructure::{cluster, datastore, host, host_sample, vdc, zone};
+pub use network::{
+    Leases, Sight, definition, group_users, groups_of, network, ranges, security_group, set_definition, set_ranges,
+};
 pub use people::{Quotas, acl, group, user};
 pub use vm::{vm, vm_short};
 
