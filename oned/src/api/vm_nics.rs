@@ -89,8 +89,12 @@ fn bind(tx: &mut Tx<'_>, caller: &Caller, (vm_id, owner): (i64, i64), wish: &Vec
     if network.state != READY {
         return refuse(format!("Virtual network {} is not in state READY; recover it first.", network.id));
     }
+    let definition = view::definition(&network);
+    // Those of the network come with it; a restored template names them too.
     for group in security_groups(wish.get("SECURITY_GROUPS").unwrap_or_default())? {
-        owned::to_use::<SecurityGroupRow>(tx, caller, Right::Use, group)?;
+        if !definition.security_groups.contains(&group) {
+            owned::to_use::<SecurityGroupRow>(tx, caller, Right::Use, group)?;
+        }
     }
     let ranges = view::ranges(&network);
     let scope = Scope { id: network.id, ranges: &ranges };
@@ -107,7 +111,6 @@ fn bind(tx: &mut Tx<'_>, caller: &Caller, (vm_id, owner): (i64, i64), wish: &Vec
         return refuse(format!("Virtual network {} has lost address range {}.", network.id, place.ar_id));
     };
     let owner_name = if network.uid == owner { None } else { tx.user_find(network.uid)?.map(|user| user.name) };
-    let definition = view::definition(&network);
     let bound_to = nic::Network {
         id: network.id,
         parent: network.parent_id,

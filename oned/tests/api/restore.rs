@@ -104,7 +104,7 @@ fn the_restored_template_makes_a_vm_once_its_images_are_there() {
     let disks: Vec<_> = template.vectors("DISK").map(|disk| disk.get("IMAGE_ID").unwrap_or("-").to_owned()).collect();
     assert_eq!(disks, [made[1].to_string(), made[2].to_string(), "-".into()]);
     let nic = template.vector("NIC").unwrap();
-    assert_eq!((nic.get("NETWORK"), nic.get("IP")), (Some("lan"), None));
+    assert_eq!((nic.get("NETWORK"), nic.get("IP")), (Some("lan"), Some("10.0.0.1")), "a new address, not the old one");
     // The old schedule is not the new VM's; the way it is backed up is, but not the old chain.
     assert!(world.actions(vm).is_empty());
     let config = world.config(vm);
