@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod capacity;
+pub mod cards;
 pub mod clock;
 pub mod cloud;
 pub mod config;

@@ -6,7 +6,7 @@ use one_core::lifecycle::{VmAction, VmOperation};
 use one_core::refusal::Refusal;
 use one_core::schedule::{BACKUP, ScheduledAction, retry_delay};
 
-use crate::api::{Cloud, Owned, backup, schedule, vm_action};
+use crate::api::{Cloud, Owned, backup, schedule, vm_action, vm_snapshots};
 use crate::job::JobKind;
 use crate::store::rows::ScheduleRow;
 use crate::store::{JobFilter, StoreError, Tx};
@@ -95,6 +95,10 @@ fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAc
         // What he may not do himself he may not leave to the clock either; backups alone are made for that.
         let word = VmAction::of_schedule(&action.action)?;
         may(&owner, owner.vm_rights.right_for(word.operation), &object)?;
+        if action.action.contains("snapshot-") {
+            vm_snapshots::scheduled(cloud, tx, &owner, vm_row, (&action.action, &action.args))?;
+            return Ok(Outcome::Started);
+        }
         vm_action::act(cloud, tx, &owner, vm_row, word)?;
         return Ok(Outcome::Started);
     }

@@ -10,7 +10,8 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
 use super::pool::PoolFilter;
-use super::{Cloud, owned, parse, updated, view, vm_nics};
+use super::{Cloud, owned, parse, updated, view};
+use crate::cards::write_rules;
 use crate::session;
 use crate::store::Tx;
 use crate::store::rows::SecurityGroupRow;
@@ -157,7 +158,7 @@ fn refresh(tx: &mut Tx<'_>, id: i64) -> Result<i64, Refusal> {
     for vm_id in view::group_users(tx)?.remove(&id).unwrap_or_default() {
         let mut vm = tx.vm(vm_id)?;
         let mut system = view::stored(&vm.template);
-        vm_nics::write_rules(tx, &mut system)?;
+        write_rules(tx, &mut system)?;
         vm.template = system.to_text();
         tx.vm_update(&vm)?;
     }

@@ -14,12 +14,12 @@ use one_core::lifecycle::{LcmState, VmEvent, VmOperation, VmPhase, VmState};
 use one_core::network::definition::{LIBVIRT_NETWORK, security_groups, security_groups_text};
 use one_core::network::lease::{Scope, Wish, choose};
 use one_core::network::nic::{self, Kind, NetworkChoice, NetworkOwner};
-use one_core::network::security::{MAX_VM_RULES, vm_rules};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Vector};
 
-use super::view::{self, Leases, groups_of};
+use super::view::{self, Leases};
 use super::{Cloud, Owned, attributes, owned, parse, vm_for};
+use crate::cards::{ATTACH, remove, write_rules};
 use crate::job::{self, JobKind, JobSubject, NicPlan};
 use crate::ledger;
 use crate::quota;
@@ -32,9 +32,6 @@ const NICS_MAX: usize = 28;
 
 /// STATE of a network that gives addresses.
 pub const READY: i64 = 1;
-
-/// Marks a card that comes or goes.
-const ATTACH: &str = "ATTACH";
 
 /// QEMU's own network, for which nobody needs rights.
 const USER: &str = "user";
@@ -158,31 +155,6 @@ fn unbound(caller: &Caller, vm_id: i64, nic_id: i64, wish: &Vector) -> Result<Ve
     let mut card = wish.clone();
     card.set("TARGET", format!("one-{vm_id}-{nic_id}"));
     Ok(card)
-}
-
-/// Writes the SECURITY_GROUP_RULE vectors of a VM anew, from the groups that its cards name.
-///
-/// # Errors
-/// More rules than a VM can have.
-pub fn write_rules(tx: &mut Tx<'_>, system: &mut Template) -> Result<(), Refusal> {
-    let mut rules = Vec::new();
-    for group_id in groups_of(system) {
-        let Some(group) = tx.security_group_find(group_id)? else { continue };
-        let template = view::stored(&group.template);
-        let mut networks = std::collections::BTreeMap::new();
-        for id in template.vectors("RULE").filter_map(|rule| rule.int("NETWORK_ID")) {
-            if let Some(network) = tx.network_find(id)? {
-                networks.insert(id, view::ranges(&network));
-            }
-        }
-        rules.extend(vm_rules(group_id, &group.name, &template, |id| networks.get(&id).cloned())?);
-        if rules.len() > MAX_VM_RULES {
-            return refuse(format!("The security groups become more than {MAX_VM_RULES} rules for one VM."));
-        }
-    }
-    system.remove("SECURITY_GROUP_RULE");
-    rules.into_iter().for_each(|rule| system.push_vector("SECURITY_GROUP_RULE", rule));
-    Ok(())
 }
 
 /// In which states a card comes and goes without anybody being asked: the machine does not exist, or is off.
@@ -316,28 +288,6 @@ pub fn detach(cloud: &Cloud, caller: &Caller, id: i64, nic_id: i64) -> Result<i6
     })?;
     cloud.wake.ring();
     Ok(id)
-}
-
-/// Takes a card and its aliases out of a template and frees their addresses; false when there is no such card.
-///
-/// # Errors
-/// The database's failure.
-pub fn remove(tx: &mut Tx<'_>, vm_id: i64, system: &mut Template, nic_id: i64) -> Result<bool, Refusal> {
-    let gone = nic::remove(system, nic_id);
-    for card in &gone {
-        tx.leases_release(vm_id, card.int("NIC_ID"))?;
-    }
-    if !gone.is_empty() {
-        write_rules(tx, system)?;
-    }
-    Ok(!gone.is_empty())
-}
-
-/// Takes the mark of a card that came, or did not go, away.
-pub fn unmark(system: &mut Template, nic_id: i64) {
-    for card in system.vectors_mut("NIC").filter(|card| card.int("NIC_ID") == Some(nic_id)) {
-        card.remove(ATTACH);
-    }
 }
 
 /// The card of that number in a VM that is not changing its cards.

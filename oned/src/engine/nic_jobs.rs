@@ -11,7 +11,7 @@ use one_core::template::Vector;
 
 use super::vm_boot::domain_nic;
 use super::{Engine, Trouble};
-use crate::api::vm_nics;
+use crate::cards;
 use crate::job::{self, JobKind, NicPlan};
 use crate::ledger::{self, stored};
 use crate::quota;
@@ -63,9 +63,9 @@ impl Engine {
             let mut row = tx.vm(row.id)?;
             let mut system = stored(&row.template);
             if gone {
-                vm_nics::remove(tx, row.id, &mut system, plan.nic_id)?;
+                cards::remove(tx, row.id, &mut system, plan.nic_id)?;
             } else {
-                vm_nics::unmark(&mut system, plan.nic_id);
+                cards::unmark(&mut system, plan.nic_id);
             }
             row.template = system.to_text();
             quota::save_vm(tx, &row)?;

@@ -294,3 +294,32 @@ fn snapshots_of_a_persistent_disk_go_with_its_image_from_vm_to_vm() {
     );
     assert!(world.vm_document(&world.alice, other.unwrap()).contains("<![CDATA[kept]]>"));
 }
+
+#[test]
+fn snapshots_are_made_deleted_and_gone_back_to_by_schedule() {
+    let world = World::new();
+    let vm = world.add_running_vm("");
+    let act = |word: &str, args: &str| {
+        let acted: Result<(), Refusal> = world.cloud.store.write(|tx| {
+            let row = tx.vm(vm)?;
+            vm_snapshots::scheduled(&world.cloud, tx, &world.alice, row, (word, args))
+        });
+        acted
+    };
+    act("snapshot-create", "nightly").unwrap();
+    world.edit_system(vm, "ACTION=\"CREATE\",", "");
+    settle(&world, vm, VmChange::SystemSnapshot);
+    for (word, args) in [("snapshot-revert", "first"), ("disk-snapshot-revert", "0"), ("disk-snapshot-create", "")] {
+        let refusal = act(word, args).unwrap_err();
+        assert!(refusal.code() == 2048 && refusal.to_string().contains("by its number"), "{word}: {refusal}");
+    }
+    act("snapshot-delete", "0").unwrap();
+    assert_eq!(world.phase(vm), VmPhase::active(LcmState::HotplugSnapshot));
+    settle(&world, vm, VmChange::SystemSnapshot);
+    world.power_off(vm);
+    act("disk-snapshot-create", "0, weekly").unwrap();
+    settle(&world, vm, VmChange::DiskSnapshot);
+    assert!(world.vm_document(&world.alice, vm).contains("<![CDATA[weekly]]>"));
+    act("disk-snapshot-delete", "0,0").unwrap();
+    assert_eq!(world.phase(vm), VmPhase::active(LcmState::DiskSnapshotDeletePoweroff));
+}

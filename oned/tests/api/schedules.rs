@@ -312,11 +312,11 @@ fn a_reset_in_the_arguments_reaches_the_plan() {
 }
 
 #[test]
-fn an_unknown_action_word_is_refused_when_it_runs_and_never_hammers() {
+fn an_action_about_what_is_not_there_is_refused_when_it_runs_and_never_hammers() {
     let (world, vm) = world();
-    let id = add(&world, vm, &format!("ACTION=snapshot-create,ARGS=x,TIME={NOW}"));
+    let id = add(&world, vm, &format!("ACTION=snapshot-revert,ARGS=7,TIME={NOW}"));
     tick(&world);
-    assert!(world.action(id).message.contains("Action \"snapshot-create\" is not supported"));
+    assert!(world.action(id).message.contains("Snapshot does not exist: 7"), "{}", world.action(id).message);
     assert_eq!(world.schedule_row(id).not_before, NOW + 15);
 }
 

@@ -3,7 +3,7 @@
 //! Which leases of a network are shown: all to who may MANAGE it; else those of VMs and reservations that the caller may
 //! USE, as in the original.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use one_core::access::{Caller, Permissions, may_unlocked};
 use one_core::doc::{NetworkView, RangeView, SecurityGroupView};
@@ -11,10 +11,10 @@ use one_core::network::definition::{Definition, security_groups};
 use one_core::network::lease::{LeaseOwner, Place, Taken};
 use one_core::network::range::AddressRange;
 use one_core::refusal::{Refusal, Right};
-use one_core::template::Template;
 
 use super::super::{Owned, owned};
 use super::{Names, lock, number, stored};
+pub use crate::cards::{groups_of, ranges};
 use crate::store::networks::{HOLDER_NET, HOLDER_VM};
 use crate::store::rows::{LeaseRow, NetworkRow, SecurityGroupRow};
 use crate::store::{StoreError, Tx, VmFilter};
@@ -54,15 +54,6 @@ pub fn set_definition(row: &mut NetworkRow, definition: &Definition) {
     row.auto_vlan = chosen(definition.vlan_id_automatic, &definition.vlan_id);
     row.auto_outer_vlan = chosen(definition.outer_vlan_id_automatic, &definition.outer_vlan_id);
     row.template = definition.template.to_text();
-}
-
-/// The address ranges of a network. A column that does not read gives no address away, aloud.
-#[must_use]
-pub fn ranges(row: &NetworkRow) -> Vec<AddressRange> {
-    serde_json::from_str(&row.ranges).unwrap_or_else(|error| {
-        tracing::error!(target: "STO", "The address ranges of network {} do not read: {error}", row.id);
-        Vec::new()
-    })
 }
 
 /// Writes the address ranges into a row.
@@ -188,14 +179,6 @@ pub fn network(
         ranges: shown,
         ..NetworkView::default()
     })
-}
-
-/// The security groups that the NICs of a VM name.
-#[must_use]
-pub fn groups_of(system: &Template) -> BTreeSet<i64> {
-    let nics = system.vectors("NIC").chain(system.vectors("NIC_ALIAS"));
-    // Checked when the NIC was bound.
-    nics.flat_map(|nic| security_groups(nic.get("SECURITY_GROUPS").unwrap_or_default()).unwrap_or_default()).collect()
 }
 
 /// Which VMs use each security group; VMs in DONE use none.
