@@ -42,7 +42,9 @@ fn spawn(folder: &Path, crash_at: Option<&str>) -> Child {
 impl Cloud {
     /// A cloud with one dummy host.
     fn start() -> Self {
-        assert!(cfg!(feature = "testing"), "run with --features testing: without, the daemon has no crash points");
+        if !cfg!(feature = "testing") {
+            panic!("run with --features testing: without, the daemon has no crash points");
+        }
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("oned.conf"), "DUMMY_DRIVERS = \"YES\"\n").unwrap();
         let child = spawn(folder.path(), None);
