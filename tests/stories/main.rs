@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod clients;
 mod crash;
 mod disks;
 mod disks_life;

@@ -180,7 +180,7 @@ fn a_card_without_virtual_network_leads_only_where_its_owner_may_go() {
     assert_eq!(text(&nic(&world, user, 0), "TARGET"), "one-0-0");
     for (more, attribute) in [
         ("NIC=[LIBVIRT_NETWORK=default]", "NIC/LIBVIRT_NETWORK"),
-        ("NIC_DEFAULT=[BRIDGE=br0]\nNIC=[MODEL=virtio]", "NIC/BRIDGE"),
+        ("NIC_DEFAULT=[BRIDGE=br0]\nNIC=[MODEL=virtio]", "NIC_DEFAULT/BRIDGE"),
         ("NIC_DEFAULT=[LIBVIRT_NETWORK=default]\nNIC=[NETWORK=user]", "NIC/LIBVIRT_NETWORK"),
     ] {
         let sentence = format!("User [2] : Template includes a restricted attribute {attribute}.");

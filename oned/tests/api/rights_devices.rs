@@ -22,7 +22,7 @@ fn add_image(world: &World, name: &str) -> i64 {
     world.write(|tx| {
         let id = tx.next_id("image")?;
         let like = tx.image(at::FREE_IMAGE)?;
-        tx.image_insert(&ImageRow { id, name: name.into(), ..like })?;
+        oned::quota::save_image(tx, &ImageRow { id, name: name.into(), ..like })?;
         Ok(id)
     })
 }
