@@ -7,7 +7,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 CARGO := cargo
 # What the tests run has named crash points; what is built to be used has not.
-TESTED := --features oned/testing
+TESTED := --features oned/testing,system-tests/population
 # The demonstration's own switch: STAY=1 leaves everything running at the end until Enter is pressed.
 DEMO_ARGUMENTS := $(if $(STAY),--stay)
 
@@ -25,7 +25,7 @@ setup:
 	@tests/setup/packages.sh
 
 build: setup
-	$(CARGO) build --workspace --release -j$(JOBS)
+	$(CARGO) build --workspace --release --features system-tests/population -j$(JOBS)
 
 demo: build
 	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/demo" $(DEMO_ARGUMENTS)

@@ -2,7 +2,8 @@
 //! command line, and the field's own tools as oracles.
 //!
 //! It depends on none of our other packages, so that each of them can use it in its tests, and it knows of `oned`
-//! only what a stranger knows: its binaries, its options, its wire. Nothing here skips: what is missing is an error
+//! only what a stranger knows: its binaries, its options, its wire (but for the feature `population`, which `bench` alone
+//! needs). Nothing here skips: what is missing is an error
 //! that says what to install. Every outside call has a deadline, and whatever a test started ends with it.
 
 pub mod bench;

@@ -1,8 +1,13 @@
 //! What `make bench` is made of: a disk with known content, the stock tools beside which we are measured, the daemon
-//! under measurement, and the table. The scenario itself is `bin/bench.rs`.
+//! under measurement, and the table. The scenario itself is `bin/bench.rs`. And [`core`]: the daemon alone in a large cloud.
 
 pub mod content;
+#[cfg(feature = "population")]
+pub mod core;
 pub mod cpu;
+pub mod load;
+#[cfg(feature = "population")]
+pub mod population;
 pub mod stock;
 pub mod subject;
 pub mod table;

@@ -53,10 +53,10 @@ impl Row {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn append(path: &Path, rows: &[Row]) -> Result<()> {
+pub fn append(path: &Path, rows: &[Value]) -> Result<()> {
     let mut file =
         OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
-    let text: String = rows.iter().map(|row| format!("{}\n", row.json())).collect();
+    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     Ok(file.write_all(text.as_bytes())?)
 }
 

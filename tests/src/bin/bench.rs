@@ -1,7 +1,8 @@
 //! How fast a first backup, an increment and a restore are on this machine, beside what stock tools take for the same
 //! disk in the same minutes. Prints a table and appends its rows to `bench/results.jsonl` of the build directory.
 //!
-//! `bench [--quick]`: a disk of 4 GiB, each figure the median of three; quick: 512 MiB, once, without goals.
+//! `bench [--quick]`: a disk of 4 GiB, each figure the median of three; quick: 512 MiB, once, without goals. Then the
+//! daemon alone in a large cloud; `--core`: only that.
 //!
 //! What is compared: we back up a *running VM's* disk through the daemon, libvirt and QEMU; the others are given the same
 //! content as a raw file, which no VM uses. All read from the page cache and write to the same file system, in turns, so
@@ -17,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use system_tests::bench::content::{Dirt, MIB, make_disk};
-use system_tests::bench::cpu;
 use system_tests::bench::stock::{self, Restic};
 use system_tests::bench::subject::Subject;
 use system_tests::bench::table::{self, Row, median};
+use system_tests::bench::{core, cpu, population};
 use system_tests::place;
 
 /// The disk that goals are for: on a smaller one the fixed costs of an increment weigh more.
@@ -31,16 +32,31 @@ const CONVERT: &str = "qemu-img convert";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (disk_bytes, rounds) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => (DISK_BYTES, 3),
-        ["--quick"] => (512 * MIB, 1),
-        _ => bail!("usage: bench [--quick]"),
+    let disk = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Some((DISK_BYTES, 3)),
+        ["--quick"] => Some((512 * MIB, 1)),
+        ["--core"] => None,
+        _ => bail!("usage: bench [--quick | --core]"),
     };
     let began = Instant::now();
     let home = place::cache("bench")?;
     let _alone = place::lock(&home.join("lock"))?;
     let folder = Folder::make(home.join("run"))?;
-    let mut bench = Bench::start(&folder.0, disk_bytes, rounds)?;
+    let results = home.join("results.jsonl");
+    if let Some((disk_bytes, rounds)) = disk {
+        disks(&folder.0, &results, disk_bytes, rounds)?;
+    }
+    println!("\nMaking a cloud of {} VMs.", population::VMS);
+    let figures = core::run(&folder.0)?;
+    table::append(&results, &figures.iter().map(core::Figure::json).collect::<Vec<_>>())?;
+    print!("\n{}", core::render(&figures));
+    println!("\n{} s in all; rows appended to {}", began.elapsed().as_secs(), results.display());
+    Ok(())
+}
+
+/// The disk of a VM, beside stock tools.
+fn disks(folder: &Path, results: &Path, disk_bytes: u64, rounds: u64) -> Result<()> {
+    let mut bench = Bench::start(folder, disk_bytes, rounds)?;
     bench.full()?;
     bench.increments("increment 1M", MIB)?;
     bench.increments("increment 64K", 64 << 10)?;
@@ -49,11 +65,9 @@ fn main() -> Result<()> {
     bench.powered_off()?;
     let rows = std::mem::take(&mut bench.rows);
     bench.subject.stop()?;
-    let results = home.join("results.jsonl");
-    table::append(&results, &rows)?;
+    table::append(results, &rows.iter().map(Row::json).collect::<Vec<_>>())?;
     println!("\n{}", bench_header(disk_bytes, rounds));
     print!("\n{}", table::render(&rows));
-    println!("\n{} s in all; rows appended to {}", began.elapsed().as_secs(), results.display());
     Ok(())
 }
 
