@@ -121,16 +121,16 @@ pub fn rate(
     call: impl Fn(&mut Client, u64, u64) -> Result<()> + Sync,
 ) -> Result<f64> {
     let began = Instant::now();
+    let run = |thread: u64| {
+        let mut client = Client::new(endpoint)?;
+        let mut count = 0;
+        while began.elapsed() < time {
+            call(&mut client, thread, count)?;
+            count += 1;
+        }
+        Ok(count)
+    };
     let counts: Result<Vec<u64>> = std::thread::scope(|scope| {
-        let run = |thread: u64| {
-            let mut client = Client::new(endpoint)?;
-            let mut count = 0;
-            while began.elapsed() < time {
-                call(&mut client, thread, count)?;
-                count += 1;
-            }
-            Ok(count)
-        };
         let run = &run;
         let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| bail!("a client panicked"))).collect()
