@@ -164,6 +164,8 @@ CREATE TABLE image (
 ) STRICT;
 CREATE INDEX image_by_backup_vm ON image (backup_vm_id) WHERE backup_vm_id IS NOT NULL;
 CREATE INDEX image_by_datastore ON image (datastore_id);
+-- What pools look at before they read whole rows; the rows are a hundred times as long.
+CREATE INDEX image_head ON image (id, uid, gid, permissions);
 
 -- Which VMs use an image as a disk.
 CREATE TABLE image_use (
@@ -321,6 +323,7 @@ CREATE TABLE vm (
 CREATE INDEX vm_by_state ON vm (state);
 CREATE INDEX vm_by_host ON vm (host_id) WHERE host_id IS NOT NULL;
 CREATE INDEX vm_by_owner ON vm (uid);
+CREATE INDEX vm_head ON vm (id, state, uid, gid, permissions);
 
 -- What drivers last said, as template text; old samples go.
 CREATE TABLE sample (

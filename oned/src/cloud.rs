@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::progress::Board;
 use crate::secret::SecretKey;
+use crate::session::Sessions;
 use crate::store::Store;
 use crate::wake::Wake;
 
@@ -31,6 +32,8 @@ pub struct Cloud {
     pub run_dir: PathBuf,
     /// Where clients reach us.
     pub endpoint: String,
+    /// Sessions that were found good.
+    pub sessions: Sessions,
 }
 
 impl Cloud {

@@ -62,6 +62,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
         wake: Wake::default(),
         run_dir: run_directory(directory),
         endpoint: setting.endpoint.clone(),
+        sessions: session::Sessions::default(),
     });
     let first = &setting.first_session;
     bootstrap::bootstrap(&cloud, &first.user, first.password.reveal()).context("Cannot fill the database")?;

@@ -1,16 +1,20 @@
 //! Who is calling: from a session string to a caller with groups and access rules.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use one_core::access::{Caller, Rule};
 use one_core::lifecycle::{OperationLists, VmOperation, VmRights};
 use one_core::refusal::{Refusal, Right};
 use one_core::template::Template;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::cloud::{Cloud, password_digest};
 use crate::config::VmOperations;
 use crate::ledger::stored;
 use crate::store::rows::{AclRow, UserRow};
-use crate::store::{StoreError, Tx};
+use crate::store::{Generation, StoreError, Tx};
 
 /// The only driver whose passwords we check.
 pub const CORE: &str = "core";
@@ -24,6 +28,61 @@ pub const PUBLIC: &str = "public";
 /// [`Refusal::BadSession`] for everything that is not a known, enabled user with the right password or a token that has
 /// not expired; which of these it was is not said.
 pub fn authenticate(cloud: &Cloud, session: &str) -> Result<Caller, Refusal> {
+    let Some(generation) = cloud.store.people_generation() else {
+        return check(cloud, session).map(|(caller, _)| caller);
+    };
+    let key: [u8; 32] = Sha256::digest(session.as_bytes()).into();
+    if let Some(caller) = cloud.sessions.find(generation, &key, cloud.clock.now()) {
+        return Ok(caller);
+    }
+    let (caller, expires_at) = check(cloud, session)?;
+    cloud.sessions.keep(generation, key, &caller, expires_at);
+    Ok(caller)
+}
+
+/// Most sessions that are kept; who has more tokens in use is looked up again.
+const SESSIONS_MAX: usize = 4096;
+
+/// Sessions that were found good, by the SHA-256 of the session string, as long as nothing about people changed.
+///
+/// A session that was refused is never kept, so a stranger cannot fill it. That a token ends with time is looked at
+/// at each use.
+#[derive(Default)]
+pub struct Sessions(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    generation: Option<Generation>,
+    callers: HashMap<[u8; 32], (Caller, i64)>,
+}
+
+impl Sessions {
+    fn find(&self, generation: Generation, key: &[u8; 32], now: i64) -> Option<Caller> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (caller, expires_at) = kept.callers.get(key).filter(|_| kept.generation == Some(generation))?;
+        is_valid(*expires_at, now).then(|| caller.clone())
+    }
+
+    fn keep(&self, generation: Generation, key: [u8; 32], caller: &Caller, expires_at: i64) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.generation > Some(generation) {
+            return;
+        }
+        if kept.generation != Some(generation) || kept.callers.len() >= SESSIONS_MAX {
+            kept.callers.clear();
+            kept.generation = Some(generation);
+        }
+        kept.callers.insert(key, (caller.clone(), expires_at));
+    }
+}
+
+/// Whether a session that ends at `expires_at` (−1 never) is good at `now`.
+fn is_valid(expires_at: i64, now: i64) -> bool {
+    expires_at == -1 || expires_at > now
+}
+
+/// The caller behind a session string as the database knows him, and when the session ends (−1 never).
+fn check(cloud: &Cloud, session: &str) -> Result<(Caller, i64), Refusal> {
     let (name, token) = session.split_once(':').ok_or(Refusal::BadSession)?;
     let digest = password_digest(token);
     cloud.store.read(|tx| {
@@ -32,13 +91,16 @@ pub fn authenticate(cloud: &Cloud, session: &str) -> Result<Caller, Refusal> {
         };
         let now = cloud.clock.now();
         if let Some(login) = tx.login_token(user.id, &digest)?
-            && (login.expires_at == -1 || login.expires_at > now)
+            && is_valid(login.expires_at, now)
         {
             let egid = (login.egid != -1).then_some(login.egid);
-            return caller(cloud, tx, &user, egid);
+            return Ok((caller(cloud, tx, &user, egid)?, login.expires_at));
         }
         let right = bool::from(digest.as_bytes().ct_eq(user.password_sha256.as_bytes()));
-        if right && user.auth_driver == CORE { caller(cloud, tx, &user, None) } else { Err(Refusal::BadSession) }
+        if !right || user.auth_driver != CORE {
+            return Err(Refusal::BadSession);
+        }
+        Ok((caller(cloud, tx, &user, None)?, -1))
     })
 }
 

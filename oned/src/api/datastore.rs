@@ -164,11 +164,11 @@ pub fn pool(cloud: &Cloud, caller: &Caller) -> Result<String, Refusal> {
     let filter = PoolFilter::new(-2, -1, -1)?;
     cloud.store.read(|tx| {
         let names = view::Names::read(tx)?;
-        let mut documents = Vec::new();
+        let mut pool = doc::Pool::begin("DATASTORE_POOL");
         for row in filter.select(caller, tx.datastore_list()?) {
-            documents.push(doc::datastore(&view::datastore(tx, &names, &row)?));
+            pool.push(&view::datastore(tx, &names, &row)?);
         }
-        Ok(doc::pool("DATASTORE_POOL", documents.into_iter()))
+        Ok(pool.finish())
     })
 }
 

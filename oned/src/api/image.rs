@@ -9,7 +9,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
 use super::datastore::IMAGE_DS;
-use super::pool::PoolFilter;
+use super::pool::{BATCH, PoolFilter};
 use super::{Cloud, attributes, datastore_for, image_for, only_admin, owned, parse, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::quota;
@@ -252,11 +252,15 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
     let filter = PoolFilter::new(flag, start, end)?;
     cloud.store.read(|tx| {
         let names = view::Names::read(tx)?;
-        let mut documents = Vec::new();
-        for row in filter.select(caller, tx.image_list()?) {
-            documents.push(doc::image(&view::image(tx, &names, &cloud.board, &row)?));
+        let ids =
+            filter.ids(caller, ObjectKind::Image, |first_id, last_id, see| tx.image_heads(first_id, last_id, see))?;
+        let mut pool = doc::Pool::begin("IMAGE_POOL");
+        for ids in ids.chunks(BATCH) {
+            for row in tx.images_of(ids)? {
+                pool.push(&view::image(tx, &names, &cloud.board, &row)?);
+            }
         }
-        Ok(doc::pool("IMAGE_POOL", documents.into_iter()))
+        Ok(pool.finish())
     })
 }
 

@@ -1,9 +1,28 @@
 //! Filter flags and ranges of the pool calls (OpenNebula's XML-RPC API, `*pool.info`).
 
-use one_core::access::{Caller, may_unlocked};
-use one_core::refusal::{Refusal, Right};
+use std::ops::ControlFlow;
+
+use one_core::access::{Caller, Object, Permissions, may_unlocked};
+use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::Owned;
+use crate::store::{Head, See, StoreError};
+
+/// Objects whose rows are in memory at a time while a pool is written.
+pub const BATCH: usize = 200;
+
+/// What is checked of an object of a kind that has no clusters; locks do not matter for looking.
+fn object(kind: ObjectKind, head: Head) -> Object {
+    Object {
+        kind,
+        id: head.id,
+        uid: head.uid,
+        gid: head.gid,
+        permissions: Permissions::from_i64(head.permissions),
+        lock: None,
+        clusters: Vec::new(),
+    }
+}
 
 /// Which objects a caller wants, checked.
 #[derive(Debug, Clone, Copy)]
@@ -23,9 +42,39 @@ impl PoolFilter {
         if flag < -4 { Err(Refusal::FilterFlag) } else { Ok(Self { flag, start, end }) }
     }
 
+    /// The ids of the objects of a pool that are asked for and may be seen, ascending. `read` shows heads by ascending id,
+    /// at least those from its first to its second number (none: open), and stops when it is told to.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn ids(
+        self,
+        caller: &Caller,
+        kind: ObjectKind,
+        read: impl FnOnce(Option<i64>, Option<i64>, &mut See<'_>) -> Result<(), StoreError>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let is_page = self.end < -1;
+        let mut skip = if is_page { self.start.max(0) } else { 0 };
+        let most = if is_page { usize::try_from(self.end.saturating_neg()).unwrap_or(usize::MAX) } else { usize::MAX };
+        let bound = |id: i64| (!is_page && id >= 0).then_some(id);
+        let mut ids = Vec::new();
+        read(bound(self.start), bound(self.end), &mut |head| {
+            if !self.wants(caller, &object(kind, head)) {
+                return ControlFlow::Continue(());
+            }
+            if skip > 0 {
+                skip -= 1;
+                return ControlFlow::Continue(());
+            }
+            ids.push(head.id);
+            if ids.len() >= most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(ids)
+    }
+
     /// The rows that are asked for and may be seen; `rows` come by ascending id.
     pub fn select<R: Owned>(self, caller: &Caller, rows: Vec<R>) -> Vec<R> {
-        let wanted = rows.into_iter().filter(|row| self.wants(caller, row));
+        let wanted = rows.into_iter().filter(|row| self.wants(caller, &row.object()));
         if self.end < -1 {
             let skip = usize::try_from(self.start.max(0)).unwrap_or(usize::MAX);
             let take = usize::try_from(self.end.saturating_neg()).unwrap_or(usize::MAX);
@@ -40,9 +89,8 @@ impl PoolFilter {
             .collect()
     }
 
-    fn wants<R: Owned>(self, caller: &Caller, row: &R) -> bool {
-        let object = row.object();
-        if may_unlocked(caller, Right::Use, &object).is_err() {
+    fn wants(self, caller: &Caller, object: &Object) -> bool {
+        if may_unlocked(caller, Right::Use, object).is_err() {
             return false;
         }
         match self.flag {

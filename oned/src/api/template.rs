@@ -125,7 +125,9 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
     cloud.store.read(|tx| {
         let names = view::Names::read(tx)?;
         let rows = filter.select(caller, tx.template_list()?);
-        Ok(doc::pool("VMTEMPLATE_POOL", rows.iter().map(|row| doc::vm_template(&view::template(&names, row)))))
+        let mut pool = doc::Pool::begin("VMTEMPLATE_POOL");
+        rows.iter().for_each(|row| pool.push(&view::template(&names, row)));
+        Ok(pool.finish())
     })
 }
 

@@ -6,7 +6,7 @@ use one_core::doc;
 use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::pool::PoolFilter;
+use super::pool::{BATCH, PoolFilter};
 pub use super::vm_action::action;
 use super::vm_create::{self, NewVm};
 pub use super::vm_recover::recover;
@@ -87,8 +87,10 @@ pub fn pool(cloud: &Cloud, caller: &Caller, wish: PoolWish<'_>) -> Result<String
         _ => return Err(Refusal::Api("Incorrect filter_flag, state".into())),
     };
     cloud.store.read(|tx| {
-        let rows = filter.select(caller, tx.vms(VmFilter { state, with_done, ..VmFilter::default() })?);
-        documents(cloud, tx, &rows, wish.extended)
+        let ids = filter.ids(caller, ObjectKind::Vm, |first_id, last_id, see| {
+            tx.vm_heads(VmFilter { state, with_done, first_id, last_id, host_id: None }, see)
+        })?;
+        documents(cloud, tx, &ids, wish.extended, |_| true)
     })
 }
 
@@ -97,32 +99,38 @@ pub fn pool(cloud: &Cloud, caller: &Caller, wish: PoolWish<'_>) -> Result<String
 /// # Errors
 /// A list that is too long.
 pub fn info_set(cloud: &Cloud, caller: &Caller, ids: &str, extended: bool) -> Result<String, Refusal> {
-    let ids: Vec<i64> = ids.split(',').take(INFOSET_MAX + 1).filter_map(|id| id.trim().parse().ok()).collect();
+    let mut ids: Vec<i64> = ids.split(',').take(INFOSET_MAX + 1).filter_map(|id| id.trim().parse().ok()).collect();
     if ids.len() > INFOSET_MAX {
         return Err(Refusal::Api(format!("At most {INFOSET_MAX} ids can be asked for at once")));
     }
-    cloud.store.read(|tx| {
-        let mut rows = Vec::new();
-        for id in ids {
-            rows.extend(tx.vm_find(id)?.filter(|row| may_unlocked(caller, Right::Use, &row.object()).is_ok()));
-        }
-        rows.sort_by_key(|row| row.id);
-        rows.dedup_by_key(|row| row.id);
-        documents(cloud, tx, &rows, extended)
-    })
+    ids.sort_unstable();
+    ids.dedup();
+    let seen = |row: &VmRow| may_unlocked(caller, Right::Use, &row.object()).is_ok();
+    cloud.store.read(|tx| documents(cloud, tx, &ids, extended, seen))
 }
 
-fn documents(cloud: &Cloud, tx: &mut Tx<'_>, rows: &[VmRow], extended: bool) -> Result<String, Refusal> {
+/// The pool of the VMs of these ids that `keep` takes.
+fn documents(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    ids: &[i64],
+    extended: bool,
+    keep: impl Fn(&VmRow) -> bool,
+) -> Result<String, Refusal> {
     let names = view::Names::read(tx)?;
-    let mut documents = Vec::with_capacity(rows.len());
-    for row in rows {
-        documents.push(if extended {
-            doc::vm(&view::vm(tx, &names, &cloud.board, row)?)
-        } else {
-            doc::vm_short(&view::vm_short(tx, &names, &cloud.board, row)?)
-        });
+    let mut pool = doc::Pool::begin("VM_POOL");
+    for ids in ids.chunks(BATCH) {
+        let rows = tx.vms_of(ids)?;
+        let mut related = if extended { view::VmRelated::of(tx, ids)? } else { view::VmRelated::last_of(tx, ids)? };
+        for row in rows.iter().filter(|row| keep(row)) {
+            if extended {
+                pool.push(&view::vm_with(&names, &cloud.board, row, &mut related));
+            } else {
+                pool.push(&doc::VmShort(&view::vm_short_with(&names, &cloud.board, row, &mut related)));
+            }
+        }
     }
-    Ok(doc::pool("VM_POOL", documents.into_iter()))
+    Ok(pool.finish())
 }
 
 /// `one.vm.rename`.

@@ -197,8 +197,22 @@ fn is_forbidden(c: char) -> bool {
     matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
+/// Whether a byte of a text cannot go into a document as it is, or may begin what cannot.
+pub(super) fn special(byte: u8) -> bool {
+    matches!(byte, 0..=8 | 0x0b..=0x1f | b'<' | b'>' | b'&' | 0xef)
+}
+
+/// The length of the forbidden character that begins at `at`; 0 when there is none.
+pub(super) fn forbidden_length(bytes: &[u8], at: usize) -> usize {
+    match bytes.get(at..) {
+        Some([0..=8 | 0x0b | 0x0c | 0x0e..=0x1f, ..]) => 1,
+        Some([0xef, 0xbf, 0xbe | 0xbf, ..]) => 3,
+        _ => 0,
+    }
+}
+
 /// The text without the characters that XML 1.0 forbids; one such character would make the whole answer unreadable.
-fn clean(text: &str) -> Cow<'_, str> {
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_forbidden) {
         Cow::Owned(text.chars().filter(|c| !is_forbidden(*c)).collect())
     } else {

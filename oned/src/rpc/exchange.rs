@@ -4,14 +4,27 @@
 //! logged; after the first refused session of a request no other is tried, so that a multicall is no way around the
 //! brake on failed logins.
 
+use super::answer::{AnswerBody, Gate, Place};
 use super::builtin;
 use super::codec::{self, Call, Fault, Value};
-use super::method::{Answer, Door, Method, split_params};
+use super::method::{Answer, Args, Door, Method, split_params};
 use one_core::refusal::Refusal;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Answers that list whole pools, being made or sent at the same time: the only ones that grow with the cloud.
+const WHOLE_POOLS: usize = 4;
+
+/// How long such a call waits for the ones before it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest page that is not taken for a whole pool, objects.
+const PAGE_MAX: i64 = 1000;
+
+/// Most text in the answers of one multicall, bytes.
+const MULTICALL_BYTES: usize = 64 << 20;
 
 /// The table with its door, ready to answer.
 pub(super) struct Exchange<D: 'static> {
@@ -19,12 +32,13 @@ pub(super) struct Exchange<D: 'static> {
     methods: &'static [Method<D>],
     rows: HashMap<&'static str, &'static Method<D>>,
     multicall_calls: usize,
+    whole_pools: Arc<Gate>,
 }
 
 /// What goes back to the client.
 pub(super) struct Outcome {
     /// The XML.
-    pub body: String,
+    pub body: AnswerBody,
     /// A session was refused: the server slows this answer down.
     pub session_refused: bool,
 }
@@ -32,30 +46,39 @@ pub(super) struct Outcome {
 impl<D: Door> Exchange<D> {
     pub(super) fn new(door: Arc<D>, methods: &'static [Method<D>], multicall_calls: usize) -> Self {
         let rows = methods.iter().map(|method| (method.name, method)).collect();
-        Self { door, methods, rows, multicall_calls }
+        Self { door, methods, rows, multicall_calls, whole_pools: Gate::new(WHOLE_POOLS) }
     }
 
     /// Answers one request.
     pub(super) fn answer(&self, body: &[u8]) -> Outcome {
         let mut session_refused = false;
-        let result = codec::decode(body).and_then(|call| {
-            if call.name == builtin::MULTICALL {
-                self.multicall(call.params, &mut session_refused)
+        let body = codec::decode(body).and_then(|call| {
+            let mut place = None;
+            let body = if call.name == builtin::MULTICALL {
+                AnswerBody::whole(codec::encode(Ok(self.multicall(call.params, &mut session_refused, &mut place)?)))
             } else {
-                self.call(call, &mut session_refused)
-            }
+                match self.call(call, &mut session_refused, &mut place)? {
+                    Reply::Result(_, Ok(Answer::Text(text))) => AnswerBody::text(text),
+                    reply => AnswerBody::whole(codec::encode(Ok(reply.into_value()))),
+                }
+            };
+            Ok(body.keeping(place))
         });
-        Outcome { body: codec::encode(result), session_refused }
+        let body = body.unwrap_or_else(|fault| AnswerBody::whole(codec::encode(Err(fault))));
+        Outcome { body, session_refused }
     }
 
-    fn call(&self, call: Call, session_refused: &mut bool) -> Result<Value, Fault> {
+    /// Runs one call. A place for listing a whole pool is taken when there is none yet.
+    fn call(&self, call: Call, session_refused: &mut bool, place: &mut Option<Place>) -> Result<Reply, Fault> {
         let started = Instant::now();
         let Some(method) = self.rows.get(call.name.as_str()) else {
             let known = builtin::call(self.methods, &call.name, &call.params);
-            return known.unwrap_or_else(|| {
-                let reason = self.door.why_absent(&call.name);
-                Err(reason.map_or_else(|| Fault::no_such_method(&call.name), |why| Fault::absent(&call.name, why)))
-            });
+            return known
+                .unwrap_or_else(|| {
+                    let reason = self.door.why_absent(&call.name);
+                    Err(reason.map_or_else(|| Fault::no_such_method(&call.name), |why| Fault::absent(&call.name, why)))
+                })
+                .map(Reply::Value);
         };
         let (session, args) = split_params(method.name, method.params, call.params).inspect_err(|fault| {
             tracing::debug!(target: "ReM", method = method.name, code = fault.code, "call of wrong shape");
@@ -68,6 +91,9 @@ impl<D: Door> Exchange<D> {
             let caller = self.door.authenticate(&session)?;
             uid = caller.uid;
             self.door.admit(method.name)?;
+            if place.is_none() && lists_whole_pool(method.name, &args) {
+                *place = Some(self.whole_pools.enter(PATIENCE).ok_or_else(too_many_pools)?);
+            }
             (method.run)(&self.door, &caller, &args)
         };
         // The door and the methods change state in transactions only, so a call that unwound left nothing half done.
@@ -79,11 +105,16 @@ impl<D: Door> Exchange<D> {
         let code = result.as_ref().err().map_or(0, Refusal::code);
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(target: "ReM", method = method.name, uid, code, ms, "call");
-        Ok(codec::answer_value(method.name, &result))
+        Ok(Reply::Result(method.name, result))
     }
 
     /// Runs the calls in order; each gives a one-element array of its result, or a fault struct.
-    fn multicall(&self, params: Vec<Value>, session_refused: &mut bool) -> Result<Value, Fault> {
+    fn multicall(
+        &self,
+        params: Vec<Value>,
+        session_refused: &mut bool,
+        place: &mut Option<Place>,
+    ) -> Result<Value, Fault> {
         let Some(Value::Array(calls)) = params.into_iter().next() else {
             return Err(Fault::type_error("system.multicall: parameter 1 (calls) must be an array of structs."));
         };
@@ -91,12 +122,47 @@ impl<D: Door> Exchange<D> {
             let most = self.multicall_calls;
             return Err(Fault::limit(format!("system.multicall takes at most {most} calls at a time.")));
         }
+        let mut bytes = 0;
         let answers = calls.into_iter().map(|entry| {
-            let result = inner_call(entry).and_then(|call| self.call(call, session_refused));
-            result.map_or_else(|fault| codec::fault_value(&fault), |value| Value::Array(vec![value]))
+            if bytes > MULTICALL_BYTES {
+                let text = "system.multicall: the answers before this one are too long already; it was not called.";
+                return codec::fault_value(&Fault::limit(text));
+            }
+            let result = inner_call(entry).and_then(|call| self.call(call, session_refused, place));
+            if let Ok(Reply::Result(_, Ok(Answer::Text(text)))) = &result {
+                bytes += text.len();
+            }
+            result.map_or_else(|fault| codec::fault_value(&fault), |reply| Value::Array(vec![reply.into_value()]))
         });
         Ok(Value::Array(answers.collect()))
     }
+}
+
+/// What a call came to.
+enum Reply {
+    /// A built-in method's value, or a multicall's.
+    Value(Value),
+    /// Of the method of that name.
+    Result(&'static str, Result<Answer, Refusal>),
+}
+
+impl Reply {
+    /// As it goes into an answer.
+    fn into_value(self) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Result(method, result) => codec::answer_value(method, &result),
+        }
+    }
+}
+
+/// Whether a call asks for a pool, and for more than a page of it (flag, start, and an end below −1: OpenNebula, `*pool.info`).
+fn lists_whole_pool(method: &str, args: &Args) -> bool {
+    method.contains("pool.") && !args.third_int().is_some_and(|end| (-PAGE_MAX..-1).contains(&end))
+}
+
+fn too_many_pools() -> Refusal {
+    Refusal::Internal("Too many whole pools are being listed at the same time; ask for pages, or try again.".to_owned())
 }
 
 fn inner_call(entry: Value) -> Result<Call, Fault> {

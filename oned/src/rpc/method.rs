@@ -213,6 +213,14 @@ impl Args {
         }
     }
 
+    /// The third parameter, if the row lists an int there.
+    pub(super) fn third_int(&self) -> Option<i64> {
+        match self.0.get(2) {
+            Some(Arg::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// The boolean at position `index`; see [`Args::int`] for mistakes, which give false.
     #[must_use]
     pub fn bool(&self, index: usize) -> bool {

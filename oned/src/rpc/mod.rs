@@ -14,6 +14,7 @@ pub mod codec;
 pub mod method;
 pub mod server;
 
+mod answer;
 mod builtin;
 mod exchange;
 mod places;

@@ -5,6 +5,7 @@
 //! nothing ends, and when all places are taken one that has not sent a whole request gives his to a newcomer (see
 //! [`super::places`]); after the shutdown signal no new connection is accepted, running calls may finish until the deadline.
 
+use super::answer::AnswerBody;
 use super::codec::{self, Fault};
 use super::exchange::{Exchange, Outcome};
 use super::method::{Door, Method, check_table};
@@ -12,7 +13,7 @@ use super::places::{Place, Places};
 use super::stall::StallGuard;
 use super::tls::Tls;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -258,7 +259,7 @@ async fn converse<D: Door>(
     }
 }
 
-async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<Incoming>) -> Response<AnswerBody> {
     if !matches!(request.uri().path(), "/RPC2" | "/") {
         return plain(StatusCode::NOT_FOUND, "XML-RPC is at /RPC2.\n");
     }
@@ -278,7 +279,7 @@ async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<In
     }
     // Waiting here is bounded by the calls that run; each has its own deadlines.
     let Ok(slot) = shared.calls.acquire().await else {
-        return xml(codec::encode(Err(Fault::internal())));
+        return xml(AnswerBody::whole(codec::encode(Err(Fault::internal()))));
     };
     let exchange = Arc::clone(&shared.exchange);
     let work = move || {
@@ -289,7 +290,7 @@ async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<In
     // Fails only if decoding or encoding panicked, or while the runtime ends.
     let outcome = tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         tracing::error!(target: "ReM", "a request could not be processed");
-        Outcome { body: codec::encode(Err(Fault::internal())), session_refused: false }
+        Outcome { body: AnswerBody::whole(codec::encode(Err(Fault::internal()))), session_refused: false }
     });
     drop(slot);
     if outcome.session_refused {
@@ -305,7 +306,7 @@ async fn read_body(
     mut body: Incoming,
     limits: &Limits,
     big_bodies: &Arc<Semaphore>,
-) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Box<Response<Full<Bytes>>>> {
+) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Box<Response<AnswerBody>>> {
     let started = Instant::now();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limits.message_bytes {
@@ -352,7 +353,7 @@ fn deadline(started: Instant, stall: Duration, received: usize) -> Instant {
 }
 
 /// Reads on without keeping anything, so that the client, still sending, is able to read why it was refused.
-async fn too_big(mut body: Incoming, limits: &Limits, started: Instant) -> Box<Response<Full<Bytes>>> {
+async fn too_big(mut body: Incoming, limits: &Limits, started: Instant) -> Box<Response<AnswerBody>> {
     let mut dropped = 0;
     while dropped < DRAINED_BYTES {
         match timeout_at(deadline(started, limits.stall, dropped), body.frame()).await {
@@ -364,21 +365,21 @@ async fn too_big(mut body: Incoming, limits: &Limits, started: Instant) -> Box<R
     Box::new(closing(StatusCode::PAYLOAD_TOO_LARGE, text))
 }
 
-fn xml(body: String) -> Response<Full<Bytes>> {
-    // hyper sets Content-Length, since a full body knows its size.
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn xml(body: AnswerBody) -> Response<AnswerBody> {
+    // hyper sets Content-Length, since the body knows its size.
+    let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
     response
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::whole(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
-fn closing(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn closing(status: StatusCode, text: impl Into<Bytes>) -> Response<AnswerBody> {
     let mut response = plain(status, text);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response

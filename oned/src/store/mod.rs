@@ -9,6 +9,7 @@
 //! ([`Tx::job_advance`]); a conflict is an error, never silence.
 
 mod backup_jobs;
+mod known;
 pub mod networks;
 mod people;
 mod pools;
@@ -26,9 +27,11 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use known::Known;
 use one_core::refusal::Refusal;
 
-pub use queries::{JobFilter, VmFilter};
+pub use known::{Generation, PeopleNames};
+pub use queries::{Head, JobFilter, See, VmFilter};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
 
@@ -86,10 +89,11 @@ impl From<StoreError> for Refusal {
 pub struct Store {
     writer: Mutex<SqliteConnection>,
     readers: Pool<ConnectionManager<SqliteConnection>>,
+    known: Known,
 }
 
-/// A transaction, or a reader's view.
-pub struct Tx<'a>(&'a mut SqliteConnection);
+/// A transaction, or a reader's view. A reader's knows what may be used of what was read before.
+pub struct Tx<'a>(&'a mut SqliteConnection, Option<(&'a Known, Generation)>);
 
 #[derive(Debug)]
 struct Pragmas;
@@ -126,14 +130,17 @@ impl Store {
         let mut writer = SqliteConnection::establish(url).map_err(|e| broken("opening it")(e.to_string()))?;
         set_pragmas(&mut writer)?;
         writer.run_pending_migrations(MIGRATIONS).map_err(|e| broken("migrating it")(e.to_string()))?;
+        Known::watch(&mut writer)?;
         let readers = Pool::builder()
             .max_size(READERS_MAX)
+            // A connection to a file does not go stale.
+            .test_on_check_out(false)
             .min_idle(Some(1))
             .connection_timeout(Duration::from_secs(30))
             .connection_customizer(Box::new(Pragmas))
             .build(ConnectionManager::new(url))
             .map_err(|e| broken("opening it for reading")(e.to_string()))?;
-        Ok(Self { writer: Mutex::new(writer), readers })
+        Ok(Self { writer: Mutex::new(writer), readers, known: Known::default() })
     }
 
     /// Writes the file anew without what was deleted or replaced, and empties the log beside it.
@@ -155,11 +162,20 @@ impl Store {
     {
         // A panic in an earlier transaction rolled that one back; the connection itself is sound.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = writer.immediate_transaction(|connection| work(&mut Tx(connection)).map_err(Outcome::Work));
+        let outcome = writer.immediate_transaction(|connection| work(&mut Tx(connection, None)).map_err(Outcome::Work));
+        // Also after a failure: a commit that is reported as failed may have happened.
+        self.known.count(&mut writer);
         outcome.map_err(|failure| match failure {
             Outcome::Work(error) => error,
             Outcome::Database(error) => E::from(StoreError::from(error)),
         })
+    }
+
+    /// The state of users, groups, memberships, login tokens and access rules: what was made from them is good as long as
+    /// it stays the same, when it was asked for before they were read. None when that cannot be told.
+    #[must_use]
+    pub fn people_generation(&self) -> Option<Generation> {
+        self.known.generation()
     }
 
     /// Runs `work` on one consistent view of the database.
@@ -174,7 +190,9 @@ impl Store {
             .readers
             .get()
             .map_err(|e| E::from(StoreError::Broken { doing: "waiting for a reader", reason: e.to_string() }))?;
-        let outcome = reader.transaction(|connection| work(&mut Tx(connection)).map_err(Outcome::Work));
+        // Before the view: what is read may be newer than the number, never older.
+        let known = self.known.generation().map(|generation| (&self.known, generation));
+        let outcome = reader.transaction(|connection| work(&mut Tx(connection, known)).map_err(Outcome::Work));
         outcome.map_err(|failure| match failure {
             Outcome::Work(error) => error,
             Outcome::Database(error) => E::from(StoreError::from(error)),

@@ -1,7 +1,11 @@
 //! The statements that are more than fetching a row by its id.
 
+use std::ops::ControlFlow;
+
+use diesel::connection::DefaultLoadingMode;
 use diesel::dsl::max;
 use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
 
 use super::rows::*;
 use super::schema::{counter, history, host, image, image_use, increment, job, job_event, schedule, vm, vm_template};
@@ -12,6 +16,19 @@ const CLOSED: [&str; 3] = ["done", "failed", "cancelled"];
 
 /// A job's story keeps this many lines at most; it can grow only by retries.
 const JOB_EVENTS_MAX: i64 = 200;
+
+/// The columns that say who may see an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct Head {
+    /// Its id.
+    pub id: i64,
+    /// Its owner.
+    pub uid: i64,
+    /// Its group.
+    pub gid: i64,
+    /// Its permission bits.
+    pub permissions: i64,
+}
 
 /// Which VMs to list.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,6 +56,39 @@ pub enum JobFilter {
     Image(i64),
     /// Those of one kind, by the word in the column.
     Kind(&'static str),
+}
+
+impl VmFilter {
+    fn query(self) -> vm::BoxedQuery<'static, Sqlite> {
+        let mut query = vm::table.order(vm::id.asc()).into_boxed();
+        if let Some(state) = self.state {
+            query = query.filter(vm::state.eq(state));
+        } else if !self.with_done {
+            query = query.filter(vm::state.ne(6));
+        }
+        if let Some(host_id) = self.host_id {
+            query = query.filter(vm::host_id.eq(host_id));
+        }
+        if let Some(id) = self.first_id {
+            query = query.filter(vm::id.ge(id));
+        }
+        if let Some(id) = self.last_id {
+            query = query.filter(vm::id.le(id));
+        }
+        query
+    }
+}
+
+/// Who looks at heads: breaks when he has seen enough.
+pub type See<'a> = dyn FnMut(Head) -> ControlFlow<()> + 'a;
+
+fn show(heads: impl Iterator<Item = QueryResult<Head>>, see: &mut See<'_>) -> Result<(), StoreError> {
+    for head in heads {
+        if see(head?).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Tx<'_> {
@@ -118,6 +168,21 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
+    /// The backup images of some VMs, by image: (VM, image).
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn backup_ids_of_vms(&mut self, vm_ids: &[i64]) -> Result<Vec<(i64, i64)>, StoreError> {
+        let columns = (image::backup_vm_id.assume_not_null(), image::id);
+        if let [vm_id] = vm_ids {
+            let of_one = image::table.filter(image::backup_vm_id.eq(vm_id));
+            return Ok(of_one.order(image::id.asc()).select(columns).load(self.0)?);
+        }
+        let vm_ids: Vec<Option<i64>> = vm_ids.iter().map(|id| Some(*id)).collect();
+        let of_many = image::table.filter(image::backup_vm_id.eq_any(vm_ids));
+        Ok(of_many.order(image::id.asc()).select(columns).load(self.0)?)
+    }
+
     /// The VMs that use an image as a disk, ascending.
     ///
     /// # Errors
@@ -176,6 +241,21 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
+    /// The restore points of some backup images: by image, oldest first.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn increments_of(&mut self, image_ids: &[i64]) -> Result<Vec<IncrementRow>, StoreError> {
+        if let [image_id] = image_ids {
+            return self.increments(*image_id);
+        }
+        Ok(increment::table
+            .filter(increment::image_id.eq_any(image_ids))
+            .order((increment::image_id.asc(), increment::increment_id.asc()))
+            .select(IncrementRow::as_select())
+            .load(self.0)?)
+    }
+
     /// Appends a restore point.
     ///
     /// # Errors
@@ -220,22 +300,52 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn vms(&mut self, filter: VmFilter) -> Result<Vec<VmRow>, StoreError> {
-        let mut query = vm::table.order(vm::id.asc()).select(VmRow::as_select()).into_boxed();
-        if let Some(state) = filter.state {
-            query = query.filter(vm::state.eq(state));
-        } else if !filter.with_done {
-            query = query.filter(vm::state.ne(6));
-        }
-        if let Some(host_id) = filter.host_id {
-            query = query.filter(vm::host_id.eq(host_id));
-        }
-        if let Some(id) = filter.first_id {
-            query = query.filter(vm::id.ge(id));
-        }
-        if let Some(id) = filter.last_id {
-            query = query.filter(vm::id.le(id));
-        }
-        Ok(query.load(self.0)?)
+        Ok(filter.query().select(VmRow::as_select()).load(self.0)?)
+    }
+
+    /// Shows `see` the head of one VM after the other, by id, until it breaks.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn vm_heads(&mut self, filter: VmFilter, see: &mut See<'_>) -> Result<(), StoreError> {
+        let query = filter.query().select((vm::id, vm::uid, vm::gid, vm::permissions));
+        show(query.load_iter::<Head, DefaultLoadingMode>(self.0)?, see)
+    }
+
+    /// The VMs of these ids, by id; unknown ones are left out.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn vms_of(&mut self, ids: &[i64]) -> Result<Vec<VmRow>, StoreError> {
+        Ok(vm::table.filter(vm::id.eq_any(ids)).order(vm::id.asc()).select(VmRow::as_select()).load(self.0)?)
+    }
+
+    /// Shows `see` the head of one image after the other, by id, until it breaks.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn image_heads(
+        &mut self,
+        first_id: Option<i64>,
+        last_id: Option<i64>,
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError> {
+        let range = image::id.between(first_id.unwrap_or(i64::MIN), last_id.unwrap_or(i64::MAX));
+        let columns = (image::id, image::uid, image::gid, image::permissions);
+        let query = image::table.filter(range).order(image::id.asc()).select(columns);
+        show(query.load_iter::<Head, DefaultLoadingMode>(self.0)?, see)
+    }
+
+    /// The images of these ids, by id; unknown ones are left out.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn images_of(&mut self, ids: &[i64]) -> Result<Vec<ImageRow>, StoreError> {
+        Ok(image::table
+            .filter(image::id.eq_any(ids))
+            .order(image::id.asc())
+            .select(ImageRow::as_select())
+            .load(self.0)?)
     }
 
     /// A VM's history, oldest record first.
@@ -246,6 +356,42 @@ impl Tx<'_> {
         Ok(history::table
             .filter(history::vm_id.eq(vm_id))
             .order(history::seq.asc())
+            .select(HistoryRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// The histories of some VMs: by VM, oldest record first.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn histories(&mut self, vm_ids: &[i64]) -> Result<Vec<HistoryRow>, StoreError> {
+        // One id has a statement that stays prepared; so in all functions for many.
+        if let [vm_id] = vm_ids {
+            return self.history(*vm_id);
+        }
+        Ok(history::table
+            .filter(history::vm_id.eq_any(vm_ids))
+            .order((history::vm_id.asc(), history::seq.asc()))
+            .select(HistoryRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// The newest history record of each of some VMs, by VM.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn histories_last(&mut self, vm_ids: &[i64]) -> Result<Vec<HistoryRow>, StoreError> {
+        let of_same = diesel::alias!(history as of_same);
+        let newest = of_same
+            .filter(of_same.field(history::vm_id).eq(history::vm_id))
+            .order(of_same.field(history::seq).desc())
+            .select(of_same.field(history::seq))
+            .limit(1)
+            .single_value();
+        Ok(history::table
+            .filter(history::vm_id.eq_any(vm_ids))
+            .filter(history::seq.nullable().eq(newest))
+            .order(history::vm_id.asc())
             .select(HistoryRow::as_select())
             .load(self.0)?)
     }
@@ -289,6 +435,21 @@ impl Tx<'_> {
     pub fn schedules_of_vm(&mut self, vm_id: i64) -> Result<Vec<ScheduleRow>, StoreError> {
         Ok(schedule::table
             .filter(schedule::vm_id.eq(vm_id))
+            .order(schedule::id.asc())
+            .select(ScheduleRow::as_select())
+            .load(self.0)?)
+    }
+
+    /// The scheduled actions of some VMs, by id.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn schedules_of_vms(&mut self, vm_ids: &[i64]) -> Result<Vec<ScheduleRow>, StoreError> {
+        if let [vm_id] = vm_ids {
+            return self.schedules_of_vm(*vm_id);
+        }
+        Ok(schedule::table
+            .filter(schedule::vm_id.eq_any(vm_ids))
             .order(schedule::id.asc())
             .select(ScheduleRow::as_select())
             .load(self.0)?)

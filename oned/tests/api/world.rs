@@ -82,6 +82,7 @@ impl World {
             wake: Wake::default(),
             run_dir: dir.path().join("run"),
             endpoint: "http://localhost:2633/RPC2".into(),
+            sessions: oned::session::Sessions::default(),
         });
         bootstrap(&cloud, "oneadmin", "oneadmin-pw").unwrap();
         cloud.store.write(people).unwrap();

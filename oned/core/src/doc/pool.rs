@@ -38,11 +38,13 @@ impl<'a> Pool<'a> {
     /// Adds an object.
     pub fn push(&mut self, object: &impl Render) {
         object.render(&mut self.w);
+        self.w.keep_apart();
     }
 
     /// Adds a document that is finished already.
     pub fn push_document(&mut self, document: &str) {
         self.w.raw(document);
+        self.w.keep_apart();
     }
 
     /// The finished document; without objects `<VM_POOL></VM_POOL>`.

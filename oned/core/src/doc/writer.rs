@@ -17,6 +17,11 @@ use crate::template::{Template, Value, Vector};
 /// Longest element name made from a user's attribute name; longer ones are cut.
 const NAME_MAX: usize = 1024;
 
+/// A buffer above this is large: see [`Writer::keep_apart`].
+const LARGE_BYTES: usize = 1 << 20;
+/// What a large one gets at least.
+const APART_BYTES: usize = 33 << 20;
+
 /// The element name for a template attribute or vector key, or `None` when nothing can be made of it.
 ///
 /// A name of ASCII letters, digits, `_`, `-`, `.` that starts with a letter or `_` is kept. Otherwise every other
@@ -60,6 +65,16 @@ impl Writer {
     /// The finished document.
     pub fn finish(self) -> String {
         self.out
+    }
+
+    /// Has a buffer that grew large lie in memory of its own, so that all of it goes back to the system with the document.
+    ///
+    /// The system's allocator keeps what is freed of sizes that it has seen before, up to 32 MiB, for each of its arenas;
+    /// above that it asks the system for each buffer. Room that is not used costs nothing there.
+    pub fn keep_apart(&mut self) {
+        if self.out.len() > LARGE_BYTES && self.out.capacity() < APART_BYTES {
+            self.out.reserve_exact(APART_BYTES - self.out.len());
+        }
     }
 
     /// Opens an element. `name` must be one of ours or come from [`element_name`].

@@ -8,7 +8,7 @@ mod network;
 mod people;
 mod vm;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use one_core::access::Permissions;
 use one_core::doc::{self, Owner, TemplateView};
@@ -16,7 +16,7 @@ use one_core::template::Template;
 
 use super::{attributes, owned};
 use crate::store::rows::TemplateRow;
-use crate::store::{StoreError, Tx};
+use crate::store::{PeopleNames, StoreError, Tx};
 
 pub use backup_job::{backup_job, in_list};
 pub use document::document;
@@ -26,14 +26,11 @@ pub use network::{
     Leases, Sight, definition, group_users, groups_of, network, ranges, security_group, set_definition, set_ranges,
 };
 pub use people::{Quotas, acl, group, user};
-pub use vm::{vm, vm_short};
+pub use vm::{VmRelated, vm, vm_short_with, vm_with};
 
-/// Names of users and groups, read once per document or pool.
+/// Names of users and groups, for a document or pool.
 #[derive(Default)]
-pub struct Names {
-    users: BTreeMap<i64, String>,
-    groups: BTreeMap<i64, String>,
-}
+pub struct Names(Arc<PeopleNames>);
 
 impl Names {
     /// Reads them.
@@ -41,21 +38,17 @@ impl Names {
     /// # Errors
     /// The database's failure.
     pub fn read(tx: &mut Tx<'_>) -> Result<Self, StoreError> {
-        Ok(Self {
-            users: tx.user_list()?.into_iter().map(|row| (row.id, row.name)).collect(),
-            groups: tx.group_list()?.into_iter().map(|row| (row.id, row.name)).collect(),
-        })
+        Ok(Self(tx.names()?))
     }
 
     /// An owner as documents show him.
     #[must_use]
     pub fn owner(&self, uid: i64, gid: i64) -> Owner {
-        let name = |names: &BTreeMap<i64, String>, id| names.get(&id).cloned().unwrap_or_default();
-        Owner { uid, gid, uname: name(&self.users, uid), gname: name(&self.groups, gid) }
+        Owner { uid, gid, uname: self.0.user(uid).to_owned(), gname: self.0.group(gid).to_owned() }
     }
 
     fn group(&self, gid: i64) -> String {
-        self.groups.get(&gid).cloned().unwrap_or_default()
+        self.0.group(gid).to_owned()
     }
 }
 

@@ -1,8 +1,11 @@
 //! Virtual machines.
 
+use std::collections::HashMap;
+
 use one_core::access::Permissions;
 use one_core::doc::{HistoryView, VmView};
 use one_core::lifecycle::DiskSnapshots;
+use one_core::schedule::ScheduledAction;
 
 use super::{Names, lock, number, shown};
 use crate::devices;
@@ -11,27 +14,68 @@ use crate::progress::{Board, Subject};
 use crate::store::rows::{HistoryRow, VmRow};
 use crate::store::{StoreError, Tx};
 
-/// The full VM view.
+/// What other tables say of some VMs, read for all of them at once. Each view takes its own part out.
+#[derive(Default)]
+pub struct VmRelated {
+    histories: HashMap<i64, Vec<HistoryView>>,
+    schedules: HashMap<i64, Vec<ScheduledAction>>,
+    backup_ids: HashMap<i64, Vec<i64>>,
+}
+
+impl VmRelated {
+    /// For full views.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn of(tx: &mut Tx<'_>, vm_ids: &[i64]) -> Result<Self, StoreError> {
+        let mut related = Self::default();
+        for row in tx.histories(vm_ids)? {
+            related.histories.entry(row.vm_id).or_default().push(history(row));
+        }
+        for row in tx.schedules_of_vms(vm_ids)? {
+            let Some(vm_id) = row.vm_id else { continue };
+            related.schedules.entry(vm_id).or_default().extend(ledger::read_schedule(&row));
+        }
+        for (vm_id, image_id) in tx.backup_ids_of_vms(vm_ids)? {
+            related.backup_ids.entry(vm_id).or_default().push(image_id);
+        }
+        Ok(related)
+    }
+
+    /// For short views: with the last history record only.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn last_of(tx: &mut Tx<'_>, vm_ids: &[i64]) -> Result<Self, StoreError> {
+        let rows = tx.histories_last(vm_ids)?;
+        Ok(Self { histories: rows.into_iter().map(|row| (row.vm_id, vec![history(row)])).collect(), ..Self::default() })
+    }
+}
+
+/// The full view of one VM.
 ///
 /// # Errors
 /// The database's failure.
 pub fn vm(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<VmView, StoreError> {
-    let mut view = vm_plain(names, board, row);
-    view.sched_actions = tx.schedules_of_vm(row.id)?.iter().filter_map(ledger::read_schedule).collect();
-    view.history = tx.history(row.id)?.iter().map(history).collect();
-    view.backup_ids = tx.backups_of_vm(row.id)?.iter().map(|image| image.id).collect();
-    view.backup_config = ledger::config_vector(row);
-    Ok(view)
+    Ok(vm_with(names, board, row, &mut VmRelated::of(tx, &[row.id])?))
 }
 
-/// The short VM view of pools: with the last history record only.
-///
-/// # Errors
-/// The database's failure.
-pub fn vm_short(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<VmView, StoreError> {
+/// The full view of one of many VMs.
+#[must_use]
+pub fn vm_with(names: &Names, board: &Board, row: &VmRow, related: &mut VmRelated) -> VmView {
+    let mut view = vm_short_with(names, board, row, related);
+    view.sched_actions = related.schedules.remove(&row.id).unwrap_or_default();
+    view.backup_ids = related.backup_ids.remove(&row.id).unwrap_or_default();
+    view.backup_config = ledger::config_vector(row);
+    view
+}
+
+/// The short view of one of many VMs.
+#[must_use]
+pub fn vm_short_with(names: &Names, board: &Board, row: &VmRow, related: &mut VmRelated) -> VmView {
     let mut view = vm_plain(names, board, row);
-    view.history = tx.history_last(row.id)?.iter().map(history).collect();
-    Ok(view)
+    view.history = related.histories.remove(&row.id).unwrap_or_default();
+    view
 }
 
 fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
@@ -65,16 +109,16 @@ fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
     }
 }
 
-fn history(row: &HistoryRow) -> HistoryView {
+fn history(row: HistoryRow) -> HistoryView {
     HistoryView {
         seq: row.seq,
-        hostname: row.hostname.clone(),
+        hostname: row.hostname,
         hid: row.host_id,
         cid: row.cluster_id,
         stime: row.stime,
         etime: row.etime,
-        vm_mad: row.vm_mad.clone(),
-        tm_mad: row.tm_mad.clone(),
+        vm_mad: row.vm_mad,
+        tm_mad: row.tm_mad,
         ds_id: row.ds_id,
         pstime: row.pstime,
         petime: row.petime,
