@@ -40,6 +40,8 @@ mod rights;
 mod schedules;
 #[path = "api/secrets.rs"]
 mod secrets;
+#[path = "api/sessions.rs"]
+mod sessions;
 #[path = "api/updateconf.rs"]
 mod updateconf;
 #[path = "api/world.rs"]

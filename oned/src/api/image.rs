@@ -256,8 +256,9 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
             filter.ids(caller, ObjectKind::Image, |first_id, last_id, see| tx.image_heads(first_id, last_id, see))?;
         let mut pool = doc::Pool::begin("IMAGE_POOL");
         for ids in ids.chunks(BATCH) {
+            let mut related = view::ImageRelated::of(tx, ids)?;
             for row in tx.images_of(ids)? {
-                pool.push(&view::image(tx, &names, &cloud.board, &row)?);
+                pool.push(&view::image_with(&names, &cloud.board, &row, &mut related));
             }
         }
         Ok(pool.finish())

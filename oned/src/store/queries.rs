@@ -79,6 +79,32 @@ impl VmFilter {
     }
 }
 
+type IncrementHead = (i64, i64, i64, String, i64, i64, String, String, String);
+type IncrementFacts = (i64, i64, i64, String, String, String);
+
+fn increment_row((head, facts): (IncrementHead, IncrementFacts)) -> IncrementRow {
+    let (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint) = head;
+    let (read_bytes, stored_bytes, duration_s, reason, warning, disks) = facts;
+    IncrementRow {
+        image_id,
+        increment_id,
+        parent_id,
+        kind,
+        date,
+        size_mb,
+        series,
+        point,
+        checkpoint,
+        read_bytes,
+        stored_bytes,
+        duration_s,
+        reason,
+        warning,
+        disks,
+        document: String::new(),
+    }
+}
+
 /// Who looks at heads: breaks when he has seen enough.
 pub type See<'a> = dyn FnMut(Head) -> ControlFlow<()> + 'a;
 
@@ -241,18 +267,42 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
-    /// The restore points of some backup images: by image, oldest first.
+    /// The restore points of some backup images: by image, oldest first. `document` is left empty: it is the longest
+    /// column by far.
     ///
     /// # Errors
     /// The database's failure.
     pub fn increments_of(&mut self, image_ids: &[i64]) -> Result<Vec<IncrementRow>, StoreError> {
-        if let [image_id] = image_ids {
-            return self.increments(*image_id);
-        }
-        Ok(increment::table
-            .filter(increment::image_id.eq_any(image_ids))
-            .order((increment::image_id.asc(), increment::increment_id.asc()))
-            .select(IncrementRow::as_select())
+        use increment as of;
+        let head = (
+            of::image_id,
+            of::increment_id,
+            of::parent_id,
+            of::kind,
+            of::date,
+            of::size_mb,
+            of::series,
+            of::point,
+            of::checkpoint,
+        );
+        let facts = (of::read_bytes, of::stored_bytes, of::duration_s, of::reason, of::warning, of::disks);
+        let rows = increment::table
+            .filter(of::image_id.eq_any(image_ids))
+            .order((of::image_id.asc(), of::increment_id.asc()))
+            .select((head, facts))
+            .load::<(IncrementHead, IncrementFacts)>(self.0)?;
+        Ok(rows.into_iter().map(increment_row).collect())
+    }
+
+    /// Which VMs use some images as disks, by VM: (image, VM).
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn users_of_images(&mut self, image_ids: &[i64]) -> Result<Vec<(i64, i64)>, StoreError> {
+        Ok(image_use::table
+            .filter(image_use::image_id.eq_any(image_ids))
+            .order(image_use::vm_id.asc())
+            .select((image_use::image_id, image_use::vm_id))
             .load(self.0)?)
     }
 

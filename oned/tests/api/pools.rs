@@ -190,3 +190,35 @@ fn an_image_pool_shows_backups_among_the_images() {
         assert!(!ids(&document, "IMAGE").contains(&image));
     }
 }
+
+#[test]
+fn pages_of_vms_count_what_the_caller_sees() {
+    let world = machines();
+    for (caller, all) in [(&world.alice, vec![0, 1, 2]), (&world.bob, vec![4]), (&world.admin, vec![0, 1, 2, 4])] {
+        for size in 2..=3 {
+            let page = |number| vms(&world, caller, PoolWish { start: number * size, end: -size, ..ANY });
+            assert_eq!((0..4).flat_map(page).collect::<Vec<_>>(), all);
+        }
+    }
+    // Of one state, of one owner, and beyond the end.
+    assert_eq!(vms(&world, &world.admin, PoolWish { state: 3, start: 1, end: -2, ..ANY }), [4]);
+    let of_alice = PoolWish { flag: world.alice.uid, start: 1, end: -2, ..ANY };
+    assert_eq!(vms(&world, &world.admin, of_alice), [1, 2]);
+    assert_eq!(vms(&world, &world.bob, PoolWish { start: 1, end: -200, ..ANY }), Vec::<i64>::new());
+    assert_eq!(vms(&world, &world.alice, PoolWish { start: 1, end: 4, ..ANY }), [1, 2]);
+}
+
+#[test]
+fn a_pool_of_more_than_one_batch_is_whole_and_in_order() {
+    let world = World::new();
+    let count = i64::try_from(api::pool::BATCH).unwrap() + 5;
+    for _ in 0..count {
+        api::vm::allocate(&world.cloud, &world.alice, "CPU=1\nMEMORY=1\n", false).unwrap();
+    }
+    let all: Vec<i64> = (0..count).collect();
+    for extended in [false, true] {
+        assert_eq!(vms(&world, &world.alice, PoolWish { extended, ..ANY }), all);
+    }
+    let document = valid(api::vm::pool(&world.cloud, &world.alice, PoolWish { extended: true, ..ANY }).unwrap());
+    assert!(document.contains(&world.vm_document(&world.alice, count - 1)));
+}

@@ -109,7 +109,16 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, usize, bool)>> {
     Ok(Some((end + 4, end + 4 + length, field("connection:") != Some("close"))))
 }
 
-/// Calls per second that `threads` clients get in `time` together. `call` makes one call: it is given the client, the
+/// What was done under load.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Calls in all.
+    pub calls: u64,
+    /// Calls per second.
+    pub per_second: f64,
+}
+
+/// The calls that `threads` clients get in `time` together. `call` makes one call: it is given the client, the
 /// number of the thread and how many calls it made before.
 ///
 /// # Errors
@@ -119,7 +128,7 @@ pub fn rate(
     threads: u64,
     time: Duration,
     call: impl Fn(&mut Client, u64, u64) -> Result<()> + Sync,
-) -> Result<f64> {
+) -> Result<Load> {
     let began = Instant::now();
     let run = |thread: u64| {
         let mut client = Client::new(endpoint)?;
@@ -135,7 +144,8 @@ pub fn rate(
         let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| bail!("a client panicked"))).collect()
     });
-    Ok(counts?.iter().sum::<u64>() as f64 / began.elapsed().as_secs_f64())
+    let calls = counts?.iter().sum::<u64>();
+    Ok(Load { calls, per_second: calls as f64 / began.elapsed().as_secs_f64() })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Images and backups.
 
+use std::collections::HashMap;
+
 use one_core::access::Permissions;
 use one_core::doc::{DiskSnapshotsView, ImageView, IncrementView, SnapshotsView};
 use one_core::lifecycle::ImageState;
@@ -12,28 +14,65 @@ use crate::progress::{Board, Subject};
 use crate::store::rows::{ImageRow, IncrementRow};
 use crate::store::{StoreError, Tx};
 
-/// The image view, of disks and backups.
+/// What other tables say of some images, read for all of them at once. Each view takes its own part out.
+#[derive(Default)]
+pub struct ImageRelated {
+    increments: HashMap<i64, Vec<IncrementRow>>,
+    users: HashMap<i64, Vec<i64>>,
+    datastores: HashMap<i64, String>,
+    /// Copies under way: (source, copy).
+    clones: Vec<(i64, i64)>,
+}
+
+impl ImageRelated {
+    /// For the images of these ids.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn of(tx: &mut Tx<'_>, image_ids: &[i64]) -> Result<Self, StoreError> {
+        let mut related = Self::default();
+        for row in tx.increments_of(image_ids)? {
+            related.increments.entry(row.image_id).or_default().push(row);
+        }
+        for (image_id, vm_id) in tx.users_of_images(image_ids)? {
+            related.users.entry(image_id).or_default().push(vm_id);
+        }
+        related.datastores = tx.datastore_list()?.into_iter().map(|row| (row.id, row.name)).collect();
+        for (job, plan) in devices::clones(tx)? {
+            related.clones.extend(job.image_id.map(|copy| (plan.source_id, copy)));
+        }
+        Ok(related)
+    }
+}
+
+/// The view of one image, of disks and backups.
 ///
 /// # Errors
 /// The database's failure.
 pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> Result<ImageView, StoreError> {
+    Ok(image_with(names, board, row, &mut ImageRelated::of(tx, &[row.id])?))
+}
+
+/// The view of one of many images.
+#[must_use]
+pub fn image_with(names: &Names, board: &Board, row: &ImageRow, related: &mut ImageRelated) -> ImageView {
     let mut template = shown(&row.template);
     if let Some(progress) = board.vector(Subject::Image(row.id)) {
         template.set_vector("PROGRESS", progress);
     }
     let mut increments = Vec::new();
     let mut disks = Vec::new();
-    for point in tx.increments(row.id)? {
+    for point in related.increments.remove(&row.id).unwrap_or_default() {
         template.push_vector("INCREMENT_INFO", increment_info(&point));
         disks = ledger::disk_ids(&point);
         if row.backup_mode.as_deref() == Some("INCREMENT") {
             increments.push(increment(&point));
         }
     }
-    let clones = clones_of(tx, row)?;
+    let clones = clones_of(&related.clones, row.id);
     let backup_vm: Vec<i64> = row.backup_vm_id.into_iter().collect();
-    let vms = if row.kind == 6 { backup_vm } else { tx.image_users(row.id)? };
-    Ok(ImageView {
+    let vms = if row.kind == 6 { backup_vm } else { related.users.remove(&row.id).unwrap_or_default() };
+    ImageView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),
         name: row.name.clone(),
@@ -53,7 +92,7 @@ pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> R
         prev_state: number(row.prev_state),
         running_vms: i64::try_from(vms.len()).unwrap_or(i64::MAX),
         datastore_id: row.datastore_id,
-        datastore: tx.datastore_find(row.datastore_id)?.map(|d| d.name).unwrap_or_default(),
+        datastore: related.datastores.get(&row.datastore_id).cloned().unwrap_or_default(),
         vms,
         cloning_ops: i64::try_from(clones.being_made.len()).unwrap_or(i64::MAX),
         cloning_id: clones.source,
@@ -63,7 +102,7 @@ pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> R
         increments,
         backup_disk_ids: disks,
         ..ImageView::default()
-    })
+    }
 }
 
 /// Copies that are being made of an image, and what it is itself being copied from (−1 nothing).
@@ -72,21 +111,12 @@ struct Clones {
     source: i64,
 }
 
-fn clones_of(tx: &mut Tx<'_>, row: &ImageRow) -> Result<Clones, StoreError> {
-    let mut clones = Clones { being_made: Vec::new(), source: -1 };
-    let busy = [ImageState::Clone, ImageState::Used, ImageState::Locked].map(ImageState::number);
-    if busy.contains(&row.state) {
-        for (job, plan) in devices::clones(tx)? {
-            if plan.source_id == row.id {
-                clones.being_made.extend(job.image_id);
-            }
-            if job.image_id == Some(row.id) {
-                clones.source = plan.source_id;
-            }
-        }
-    }
-    clones.being_made.sort_unstable();
-    Ok(clones)
+fn clones_of(under_way: &[(i64, i64)], id: i64) -> Clones {
+    let copies = under_way.iter().filter(|(source, _)| *source == id).map(|(_, copy)| *copy);
+    let mut being_made: Vec<i64> = copies.collect();
+    being_made.sort_unstable();
+    let source = under_way.iter().find(|(_, copy)| *copy == id).map_or(-1, |(source, _)| *source);
+    Clones { being_made, source }
 }
 
 /// The snapshots of an image that no VM has.
