@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Answers that list whole pools, being made or sent at the same time: the only ones that grow with the cloud.
-const WHOLE_POOLS: usize = 4;
+const WHOLE_POOLS: usize = 2;
 
 /// How long such a call waits for the ones before it.
 const PATIENCE: Duration = Duration::from_secs(10);

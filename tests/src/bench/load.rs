@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_head_tells_where_the_answer_ends() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
-        assert_eq!(head(text).unwrap(), Some((56, 61, false)));
+        assert_eq!(head(text).unwrap(), Some((57, 62, false)));
         assert_eq!(head(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(), None);
         assert_eq!(head(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n").unwrap(), Some((38, 39, true)));
         assert!(head(b"HTTP/1.1 503 No\r\n\r\n").is_err());

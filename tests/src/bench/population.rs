@@ -197,7 +197,7 @@ fn vm(tx: &mut Tx<'_>, id: i64, numbers: &mut Numbers) -> Result<(), StoreError>
         gid: group_of(user),
         name: format!("vm-{id}"),
         // One of eight is shared with the group.
-        permissions: if numbers.draw() % 8 == 0 { 0o640 } else { 0o600 },
+        permissions: if numbers.draw().is_multiple_of(8) { 0o640 } else { 0o600 },
         last_poll: EPOCH,
         state: 3,
         lcm_state: 3,
