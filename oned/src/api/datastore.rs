@@ -9,7 +9,8 @@ use one_core::template::Template;
 
 use super::owned::{self, Pooled as _};
 use super::pool::PoolFilter;
-use super::{Cloud, attributes, datastore_for, parse, view};
+use super::{Cloud, attributes, datastore_for, parse, vdc, view};
+use crate::session;
 use crate::store::Tx;
 use crate::store::rows::DatastoreRow;
 
@@ -17,6 +18,11 @@ pub use crate::ledger::{BACKUP_DS, FILE_DS, IMAGE_DS, SYSTEM_DS};
 
 const TYPES: [(&str, i64); 4] =
     [("IMAGE_DS", IMAGE_DS), ("SYSTEM_DS", SYSTEM_DS), ("FILE_DS", FILE_DS), ("BACKUP_DS", BACKUP_DS)];
+
+/// STATE of a datastore that can be used.
+pub const READY: i64 = 0;
+/// STATE of one that takes nothing new.
+pub const DISABLED: i64 = 1;
 
 /// The driver that does nothing real, for tests of clients.
 const DUMMY: &str = "dummy";
@@ -77,7 +83,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Res
             base_path,
             kind,
             disk_type: 0,
-            state: 0,
+            state: READY,
             clusters: cluster_id.to_string(),
             total_mb: 0,
             free_mb: 0,
@@ -226,6 +232,24 @@ fn change_drivers(
     Ok(())
 }
 
+/// `one.datastore.enable`: a disabled system datastore takes no more VMs.
+///
+/// # Errors
+/// Not authorised (MANAGE), another kind of datastore.
+pub fn enable(cloud: &Cloud, caller: &Caller, id: i64, enabled: bool) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let mut row = datastore_for(tx, caller, Right::Manage, id)?;
+        if row.kind != SYSTEM_DS {
+            return Err(Refusal::Action(format!("Datastore {id} cannot be disabled: only system datastores can.")));
+        }
+        row.state = if enabled { READY } else { DISABLED };
+        tx.datastore_update(&row)?;
+        Ok::<_, Refusal>(())
+    })?;
+    cloud.wake.ring();
+    Ok(id)
+}
+
 /// `one.datastore.delete`: forgets an empty datastore; its directory is left alone.
 ///
 /// # Errors
@@ -239,6 +263,8 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
         if !tx.image_ids_in_datastore(id)?.is_empty() {
             return Err(Refusal::DatastoreNotEmpty { datastore: id });
         }
+        vdc::forget(tx, ObjectKind::Datastore, id)?;
+        session::forget_rules(tx, ObjectKind::Datastore, id)?;
         tx.datastore_delete(id)?;
         Ok(id)
     })

@@ -7,6 +7,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::{Cloud, attributes, parse, vdc, view};
 use crate::cloud::{hex, password_digest};
+use crate::hosts::DUMMY;
 use crate::quota::{GROUP, USER};
 use crate::session::{self, CORE, PUBLIC};
 use crate::store::Tx;
@@ -118,10 +119,11 @@ fn stored_password(driver: &str, password: &str) -> Result<String, Refusal> {
     Ok(if driver == CORE { password_digest(password) } else { String::new() })
 }
 
-fn check_driver(driver: &str) -> Result<&str, Refusal> {
+fn check_driver(cloud: &Cloud, driver: &str) -> Result<&'static str, Refusal> {
     match driver {
         "" | CORE => Ok(CORE),
         PUBLIC => Ok(PUBLIC),
+        DUMMY if cloud.config.dummy_drivers => Ok(DUMMY),
         other => Err(Refusal::Internal(format!(
             "The authentication driver \"{other}\" is not available; use core, or public for users who never log in."
         ))),
@@ -151,7 +153,7 @@ pub fn allocate(
         if groups.len() > GROUPS_MAX {
             return refuse(ObjectKind::User, format!("A user can be in at most {GROUPS_MAX} groups."));
         }
-        let driver = check_driver(driver)?;
+        let driver = check_driver(cloud, driver)?;
         let password_sha256 = stored_password(driver, password)?;
         for gid in &groups {
             tx.group_find(*gid)?.ok_or(Refusal::NoSuch { kind: ObjectKind::Group, id: *gid })?;
@@ -237,7 +239,7 @@ pub fn passwd(cloud: &Cloud, caller: &Caller, id: i64, password: &str) -> Result
 pub fn chauth(cloud: &Cloud, caller: &Caller, id: i64, driver: &str, password: &str) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
         let mut row = user_to_use(tx, caller, Right::Admin, id)?;
-        let driver = check_driver(driver)?;
+        let driver = check_driver(cloud, driver)?;
         if id < INSTALLED_USERS && driver != CORE {
             return Err(Refusal::Action(format!("{} needs the core driver, or nobody could administer.", row.name)));
         }

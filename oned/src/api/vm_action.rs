@@ -6,7 +6,7 @@ use one_core::lifecycle::{HostState, VmAction, VmEvent, VmOperation, VmPhase, Vm
 use one_core::refusal::{Refusal, Right};
 use one_core::template::{Template, Value};
 
-use super::{Cloud, datastore_for, host, parse, view, vm_create, vm_for};
+use super::{Cloud, datastore as datastores, datastore_for, host, parse, view, vm_create, vm_for};
 use crate::job::{self, JobKind, JobSubject, ResizePlan, StopPlan};
 use crate::ledger::{self, SYSTEM_DS};
 use crate::store::rows::{HostRow, VmRow};
@@ -161,6 +161,9 @@ fn check_datastore(tx: &mut Tx<'_>, caller: &Caller, wish: i64) -> Result<(), Re
         return Err(Refusal::Action(format!(
             "Datastore {id} is not a system datastore; leave it out, or give {SYSTEM}."
         )));
+    }
+    if datastore.state != datastores::READY {
+        return Err(Refusal::Action(format!("System datastore {id} is disabled; enable it first.")));
     }
     if id != SYSTEM {
         return Err(Refusal::Action(format!(

@@ -68,6 +68,10 @@ impl Engine {
 
 fn rooms(tx: &mut Tx<'_>) -> Result<Vec<(HostRow, Room)>, StoreError> {
     let mut rooms = Vec::new();
+    // The disks of all VMs lie in system datastore 0.
+    if tx.datastore_find(0)?.is_none_or(|datastore| datastore.state != 0) {
+        return Ok(rooms);
+    }
     for host in tx.host_list()? {
         if host.state == HostState::Monitored.number() {
             let room = Room::of(tx, &host, None)?;

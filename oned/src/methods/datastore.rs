@@ -12,6 +12,8 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.datastore.allocate", [TEXT, ParamSpec::int("cluster").or_int(-1)], "Creates a datastore.", Id,
             |c, u, a| datastore::allocate(c, u, a.text(0), a.int(1));
         "one.datastore.delete", [ID], "Deletes an empty datastore.", Id, |c, u, a| datastore::delete(c, u, a.int(0));
+        "one.datastore.enable", [ID, ParamSpec::bool("enable")], "Enables or disables a system datastore.", Id,
+            |c, u, a| datastore::enable(c, u, a.int(0), a.bool(1));
         "one.datastore.info", [ID, DECRYPT], "Shows a datastore.", Text,
             |c, u, a| datastore::info(c, u, a.int(0), a.bool(1));
         "one.datastore.update", [ID, TEXT, TYPE], "Changes a datastore's attributes.", Id,

@@ -324,7 +324,9 @@ fn a_restored_template_needs_an_administrator_for_what_only_he_may_set() {
     world.edit_system(vm, "NETWORK=\"lan\"", "NETWORK=\"lan\",MAC=\"02:00:00:00:00:01\"");
     let restore = |name: &str, caller: &Caller| {
         let backup = world.add_backup(vm, datastore, 1, false);
-        let wish = format!("NAME={name}\nNO_IP=YES\n");
+        // The address of the VM is still its own; NO_IP takes the MAC with it, which one of them is about.
+        let more = if name == "second" { "" } else { "NO_IP=YES\n" };
+        let wish = format!("NAME={name}\n{more}");
         let answer = api::restore::restore(&world.cloud, caller, backup, IMAGES, &wish).unwrap();
         world.end_jobs();
         let ids: Vec<i64> = answer.split(' ').map(|id| id.parse().unwrap()).collect();

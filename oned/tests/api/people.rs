@@ -97,7 +97,7 @@ fn rules_go_with_the_user_and_the_group_that_they_name() {
     people::add_rule(&world.cloud, &world.admin, wish).unwrap();
     assert_eq!(rules(), before + 5);
     let refused = world.refusal(|cloud| people::add_rule(cloud, &world.admin, wish));
-    assert_eq!((refused.code(), refused.to_string().as_str()), (8192, "Rule @101 VM/* USE * already exists"));
+    assert_eq!((refused.code(), refused.to_string().as_str()), (8192, "Rule @101 VM/* USE #0 already exists"));
     people::delete(&world.cloud, &world.admin, user).unwrap();
     people::group_delete(&world.cloud, &world.admin, group).unwrap();
     assert_eq!(rules(), before);

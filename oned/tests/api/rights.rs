@@ -45,6 +45,7 @@ mod at {
     pub const BACKUP_IMAGE: i64 = 3;
     pub const BACKUPS: i64 = 100;
     pub const EMPTY: i64 = 101;
+    pub const SYSTEM: i64 = 0;
     pub const EMPTY_HOST: i64 = 1;
     pub const EMPTY_GROUP: i64 = 101;
     pub const OWNER: i64 = 2;
@@ -168,6 +169,7 @@ fn arguments(method: &str) -> Option<Vec<Arg>> {
         "one.image.allocate" => vec![Text("NAME=new\nPATH=\"/var/tmp/new.qcow2\"\n"), Int(IMAGES)],
         "one.image.delete" | "one.image.info" => vec![Int(at::FREE_IMAGE)],
         "one.image.persistent" => vec![Int(at::FREE_IMAGE), Bool(true)],
+        "one.datastore.enable" => vec![Int(at::SYSTEM), Bool(false)],
         "one.datastore.rename" => vec![Int(at::EMPTY), Text("other")],
         "one.host.rename" => vec![Int(at::EMPTY_HOST), Text("other")],
         "one.template.rename" => vec![Int(at::TEMPLATE), Text("other")],

@@ -16,6 +16,8 @@ const ALL: u64 = 0x4_0000_0000;
 const CLUSTER: u64 = 0x8_0000_0000;
 const SELECTORS: u64 = ONE | GROUP | ALL | CLUSTER;
 const ID: u64 = 0xffff_ffff;
+/// The only zone that there is.
+const OWN_ZONE: i64 = 0;
 /// USE, MANAGE, ADMIN, CREATE.
 const RIGHTS: [Right; 4] = [Right::Use, Right::Manage, Right::Admin, Right::Create];
 
@@ -130,7 +132,7 @@ impl Rule {
         Self { zone: Selector::One(zone), ..self }
     }
 
-    /// From the four numbers of the wire; an empty zone means every zone.
+    /// From the four numbers of the wire; an empty zone means our own.
     ///
     /// # Errors
     /// [`Refusal::Internal`] naming the part that is no number, names nobody, or names what a rule cannot.
@@ -140,8 +142,11 @@ impl Rule {
         let which = Selector::from_bits(resource, "resource")?;
         let kinds = resource & !(SELECTORS | ID);
         let rights = hex(rights, "rights")?;
-        let zone =
-            if zone.trim().is_empty() { Selector::All } else { Selector::from_bits(hex(zone, "zone")?, "zone")? };
+        let zone = if zone.trim().is_empty() {
+            Selector::One(OWN_ZONE)
+        } else {
+            Selector::from_bits(hex(zone, "zone")?, "zone")?
+        };
         if matches!(who, Selector::Cluster(_)) {
             return Err(malformed("user", "cannot be a cluster"));
         }
@@ -172,7 +177,7 @@ impl Rule {
             Selector::Group(gid) => groups.contains(&gid),
             Selector::Cluster(_) => false,
         };
-        who && matches!(self.zone, Selector::All | Selector::One(0))
+        who && matches!(self.zone, Selector::All | Selector::One(OWN_ZONE))
     }
 
     /// Whether the rule gives `right` on the object to those it speaks of.

@@ -18,6 +18,13 @@ use crate::store::{StoreError, Tx, VmFilter};
 /// # Errors
 /// The database's failure.
 pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow) -> Result<DatastoreView, StoreError> {
+    let mut template = shown(&row.template);
+    // Clients look for these in the template too, where OpenNebula keeps them.
+    let kinds = ["IMAGE_DS", "SYSTEM_DS", "FILE_DS", "BACKUP_DS"];
+    let kind = usize::try_from(row.kind).ok().and_then(|kind| kinds.get(kind)).copied().unwrap_or_default();
+    for (name, value) in [("DS_MAD", row.ds_mad.as_str()), ("TM_MAD", &row.tm_mad), ("TYPE", kind)] {
+        template.set(name, value);
+    }
     Ok(DatastoreView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),
@@ -34,7 +41,7 @@ pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow) -> Result<D
         free_mb: row.free_mb,
         used_mb: row.used_mb,
         images: tx.image_ids_in_datastore(row.id)?,
-        template: shown(&row.template),
+        template,
     })
 }
 
