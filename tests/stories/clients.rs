@@ -98,11 +98,11 @@ for count in (1, 2, 3):
     state(vm, ACTIVE, RUNNING)
 chain = one.vm.info(vm).BACKUPS.BACKUP_IDS.ID[0]
 def points():
-    return [point.ID for point in one.image.info(chain).BACKUP_INCREMENTS.INCREMENT]
+    return [int(point.ID) for point in one.image.info(chain).BACKUP_INCREMENTS.INCREMENT]
 wait("the chain", points, [1, 2])
 assert "no backup in progress" in refused(pyone.OneInternalException, one.vm.backupcancel, vm)
 
-made = [int(word) for word in one.image.restore(chain, 1, 'NAME = "back"\n').split()]
+made = [int(word) for word in one.image.restore(chain, 1, 'NAME = "back"\nNO_IP = "YES"\n').split()]
 for restored in made[1:]:
     wait("image %d" % restored, lambda: one.image.info(restored).STATE, 1)
 again = one.template.instantiate(made[0], "again", False, "", False)
