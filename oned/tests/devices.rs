@@ -57,6 +57,11 @@ impl Cloud {
         cloud
     }
 
+    /// The document of the only network.
+    fn network(&self) -> String {
+        self.call("one.vn.info", &[Int(0)])
+    }
+
     fn endpoint(&self) -> PathBuf {
         self.folder.path().join(".one/one_endpoint")
     }
@@ -383,7 +388,7 @@ fn images_are_copied_and_grow_while_they_are_taken_in() {
 /// The crash points in the code of these jobs.
 fn points() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for file in ["disk_jobs.rs", "snapshot_jobs.rs", "saveas_jobs.rs", "image_jobs.rs"] {
+    for file in ["disk_jobs.rs", "nic_jobs.rs", "snapshot_jobs.rs", "saveas_jobs.rs", "image_jobs.rs"] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine").join(file);
         let source = std::fs::read_to_string(source).unwrap();
         let all = source.split("crash::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
@@ -470,6 +475,24 @@ fn crash(cloud: &mut Cloud, point: &str) {
             let made = *cloud.ids("one.imagepool.info", "IMAGE").last().unwrap();
             assert_eq!(text(&cloud.image_in(made, 1), "SIZE"), "3");
         }
+        "nic" => {
+            let nics = |document: &str| document.matches("<NIC_ID>").count();
+            let leased = |cloud: &Cloud| text(&cloud.network(), "USED_LEASES");
+            let attach: &[Arg<'_>] = &[Int(vm), Text("NIC=[NETWORK_ID=0]")];
+            if point == "nic.attached" {
+                set_off(cloud, "one.vm.attachnic", attach);
+                let document = cloud.running(vm);
+                assert_eq!((nics(&document), text(&document, "ERROR").as_str()), (1, ""));
+                assert_eq!(leased(cloud), "1");
+            } else {
+                cloud.call("one.vm.attachnic", attach);
+                cloud.running(vm);
+                set_off(cloud, "one.vm.detachnic", &[Int(vm), Int(0)]);
+                let document = cloud.running(vm);
+                assert_eq!((nics(&document), text(&document, "ERROR").as_str()), (0, ""));
+                assert_eq!(leased(cloud), "0");
+            }
+        }
         "change" => {
             let script =
                 "{\"rules\":[{\"operation\":\"attach_disk\",\"fail\":{\"kind\":\"permanent\",\"reason\":\"no\"}}]}";
@@ -496,7 +519,9 @@ fn crash(cloud: &mut Cloud, point: &str) {
 fn a_daemon_killed_at_any_point_of_a_change_comes_to_the_same_end() {
     let mut cloud = Cloud::start();
     let points = points();
-    assert!(points.len() >= 13, "{points:?}");
+    assert!(points.len() >= 15, "{points:?}");
+    let network = "NAME=lan\nVN_MAD=dummy\nBRIDGE=br0\nAR=[TYPE=IP4,IP=\"10.0.0.1\",SIZE=9]\n";
+    cloud.call("one.vn.allocate", &[Text(network), Int(-1)]);
     for point in points {
         crash(&mut cloud, &point);
     }

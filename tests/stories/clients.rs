@@ -129,6 +129,7 @@ print("done")
     assert_eq!(pyone(&one, script), "done\n");
     invariants::no_job_is_open(&one).unwrap();
     invariants::no_process_is_left(&one).unwrap();
+    invariants::every_quota_is_what_its_owner_has(&one).unwrap();
 }
 
 #[test]
@@ -229,4 +230,5 @@ assert int(used("DATASTORE", ID=backups).IMAGES_USED) == 0
 print("done")
 "#;
     assert_eq!(pyone(&one, script), "done\n");
+    invariants::every_quota_is_what_its_owner_has(&one).unwrap();
 }

@@ -72,7 +72,7 @@ fn libvirtd_killed_between_backups_is_no_matter() {
 }
 
 /// Points in changes of disks and in copies of images: `oned/tests/devices.rs` tries each of them, over dummy drivers.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
     "attach.",
     "change.",
     "clone.",
@@ -80,6 +80,7 @@ const ELSEWHERE: [&str; 10] = [
     "disk-snapshot.",
     "image-snapshot.",
     "import.made",
+    "nic.",
     "resize.",
     "save-as.",
     "system-snapshot.",

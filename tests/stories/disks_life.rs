@@ -142,6 +142,19 @@ fn snapshots_bring_disks_and_guests_back_and_full_backups_go_on_beside_them() {
     invariants::settle(&cloud).unwrap();
 }
 
+/// A network card of the running guest, as the guest sees it on its PCI bus.
+fn a_card_comes_and_goes(cloud: &Cloud, vm: i64, uri: &str, domain: &str) {
+    let cards = "for try in 1 2 3 4 5 6 7 8 9; do grep -q 0x0200 /sys/bus/pci/devices/*/class && break; sleep 1; done";
+    call(cloud, "one.vm.attachnic", &[vm.into(), "NIC = [ NETWORK = user, MODEL = virtio ]".into()]);
+    let document = cloud.one.wait_vm(vm, 3, 3).unwrap();
+    assert_eq!(document.texts("TEMPLATE/NIC/NIC_ID"), ["0"], "{:?}", document.text("USER_TEMPLATE/ERROR"));
+    guest::exec_ok(uri, domain, &format!("{cards}; grep -q 0x0200 /sys/bus/pci/devices/*/class")).unwrap();
+    call(cloud, "one.vm.detachnic", &[vm.into(), 0.into()]);
+    let document = cloud.one.wait_vm(vm, 3, 3).unwrap();
+    assert!(document.find_all("TEMPLATE/NIC").is_empty(), "{:?}", document.text("USER_TEMPLATE/ERROR"));
+    guest::exec_ok(uri, domain, "! grep -q 0x0200 /sys/bus/pci/devices/*/class").unwrap();
+}
+
 #[test]
 fn a_guest_gets_a_disk_loses_it_and_each_backup_holds_what_there_was() {
     let cloud = Cloud::start(Options::default()).unwrap();
@@ -182,6 +195,7 @@ fn a_guest_gets_a_disk_loses_it_and_each_backup_holds_what_there_was() {
     let document = cloud.one.wait_vm(vm, 3, 3).unwrap();
     assert_eq!(document.texts("TEMPLATE/DISK/TARGET"), ["vda"], "{:?}", document.text("USER_TEMPLATE/ERROR"));
     guest::exec_ok(&uri, &domain, "[ ! -b /dev/vdb ]").unwrap();
+    a_card_comes_and_goes(&cloud, vm, &uri, &domain);
     cloud.backup(vm).unwrap();
     invariants::settle(&cloud).unwrap();
 

@@ -380,7 +380,7 @@ pub fn refused_calls(o: &Objects) -> Vec<(&'static str, Vec<Value>, i64, &'stati
         ("one.vm.schedadd", schedule("A = 1"), ACTION, "SCHED_ACTION"),
         ("one.vm.schedadd", schedule("SCHED_ACTION = [ ACTION = fly, TIME = 1 ]"), ACTION, ""),
         ("one.vm.schedadd", schedule("SCHED_ACTION = [ ACTION = backup, TIME = soon, ARGS = \"100\" ]"), ACTION, ""),
-        ("one.template.delete", vec![0.into(), true.into()], ACTION, "images"),
+        ("one.template.delete", vec![0.into(), true.into()], INTERNAL, "delete image"),
         (
             "one.template.instantiate",
             vec![0.into(), text("x"), false.into(), text(""), true.into()],

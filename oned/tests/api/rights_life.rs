@@ -22,6 +22,7 @@ pub fn furnish(world: &World) {
 /// What each method is called with.
 pub fn arguments(method: &str) -> Option<Vec<Arg>> {
     Some(match method {
+        "one.vm.restore" => vec![Int(super::at::RUNNING), Int(super::at::BACKUP_IMAGE)],
         "one.vm.deploy" => vec![Int(WAITING), Int(super::at::EMPTY_HOST)],
         "one.vm.migrate" => vec![Int(super::at::RUNNING), Int(super::at::EMPTY_HOST), Arg::Bool(false)],
         "one.vm.resize" => vec![Int(WAITING), Text("CPU=2\nMEMORY=512\n")],
