@@ -4,7 +4,7 @@ use one_core::access::{Permissions, Rule, Selector};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::datastore::{FILE_DS, IMAGE_DS, SYSTEM_DS, default_base_path, installed_permissions};
-use super::{Cloud, vdc};
+use super::{Cloud, cluster, vdc};
 use crate::cloud::{hex, password_digest};
 use crate::session;
 use crate::store::rows::{ClusterRow, DatastoreRow, GroupRow, SecurityGroupRow, UserRow, VdcRow, ZoneRow};
@@ -39,7 +39,7 @@ pub fn bootstrap(cloud: &Cloud, name: &str, password: &str) -> Result<(), Refusa
             return Ok(());
         }
         people(tx, name, &password_digest(password), &password_digest(&random))?;
-        tx.cluster_insert(&ClusterRow { id: 0, name: "default".into(), template: String::new() })?;
+        tx.cluster_insert(&ClusterRow { id: 0, name: "default".into(), template: cluster::first_template() })?;
         tx.zone_insert(&ZoneRow {
             id: 0,
             name: "OpenNebula".into(),

@@ -35,6 +35,14 @@ fn namesake(tx: &mut Tx<'_>, name: &str) -> Result<Option<i64>, Refusal> {
     Ok(tx.cluster_list()?.into_iter().find(|row| row.name == name).map(|row| row.id))
 }
 
+/// What every cluster starts with: clients look for these two, which hold back capacity once they are given.
+pub(super) fn first_template() -> String {
+    let mut template = Template::new();
+    template.set("RESERVED_CPU", "");
+    template.set("RESERVED_MEM", "");
+    template.to_text()
+}
+
 /// `one.cluster.allocate`.
 ///
 /// # Errors
@@ -46,12 +54,8 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, name: &str) -> Result<i64, Refus
         if let Some(other_id) = namesake(tx, name)? {
             return Err(Refusal::NameTaken { kind: ObjectKind::Cluster, other_id });
         }
-        // Clients look for these two, which hold back capacity once they are given.
-        let mut template = Template::new();
-        template.set("RESERVED_CPU", "");
-        template.set("RESERVED_MEM", "");
         let id = tx.next_id("cluster")?;
-        tx.cluster_insert(&ClusterRow { id, name: name.into(), template: template.to_text() })?;
+        tx.cluster_insert(&ClusterRow { id, name: name.into(), template: first_template() })?;
         Ok(id)
     })
 }

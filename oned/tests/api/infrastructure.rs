@@ -91,6 +91,14 @@ fn rack(world: &World, id: i64) -> String {
 }
 
 #[test]
+fn the_first_cluster_has_the_attributes_that_clients_look_for_in_every_cluster() {
+    let text = rack(&World::new(), 0);
+    for name in ["RESERVED_CPU", "RESERVED_MEM"] {
+        assert!(text.contains(&format!("<{name}><![CDATA[]]></{name}>")), "{text}");
+    }
+}
+
+#[test]
 fn a_cluster_holds_hosts_datastores_and_networks_and_goes_only_when_empty() {
     let world = World::new();
     let (cloud, admin) = (&world.cloud, &world.admin);
