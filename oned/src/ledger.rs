@@ -131,7 +131,8 @@ pub fn vm_to_previous_host(tx: &mut Tx<'_>, row: &mut VmRow, now: i64) -> Result
     Ok(history::go_back(tx, &before, phase(row), now)?)
 }
 
-/// Lets go of everything that a VM held, when it is DONE: images and scheduled actions.
+/// Lets go of everything that a VM held, when it is DONE: images, addresses, scheduled actions, its place in a backup job,
+/// and what monitoring kept of it.
 ///
 /// # Errors
 /// The database's failure.
@@ -139,6 +140,27 @@ pub fn vm_end(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
     release_images(tx, vm_id)?;
     for schedule in tx.schedules_of_vm(vm_id)? {
         tx.schedule_delete(schedule.id)?;
+    }
+    tx.samples_remove("VM", vm_id)?;
+    match tx.vm_find(vm_id)?.and_then(|row| config_of(&row).backup_job_id) {
+        Some(backup_job_id) => leave_backup_job(tx, backup_job_id, vm_id),
+        None => Ok(()),
+    }
+}
+
+/// Takes a VM out of a backup job: out of the lists of its run, and out of the VM's configuration if it is in that job. The
+/// VM's next backup starts a new chain.
+///
+/// # Errors
+/// The database's failure.
+pub fn leave_backup_job(tx: &mut Tx<'_>, backup_job_id: i64, vm_id: i64) -> Result<(), StoreError> {
+    tx.backup_job_vm_remove(backup_job_id, vm_id)?;
+    let Some(mut row) = tx.vm_find(vm_id)? else { return Ok(()) };
+    let mut config = config_of(&row);
+    if config.backup_job_id == Some(backup_job_id) {
+        config.leave_job();
+        row.backup_config = config_text(&config);
+        tx.vm_update(&row)?;
     }
     Ok(())
 }

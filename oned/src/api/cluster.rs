@@ -10,9 +10,9 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
 use super::{Cloud, attributes, host, owned, parse, unowned, vdc, view};
-use crate::session;
 use crate::store::Tx;
 use crate::store::rows::{ClusterRow, DatastoreRow, NetworkRow};
+use crate::{quota, session};
 
 /// The cluster of hosts that are in no other.
 const DEFAULT: i64 = 0;
@@ -129,7 +129,7 @@ pub fn add_host(cloud: &Cloud, caller: &Caller, id: i64, host_id: i64) -> Result
         cluster_for(tx, caller, Right::Admin, id)?;
         let mut row = host::host_for(tx, caller, Right::Admin, host_id)?;
         row.cluster_id = id;
-        tx.host_update(&row)?;
+        quota::save_host(tx, &row)?;
         Ok(id)
     })
 }
@@ -151,7 +151,7 @@ pub fn remove_host(cloud: &Cloud, caller: &Caller, id: i64, host_id: i64) -> Res
             )));
         }
         row.cluster_id = DEFAULT;
-        tx.host_update(&row)?;
+        quota::save_host(tx, &row)?;
         Ok(id)
     })
 }

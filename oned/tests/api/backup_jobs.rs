@@ -2,9 +2,9 @@
 
 use one_core::schedule::Parent;
 use oned::api::{backup_job, owned, schedule};
-use oned::store::rows::{BackupJobRow, BackupJobVmRow};
+use oned::store::rows::{BackupJobRow, BackupJobVmRow, SampleRow};
 
-use crate::world::{World, element, valid};
+use crate::world::{NOW, SIZE, World, element, valid};
 
 fn job(world: &World, text: &str) -> i64 {
     backup_job::allocate(&world.cloud, &world.alice, text).unwrap()
@@ -212,4 +212,27 @@ fn the_lists_of_a_run_are_shown_emptied_by_cancel_and_stand_in_the_way_of_anothe
     assert_eq!(world.refusal(|cloud| backup_job::delete(cloud, &world.alice, id)).code(), 512);
     owned::unlock::<BackupJobRow>(&world.cloud, &world.alice, id).unwrap();
     assert!(!shown(&world, id).contains("<LOCK>"));
+}
+
+#[test]
+fn a_vm_that_ends_leaves_its_job_and_what_was_measured_of_it() {
+    let world = World::new();
+    let make = || oned::api::vm::allocate(&world.cloud, &world.alice, SIZE, true).unwrap();
+    let (ends, stays) = (make(), make());
+    let id = job(&world, &format!("NAME=nightly\nBACKUP_VMS=\"{ends},{stays}\"\n"));
+    world.write(|tx| {
+        for vm_id in [ends, stays] {
+            tx.backup_job_vm_put(&BackupJobVmRow { backup_job_id: id, list: "OUTDATED".into(), vm_id })?;
+            let kind = "VM".into();
+            tx.sample_put(&SampleRow { kind, object_id: vm_id, time: NOW, body: "CPU=\"1\"".into() }, 10)?;
+        }
+        Ok(())
+    });
+    oned::api::vm::action(&world.cloud, &world.alice, "terminate-hard", ends).unwrap();
+    let left = world.read(|tx| tx.backup_job_vms(id));
+    assert_eq!(left.iter().map(|row| row.vm_id).collect::<Vec<_>>(), [stays]);
+    assert_eq!((world.config(ends).backup_job_id, world.config(stays).backup_job_id), (None, Some(id)));
+    let samples = |vm| world.read(|tx| tx.samples("VM", vm, 0)).len();
+    assert_eq!((samples(ends), samples(stays)), (0, 1));
+    shown(&world, id);
 }

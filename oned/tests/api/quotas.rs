@@ -225,6 +225,10 @@ fn a_host_takes_what_its_vms_use_to_another_cluster() {
     });
     let vms = |cluster: &str| used(&world, &Resource::Vm(cluster.into()), Metric::Vms);
     assert_eq!((vms(""), vms("0"), vms("100")), (1, 0, 1));
+    api::cluster::remove_host(&world.cloud, &world.admin, 100, 0).unwrap();
+    assert_eq!((vms(""), vms("0"), vms("100")), (1, 1, 0));
+    api::cluster::add_host(&world.cloud, &world.admin, 100, 0).unwrap();
+    assert_eq!((vms(""), vms("0"), vms("100")), (1, 0, 1));
 }
 
 #[test]
