@@ -27,6 +27,25 @@ pub fn ranges(row: &NetworkRow) -> Vec<AddressRange> {
     })
 }
 
+/// The address ranges of a network as a template with an AR for each.
+#[must_use]
+pub fn ranges_template(row: &NetworkRow) -> Template {
+    let mut template = Template::new();
+    ranges(row).into_iter().for_each(|range| template.push_vector("AR", range.into()));
+    template
+}
+
+/// Writes address ranges, as [`ranges_template`] gives them, into a row.
+///
+/// # Errors
+/// An AR that is no range.
+pub fn set_ranges_template(row: &mut NetworkRow, template: &Template) -> Result<(), Refusal> {
+    let ranges: Vec<AddressRange> =
+        template.vectors("AR").map(|range| AddressRange::try_from(range.clone())).collect::<Result<_, _>>()?;
+    row.ranges = serde_json::to_string(&ranges).map_err(|error| Refusal::Internal(error.to_string()))?;
+    Ok(())
+}
+
 /// The security groups that the NICs of a VM name.
 #[must_use]
 pub fn groups_of(system: &Template) -> BTreeSet<i64> {

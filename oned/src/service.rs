@@ -12,6 +12,7 @@ use one_core::refusal::{ObjectKind, Refusal};
 use one_core::template::Template;
 
 use crate::api::{attributes, bootstrap, zone};
+use crate::cards;
 use crate::cloud::{Cloud, password_digest};
 use crate::config::Config;
 use crate::daemon::{Service, Setting};
@@ -110,7 +111,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
 
 /// The key of the database's secrets; refused when it is not the one that they were sealed with.
 fn secret_key(store: &Store, config: &Config, directory: &Path) -> anyhow::Result<SecretKey> {
-    use ObjectKind::{Cluster, Datastore, Host, Image, User, Vm};
+    use ObjectKind::{Cluster, Datastore, Document, Host, Image, Network, User, Vm};
     let stored = store
         .read(|tx| {
             let mut texts: Vec<(ObjectKind, String)> = Vec::new();
@@ -119,6 +120,13 @@ fn secret_key(store: &Store, config: &Config, directory: &Path) -> anyhow::Resul
             texts.extend(tx.user_list()?.into_iter().map(|row| (User, row.template)));
             texts.extend(tx.cluster_list()?.into_iter().map(|row| (Cluster, row.template)));
             texts.extend(tx.image_list()?.into_iter().map(|row| (Image, row.template)));
+            texts.extend(tx.document_list()?.into_iter().map(|row| (Document, row.template)));
+            for row in tx.network_list()? {
+                if row.ranges.contains(secret::MARK) {
+                    texts.push((Network, cards::ranges_template(&row).to_text()));
+                }
+                texts.push((Network, row.template));
+            }
             // A template's secrets become those of its VMs.
             texts.extend(tx.template_list()?.into_iter().map(|row| (Vm, row.template)));
             for row in tx.vms(VmFilter::default())? {

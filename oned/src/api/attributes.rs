@@ -15,9 +15,11 @@ use one_core::template::{Attribute, MAX_ATTRIBUTES, Template, Value, Vector};
 use std::collections::{HashMap, VecDeque};
 
 use super::Cloud;
+use crate::cards;
 use crate::config::{AttributeList, AttributePath};
 use crate::ledger::stored;
-use crate::secret::{SecretError, is_sealed};
+use crate::secret::{MARK, SecretError, is_sealed};
+use crate::store::rows::NetworkRow;
 use crate::store::{Tx, VmFilter};
 
 /// What documents show in place of a secret.
@@ -315,6 +317,20 @@ pub fn reveal(
     Ok(())
 }
 
+/// The same for a network: its template and its address ranges.
+///
+/// # Errors
+/// As [`reveal`].
+pub fn reveal_network(cloud: &Cloud, caller: &Caller, decrypt: bool, row: &mut NetworkRow) -> Result<(), Refusal> {
+    reveal(cloud, caller, decrypt, ObjectKind::Network, &mut row.template)?;
+    if decrypt && caller.is_admin() && row.ranges.contains(MARK) {
+        let list = cloud.config.encrypted(ObjectKind::Network);
+        let clear = cloud.secret.open(ObjectKind::Network, &cards::ranges_template(row), list)?;
+        cards::set_ranges_template(row, &clear)?;
+    }
+    Ok(())
+}
+
 /// A template out of a backup's document, which holds `***` where the VM had secrets: these are left out and named in the
 /// attribute [`LEFT_OUT`], all others sealed.
 ///
@@ -382,8 +398,30 @@ fn seal_rows(cloud: &Cloud, tx: &mut Tx<'_>) -> Result<usize, Refusal> {
     seal_rows!(cloud, tx, changed, Cluster, tx.cluster_list()?, cluster_update, template);
     seal_rows!(cloud, tx, changed, Image, tx.image_list()?, image_update, template);
     seal_rows!(cloud, tx, changed, Vm, tx.template_list()?, template_update, template);
+    seal_rows!(cloud, tx, changed, Document, tx.document_list()?, document_update, template);
+    seal_rows!(cloud, tx, changed, Network, tx.network_list()?, network_update, template);
+    changed += seal_ranges(cloud, tx)?;
     let all = VmFilter { with_done: true, ..VmFilter::default() };
     seal_rows!(cloud, tx, changed, Vm, tx.vms(all)?, vm_update, template, user_template);
+    Ok(changed)
+}
+
+/// Seals the address ranges of networks; how many networks had something in clear.
+fn seal_ranges(cloud: &Cloud, tx: &mut Tx<'_>) -> Result<usize, Refusal> {
+    let list = cloud.config.encrypted(ObjectKind::Network);
+    if !list.iter().any(|path| path.name == "AR") {
+        return Ok(0);
+    }
+    let mut changed = 0;
+    for mut row in tx.network_list()? {
+        let old = cards::ranges_template(&row);
+        let new = cloud.secret.seal(ObjectKind::Network, &old, list)?;
+        if new != old {
+            cards::set_ranges_template(&mut row, &new)?;
+            tx.network_update(&row)?;
+            changed += 1;
+        }
+    }
     Ok(changed)
 }
 

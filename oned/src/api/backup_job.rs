@@ -14,7 +14,7 @@ use one_core::template::{Template, Value};
 
 use super::datastore::BACKUP_DS;
 use super::pool::PoolFilter;
-use super::{Cloud, datastore_for, owned, parse, schedule, updated, view, vm_for};
+use super::{Cloud, attributes, datastore_for, owned, parse, schedule, view, vm_for};
 use crate::job::JobKind;
 use crate::ledger;
 use crate::session;
@@ -39,7 +39,7 @@ const OWN: [&str; 4] = ["NAME", "PRIORITY", "SCHED_ACTION", "ERROR"];
 /// text that does not parse; no or a bad or taken NAME; a VM of another job; attributes that cannot be.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::BackupJob)?;
-    let mut template = parse(text)?;
+    let mut template = attributes::admitted(cloud, caller, ObjectKind::BackupJob, &parse(text)?)?;
     let name = template.scalar("NAME").unwrap_or_default().to_string();
     let priority = start_priority(caller, &template)?;
     let actions = template.remove("SCHED_ACTION");
@@ -220,17 +220,7 @@ fn join(tx: &mut Tx<'_>, caller: &Caller, id: i64, vms: &[i64]) -> Result<(), Re
 
 /// Takes VMs out of this job: their next backup starts a new chain.
 fn leave(tx: &mut Tx<'_>, id: i64, vms: &[i64]) -> Result<(), StoreError> {
-    for vm in vms {
-        tx.backup_job_vm_remove(id, *vm)?;
-        let Some(mut row) = tx.vm_find(*vm)? else { continue };
-        let mut config = ledger::config_of(&row);
-        if config.backup_job_id == Some(id) {
-            config.leave_job();
-            row.backup_config = ledger::config_text(&config);
-            tx.vm_update(&row)?;
-        }
-    }
-    Ok(())
+    vms.iter().try_for_each(|vm| ledger::leave_backup_job(tx, id, *vm))
 }
 
 /// The VMs of a stored job, in the order of their backups.
@@ -279,7 +269,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
         let mut new = parse(text)?;
         OWN.iter().for_each(|name| drop(new.remove(name)));
         let old = view::stored(&row.template);
-        let mut template = updated(&old, &new, kind)?;
+        let mut template = attributes::updated(cloud, caller, ObjectKind::BackupJob, &old, &new, kind)?;
         let vms = normalise(&mut template)?;
         if let Some(error) = old.scalar("ERROR") {
             template.set("ERROR", error);

@@ -5,7 +5,7 @@ use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::pool::PoolFilter;
-use super::{Cloud, owned, parse, updated, view};
+use super::{Cloud, attributes, owned, parse, view};
 use crate::session;
 use crate::store::Tx;
 use crate::store::rows::DocumentRow;
@@ -16,7 +16,7 @@ use crate::store::rows::DocumentRow;
 /// Not authorised, a text that is no template, no or a bad NAME.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, kind: i64) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Document)?;
-    let mut template = parse(text)?;
+    let mut template = attributes::admitted(cloud, caller, ObjectKind::Document, &parse(text)?)?;
     let name = template.scalar("NAME").unwrap_or_default().to_string();
     template.remove("NAME");
     cloud.store.write(|tx| insert(cloud, tx, caller, &name, kind, template.to_text()))
@@ -61,13 +61,14 @@ pub fn copy(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64, 
     })
 }
 
-/// `one.document.info`.
+/// `one.document.info`; `decrypt` shows secrets to administrators.
 ///
 /// # Errors
-/// Not authorised (USE), unknown document.
-pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+/// Not authorised (USE), unknown document; a secret that the daemon's key does not open.
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row: DocumentRow = owned::to_show(tx, caller, id)?;
+        let mut row: DocumentRow = owned::to_show(tx, caller, id)?;
+        attributes::reveal(cloud, caller, decrypt, ObjectKind::Document, &mut row.template)?;
         let names = view::Names::read(tx)?;
         Ok(doc::document(&view::document(&names, &row)))
     })
@@ -96,7 +97,8 @@ pub fn pool(cloud: &Cloud, caller: &Caller, (flag, start, end): (i64, i64, i64),
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
         let mut row: DocumentRow = owned::to_use(tx, caller, Right::Manage, id)?;
-        row.template = updated(&view::stored(&row.template), &parse(text)?, kind)?.to_text();
+        let old = view::stored(&row.template);
+        row.template = attributes::updated(cloud, caller, ObjectKind::Document, &old, &parse(text)?, kind)?.to_text();
         tx.document_update(&row)?;
         Ok(id)
     })

@@ -22,7 +22,7 @@ use one_core::template::{Template, Value};
 use super::pool::PoolFilter;
 use super::view::{self, Leases, Sight};
 use super::vm_nics::READY;
-use super::{Cloud, cluster, owned, parse, updated};
+use super::{Cloud, attributes, cluster, owned, parse, vdc};
 use crate::session;
 use crate::store::Tx;
 use crate::store::networks::HOLDER_HOLD;
@@ -51,7 +51,8 @@ fn allocation(refusal: Refusal) -> Refusal {
 /// Not authorised (CREATE; ADMIN on a named cluster; USE on security groups), attributes that make no network, a taken name.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster_id: i64) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Network)?;
-    let mut template = parse(text)?;
+    // Who may create networks sets what reaches into the host too: the list of restricted attributes is for later.
+    let mut template = attributes::bounded(attributes::sealed(cloud, ObjectKind::Network, &parse(text)?, None)?)?;
     cloud.store.write(|tx| {
         if cluster_id >= 0 {
             cluster::cluster_for(tx, caller, Right::Admin, cluster_id)?;
@@ -171,13 +172,14 @@ pub fn generated_mac(cloud: &Cloud, tx: &mut Tx<'_>) -> Result<String, Refusal> 
     })
 }
 
-/// `one.vn.info`.
+/// `one.vn.info`; `decrypt` shows secrets to administrators.
 ///
 /// # Errors
-/// Not authorised (USE), unknown network.
-pub fn info(cloud: &Cloud, caller: &Caller, id: i64) -> Result<String, Refusal> {
+/// Not authorised (USE), unknown network; a secret that the daemon's key does not open.
+pub fn info(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> Result<String, Refusal> {
     cloud.store.read(|tx| {
-        let row: NetworkRow = owned::to_show(tx, caller, id)?;
+        let mut row: NetworkRow = owned::to_show(tx, caller, id)?;
+        attributes::reveal_network(cloud, caller, decrypt, &mut row)?;
         let names = view::Names::read(tx)?;
         let mut sight = Sight::new(caller, &row);
         Ok(doc::network(&view::network(tx, &names, &row, &mut sight, true)?))
@@ -216,6 +218,7 @@ fn remove(tx: &mut Tx<'_>, id: i64) -> Result<i64, Refusal> {
     let used: i64 = tx.lease_counts(id)?.iter().map(|(_, used)| used).sum();
     ar::may_delete(id, used.unsigned_abs())?;
     tx.reservation_release(id)?;
+    vdc::forget(tx, ObjectKind::Network, id)?;
     session::forget_rules(tx, ObjectKind::Network, id)?;
     tx.network_delete(id)?;
     Ok(id)
@@ -230,8 +233,8 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     cloud.store.write(|tx| {
         let mut row = network_for(tx, caller, Right::Manage, id)?;
         let old = view::definition(&row);
-        let mut template = updated(&old.template, &new, kind)?;
-        keep_host_attributes(cloud, caller, &old.template, &mut template)?;
+        let mut template = attributes::updated(cloud, caller, ObjectKind::Network, &old.template, &new, kind)?;
+        keep_host_attributes(caller, &old.template, &mut template)?;
         let definition = old.updated(template)?;
         check_groups(tx, caller, &definition, &old.security_groups)?;
         view::set_definition(&mut row, &definition);
@@ -240,14 +243,12 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     })
 }
 
-/// What reaches into the host stays what it is, unless an administrator changes it.
-fn keep_host_attributes(cloud: &Cloud, caller: &Caller, old: &Template, new: &mut Template) -> Result<(), Refusal> {
+/// What reaches into the host and is not listed stays what it is too, unless an administrator changes it.
+fn keep_host_attributes(caller: &Caller, old: &Template, new: &mut Template) -> Result<(), Refusal> {
     if caller.is_admin() {
         return Ok(());
     }
-    let listed = cloud.config.restricted(ObjectKind::Network);
-    let names = listed.iter().filter(|path| path.key.is_none()).map(|path| path.name.as_str());
-    for name in names.chain(HOST) {
+    for name in HOST {
         let value = old.scalar(name).unwrap_or_default();
         match new.scalar(name) {
             Some(other) if other != value => {
@@ -315,7 +316,7 @@ pub fn release(cloud: &Cloud, caller: &Caller, id: i64, text: &str) -> Result<i6
 /// # Errors
 /// Not authorised (ADMIN), a range that is none or shares addresses with another.
 pub fn add_range(cloud: &Cloud, caller: &Caller, id: i64, text: &str) -> Result<i64, Refusal> {
-    let wish = parse(text)?;
+    let wish = attributes::sealed(cloud, ObjectKind::Network, &parse(text)?, None)?;
     cloud.store.write(|tx| {
         let mut row = network_for(tx, caller, Right::Admin, id)?;
         check_range_attributes(cloud, caller, &wish)?;
@@ -338,6 +339,7 @@ pub fn update_range(cloud: &Cloud, caller: &Caller, id: i64, text: &str) -> Resu
         let mut row = network_for(tx, caller, Right::Manage, id)?;
         check_range_attributes(cloud, caller, &wish)?;
         let mut ranges = view::ranges(&row);
+        let wish = sealed_range(cloud, &ranges, &wish)?;
         let wish = if caller.is_admin() { wish } else { with_kept_keys(cloud, &ranges, &wish) };
         let new = ar::updated(&ranges, &wish, |ar_id| Ok(tx.lease_last(id, ar_id)?))?;
         ranges.iter_mut().filter(|range| range.ar_id() == new.ar_id()).for_each(|range| *range = new.clone());
@@ -345,6 +347,16 @@ pub fn update_range(cloud: &Cloud, caller: &Caller, id: i64, text: &str) -> Resu
         tx.network_update(&row)?;
         Ok(id)
     })
+}
+
+/// The change of a range with its secrets sealed, or kept where it has stars.
+fn sealed_range(cloud: &Cloud, ranges: &[AddressRange], wish: &Template) -> Result<Template, Refusal> {
+    let named = wish.vector("AR").and_then(|change| change.int("AR_ID"));
+    let mut old = Template::new();
+    if let Some(range) = ranges.iter().find(|range| Some(range.ar_id()) == named) {
+        old.push_vector("AR", range.attributes().clone());
+    }
+    attributes::sealed(cloud, ObjectKind::Network, wish, Some(&old))
 }
 
 /// The change of a range with the keys that only administrators set, and so only they remove.
@@ -410,11 +422,12 @@ fn take_range(tx: &mut Tx<'_>, mut row: NetworkRow, ar_id: i64, force: bool) -> 
 /// `one.vn.reserve`: takes addresses out of a network into a new one, or into a reservation that is there; returns its id.
 ///
 /// # Errors
-/// Not authorised (USE; MANAGE on a reservation that grows), not enough addresses, a taken name.
+/// Not authorised (USE; MANAGE on a reservation that grows), restricted attributes, not enough addresses, a taken name.
 pub fn reserve(cloud: &Cloud, caller: &Caller, id: i64, text: &str) -> Result<i64, Refusal> {
     let template = parse(text)?;
     cloud.store.write(|tx| {
         let parent = network_for(tx, caller, Right::Use, id)?;
+        attributes::check(cloud, caller, ObjectKind::Network, None, &template)?;
         let request = Request::parse(&template)?;
         let mut target = match &request.target {
             Target::New(name) => {

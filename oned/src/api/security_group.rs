@@ -10,7 +10,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
 use super::pool::PoolFilter;
-use super::{Cloud, owned, parse, updated, view};
+use super::{Cloud, attributes, owned, parse, view};
 use crate::cards::write_rules;
 use crate::session;
 use crate::store::Tx;
@@ -29,7 +29,7 @@ fn group_for(tx: &mut Tx<'_>, caller: &Caller, right: Right, id: i64) -> Result<
 /// Not authorised (CREATE), no or a taken name, rules that are none.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::SecurityGroup)?;
-    let template = parse(text)?;
+    let template = attributes::admitted(cloud, caller, ObjectKind::SecurityGroup, &parse(text)?)?;
     let (name, template) = define(&template).map_err(|refusal| match refusal {
         Refusal::Internal(reason) => Refusal::Allocate { kind: ObjectKind::SecurityGroup, reason },
         other => other,
@@ -134,7 +134,8 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     let new = parse(text)?;
     cloud.store.write(|tx| {
         let mut row = group_for(tx, caller, Right::Manage, id)?;
-        let mut template = updated(&view::stored(&row.template), &new, kind)?;
+        let old = view::stored(&row.template);
+        let mut template = attributes::updated(cloud, caller, ObjectKind::SecurityGroup, &old, &new, kind)?;
         template.remove("NAME");
         row.template = checked(&template)?.to_text();
         tx.security_group_update(&row)?;

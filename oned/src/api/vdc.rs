@@ -9,7 +9,7 @@ use one_core::access::{Caller, Object, Rule, Selector, may, may_create, valid_na
 use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
-use super::{Cloud, cluster, host, owned, parse, people, unowned, updated, view};
+use super::{Cloud, attributes, cluster, host, owned, parse, people, unowned, view};
 use crate::session;
 use crate::store::rows::{DatastoreRow, NetworkRow, VdcRow};
 use crate::store::{StoreError, Tx};
@@ -147,7 +147,7 @@ fn namesake(tx: &mut Tx<'_>, name: &str) -> Result<Option<i64>, StoreError> {
 /// Not authorised (CREATE), a text that does not parse, no or a bad or taken NAME.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Vdc)?;
-    let mut template = parse(text)?;
+    let mut template = attributes::admitted(cloud, caller, ObjectKind::Vdc, &parse(text)?)?;
     let name = template.scalar("NAME").unwrap_or_default().to_string();
     template.remove("NAME");
     if name.is_empty() {
@@ -190,7 +190,8 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
         let mut row = vdc_for(tx, caller, Right::Manage, id)?;
-        row.template = updated(&view::stored(&row.template), &parse(text)?, kind)?.to_text();
+        let old = view::stored(&row.template);
+        row.template = attributes::updated(cloud, caller, ObjectKind::Vdc, &old, &parse(text)?, kind)?.to_text();
         tx.vdc_update(&row)?;
         Ok(id)
     })

@@ -17,7 +17,7 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.document.clone", [ID, NAME], "Copies a document.", Id,
             |c, u, a| document::copy(c, u, a.int(0), a.text(1));
         "one.document.delete", [ID], "Deletes a document.", Id, |c, u, a| document::delete(c, u, a.int(0));
-        "one.document.info", [ID, DECRYPT], "Shows a document.", Text, |c, u, a| document::info(c, u, a.int(0));
+        "one.document.info", [ID, DECRYPT], "Shows a document.", Text, |c, u, a| document::info(c, u, a.int(0), a.bool(1));
         "one.document.update", [ID, TEXT, TYPE], "Changes a document.", Id,
             |c, u, a| document::update(c, u, a.int(0), a.text(1), a.int(2));
         "one.documentpool.info", [ParamSpec::int("filter"), ParamSpec::int("start"), ParamSpec::int("end"), KIND], "Lists the documents of a type.", Text,

@@ -22,7 +22,7 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.vn.hold", [ID, TEXT], "Keeps an address from being given out.", Id,
             |c, u, a| network::hold(c, u, a.int(0), a.text(1));
         "one.vn.info", [ID, DECRYPT], "Shows a virtual network with its leases.", Text,
-            |c, u, a| network::info(c, u, a.int(0));
+            |c, u, a| network::info(c, u, a.int(0), a.bool(1));
         "one.vn.recover", [ID, ParamSpec::int("operation")],
             "Recovers a virtual network: 0 failure, 1 success, 2 delete, 3 retry.", Id,
             |c, u, a| network::recover(c, u, a.int(0), a.int(1));

@@ -20,7 +20,7 @@ fn a_document_shows_what_was_stored_and_its_pool_only_its_type() {
     let world = World::new();
     let (service, template) = (stored(&world, "a", 100), stored(&world, "a", 101));
     let another = stored(&world, "a", 100);
-    let text = valid(document::info(&world.cloud, &world.alice, service).unwrap());
+    let text = valid(document::info(&world.cloud, &world.alice, service, false).unwrap());
     assert!(text.contains("<TYPE>100</TYPE>") && text.contains("<NAME><![CDATA[a]]></NAME>"), "{text}");
     assert!(text.contains("<ROLES><NAME><![CDATA[web]]></NAME></ROLES>"), "{text}");
     assert_eq!(ids(&world, &world.alice, (-2, -1, -1), 100), [service, another]);
@@ -38,10 +38,12 @@ fn a_copy_belongs_to_who_made_it_and_outlives_the_original() {
     let copy = document::copy(&world.cloud, &world.mallory, id, "mine").unwrap();
     document::update(&world.cloud, &world.mallory, copy, "NOTE=\"n\"\n", 1).unwrap();
     document::delete(&world.cloud, &world.alice, id).unwrap();
-    let text = valid(document::info(&world.cloud, &world.mallory, copy).unwrap());
+    let text = valid(document::info(&world.cloud, &world.mallory, copy, false).unwrap());
     assert!(text.contains("<NAME><![CDATA[mine]]></NAME>") && text.contains("<NOTE><![CDATA[n]]></NOTE>"), "{text}");
     assert!(text.contains(&format!("<UID>{}</UID>", world.mallory.uid)), "{text}");
-    world.refuses(1024, &format!("Error getting document [{id}]."), |cloud| document::info(cloud, &world.alice, id));
+    world.refuses(1024, &format!("Error getting document [{id}]."), |cloud| {
+        document::info(cloud, &world.alice, id, false)
+    });
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn a_document_without_a_name_a_locked_one_and_one_of_another_are_refused() {
     assert_eq!(world.refusal(|cloud| document::update(cloud, &world.mallory, id, "A=b\n", 1)).code(), 512);
     assert_eq!(world.refusal(|cloud| document::update(cloud, &world.alice, id, "A=b\n", 2)).code(), 4096);
     owned::lock::<DocumentRow>(&world.cloud, &world.alice, id, 1, false).unwrap();
-    let text = valid(document::info(&world.cloud, &world.alice, id).unwrap());
+    let text = valid(document::info(&world.cloud, &world.alice, id, false).unwrap());
     assert!(text.contains("<LOCK><LOCKED>1</LOCKED>"), "{text}");
     assert_eq!(world.refusal(|cloud| document::delete(cloud, &world.alice, id)).code(), 512);
     assert_eq!(world.refusal(|cloud| document::copy(cloud, &world.alice, id, "b")).code(), 512);

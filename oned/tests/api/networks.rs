@@ -7,13 +7,13 @@ use one_core::access::Caller;
 use one_core::lifecycle::{LcmState, VmEvent, VmPhase};
 use one_core::network::lease::{Scope, leased};
 use one_core::network::reservation::origin;
-use one_core::refusal::Refusal;
+use one_core::refusal::{ObjectKind, Refusal};
 use one_core::template::{Template, Vector};
 use oned::api::{self, network, security_group, vm_nics};
 use oned::job::{self, NicPlan};
 use oned::store::VmFilter;
 
-use crate::world::{World, element, octal, valid};
+use crate::world::{TEAM, World, element, octal, valid};
 
 /// Network, range, place, holder, its id, its NIC.
 type Lease = (i64, i64, i64, String, i64, i64);
@@ -71,7 +71,7 @@ fn text(vector: &Vector, key: &str) -> String {
 }
 
 fn document(world: &World, caller: &Caller, id: i64) -> String {
-    valid(network::info(&world.cloud, caller, id).unwrap())
+    valid(network::info(&world.cloud, caller, id, false).unwrap())
 }
 
 fn used(world: &World, id: i64) -> i64 {
@@ -271,7 +271,10 @@ fn a_dummy_network_whose_range_has_no_size_fails_until_it_is_recovered() {
 fn the_owner_of_a_reservation_moves_it_to_no_other_bridge() {
     let world = World::new();
     let lan = world.add_network("lan");
-    let mine = network::reserve(&world.cloud, &world.bob, lan, "NAME=mine\nSIZE=4\nBRIDGE=br9\n").unwrap();
+    let elsewhere = "NAME=mine\nSIZE=4\nBRIDGE=br9\n";
+    let refusal = world.refusal(|cloud| network::reserve(cloud, &world.bob, lan, elsewhere));
+    assert!(refusal.code() == 512 && refusal.to_string().contains("BRIDGE"), "{refusal}");
+    let mine = network::reserve(&world.cloud, &world.bob, lan, "NAME=mine\nSIZE=4\n").unwrap();
     let row = world.read(|tx| tx.network(mine));
     assert_eq!((row.uid, row.bridge.as_str(), row.parent_id), (world.bob.uid, "br0", Some(lan)));
     for text in ["BRIDGE=br9", "VN_MAD=802.1Q", "PHYDEV=eth0", "VLAN_ID=7", "LIBVIRT_NETWORK=default"] {
@@ -414,4 +417,21 @@ fn names_of_networks_and_groups_are_one_of_an_owner() {
     security_group::commit(&world.cloud, &world.alice, copy).unwrap();
     valid(security_group::pool(&world.cloud, &world.alice, -2, -1, -1).unwrap());
     assert_eq!(world.read(|tx| tx.security_group(copy)).permissions, octal(0o600));
+}
+
+#[test]
+fn a_network_that_is_deleted_leaves_vdcs_and_their_rules() {
+    let world = World::new();
+    let id = world.add_network("lan");
+    let vdc = api::vdc::allocate(&world.cloud, &world.admin, "NAME=v\n").unwrap();
+    let member = api::vdc::Member { kind: ObjectKind::Network, zone: 0, object: id };
+    let rules = || format!("{:?}", world.read(|tx| tx.acl_list()));
+    let before = rules();
+    api::vdc::set_group(&world.cloud, &world.admin, vdc, TEAM, true).unwrap();
+    api::vdc::add(&world.cloud, &world.admin, vdc, member).unwrap();
+    assert_ne!(rules(), before);
+    network::delete(&world.cloud, &world.admin, id).unwrap();
+    assert_eq!(rules(), before);
+    assert!(world.read(|tx| tx.vdc_members(vdc, "NET")).is_empty());
+    assert!(!valid(api::vdc::info(&world.cloud, &world.admin, vdc).unwrap()).contains("<VNET_ID>"));
 }

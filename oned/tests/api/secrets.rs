@@ -425,3 +425,98 @@ fn the_engine_opens_a_repository_with_the_sealed_password() {
     assert!(error.to_string().contains("DATASTORE RESTIC_PASSWORD"), "{error}");
     assert!(!error.to_string().contains("enc:v1:"), "{error}");
 }
+
+/// A text that looks as if it were sealed, and is not: no key opens it.
+const FORGED: &str = "enc:v1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const BODY: &str = "provision-body-31";
+const TOKEN: &str = "packet-token-32";
+const OTHER: &str = "packet-token-34";
+
+#[test]
+fn documents_keep_their_secrets_sealed_and_show_them_to_administrators_who_ask() {
+    let world = World::new();
+    let (cloud, alice) = (&world.cloud, &world.alice);
+    let make = |body: &str| {
+        api::document::allocate(cloud, alice, &format!("NAME=d\nPROVISION_BODY=\"{body}\"\nNOTE=n\n"), 100).unwrap()
+    };
+    let (id, forged) = (make(BODY), make(FORGED));
+    assert_nowhere(&world, &[BODY, FORGED]);
+    let shown = |caller: &Caller, id, decrypt| valid(api::document::info(cloud, caller, id, decrypt).unwrap());
+    assert!(shown(&world.admin, id, true).contains(BODY));
+    let body = |id: i64| {
+        let list = cloud.config.encrypted(ObjectKind::Document);
+        let row = world.read(|tx| tx.document_find(id)).unwrap();
+        let clear = cloud.secret.open(ObjectKind::Document, &stored(&row.template), list).unwrap();
+        clear.scalar("PROVISION_BODY").unwrap().to_owned()
+    };
+    assert_eq!(body(forged), FORGED, "it is text like any other");
+    assert!(!shown(&world.admin, forged, false).contains(FORGED));
+    for document in [
+        shown(alice, id, false),
+        shown(alice, id, true),
+        shown(&world.admin, id, false),
+        valid(api::document::pool(cloud, alice, (-2, -1, -1), 100).unwrap()),
+    ] {
+        assert!(document.contains("<PROVISION_BODY><![CDATA[***]]></PROVISION_BODY>"), "{document}");
+        assert!(!document.contains(BODY) && !document.contains("enc:v1:"), "{document}");
+    }
+    for kind in [APPEND, REPLACE] {
+        api::document::update(cloud, alice, id, "PROVISION_BODY=\"***\"\nNOTE=other\n", kind).unwrap();
+        assert!(shown(&world.admin, id, true).contains(BODY));
+    }
+    let copy = api::document::copy(cloud, alice, id, "copy").unwrap();
+    assert!(shown(&world.admin, copy, true).contains(BODY));
+    api::document::update(cloud, alice, id, &format!("PROVISION_BODY=\"{FORGED}\"\n"), APPEND).unwrap();
+    assert_eq!(body(id), FORGED);
+    assert_nowhere(&world, &[BODY, FORGED]);
+}
+
+#[test]
+fn networks_and_their_ranges_keep_listed_secrets_sealed() {
+    let world = World::configured(|config| {
+        let list = ["TOKEN", "AR/PACKET_TOKEN"].into_iter().collect();
+        config.encrypted.insert(ObjectKind::Network, list);
+    });
+    let cloud = &world.cloud;
+    let range = |ip: &str, token: &str| format!("AR=[TYPE=IP4,IP=\"{ip}\",SIZE=2,PACKET_TOKEN=\"{token}\"]\n");
+    let text = format!("NAME=lan\nVN_MAD=bridge\nBRIDGE=br0\nTOKEN=\"{BODY}\"\n{}", range("10.0.0.1", TOKEN));
+    let id = api::network::allocate(cloud, &world.admin, &text, -1).unwrap();
+    api::network::add_range(cloud, &world.admin, id, &range("10.1.0.1", OTHER)).unwrap();
+    // Not held to the published schema, which knows no attributes of a range but its own.
+    let shown = |decrypt| api::network::info(cloud, &world.admin, id, decrypt).unwrap();
+    let clear = |secrets: [&str; 3]| {
+        let (hidden, open) = (shown(false), shown(true));
+        for secret in secrets {
+            assert!(!hidden.contains(secret) && open.contains(secret), "{secret}: {open}");
+        }
+        assert!(!hidden.contains("enc:v1:") && hidden.matches("***").count() == 3, "{hidden}");
+        assert_nowhere(&world, &secrets);
+    };
+    clear([BODY, TOKEN, OTHER]);
+    let pool = api::network::pool(cloud, &world.admin, -2, -1, -1).unwrap();
+    assert!(!pool.contains(BODY) && !pool.contains(TOKEN) && !pool.contains("enc:v1:"), "{pool}");
+
+    api::network::update(cloud, &world.admin, id, "TOKEN=\"***\"\nNOTE=n\n", REPLACE).unwrap();
+    let stars = "AR=[AR_ID=0,PACKET_TOKEN=\"***\"]";
+    api::network::update_range(cloud, &world.admin, id, stars).unwrap();
+    clear([BODY, TOKEN, OTHER]);
+    let later = "AR=[AR_ID=0,PACKET_TOKEN=\"packet-token-33\"]";
+    api::network::update_range(cloud, &world.admin, id, later).unwrap();
+    clear([BODY, "packet-token-33", OTHER]);
+    let reserved = api::network::reserve(cloud, &world.admin, id, "NAME=part\nSIZE=1\nAR_ID=0\n").unwrap();
+    let document = api::network::info(cloud, &world.admin, reserved, true).unwrap();
+    assert!(document.contains(BODY) && document.contains("packet-token-33"), "{document}");
+
+    // What a shorter list left in clear.
+    world.write(|tx| {
+        let mut row = tx.network(id)?;
+        row.template = row.template.lines().filter(|line| !line.contains("TOKEN")).collect::<Vec<_>>().join("\n");
+        row.template += &format!("\nTOKEN=\"{BODY}\"\n");
+        oned::cards::set_ranges_template(&mut row, &stored(&format!("AR=[AR_ID=0,{}", &range("10.0.0.1", TOKEN)[4..])))
+            .unwrap();
+        tx.network_update(&row)
+    });
+    assert_eq!(api::attributes::seal_stored(cloud).unwrap(), 2);
+    assert_nowhere(&world, &[BODY, TOKEN]);
+    assert!(shown(true).contains(BODY) && shown(true).contains(TOKEN));
+}

@@ -3,7 +3,7 @@
 use one_core::access::Permissions;
 use one_core::doc::DocumentView;
 
-use super::{Names, lock, stored};
+use super::{Names, lock, shown};
 use crate::store::rows::DocumentRow;
 
 /// The document view.
@@ -16,6 +16,6 @@ pub fn document(names: &Names, row: &DocumentRow) -> DocumentView {
         kind: row.kind,
         permissions: Permissions::from_i64(row.permissions),
         lock: lock(&row.lock),
-        template: stored(&row.template),
+        template: shown(&row.template),
     }
 }

@@ -12,9 +12,11 @@ use one_core::network::lease::{LeaseOwner, Place, Taken};
 use one_core::network::range::AddressRange;
 use one_core::refusal::{Refusal, Right};
 
-use super::super::{Owned, owned};
+use super::super::{Owned, attributes, owned};
 use super::{Names, lock, number, stored};
+use crate::cards::ranges_template;
 pub use crate::cards::{groups_of, ranges};
+use crate::secret::MARK;
 use crate::store::networks::{HOLDER_NET, HOLDER_VM};
 use crate::store::rows::{LeaseRow, NetworkRow, SecurityGroupRow};
 use crate::store::{StoreError, Tx, VmFilter};
@@ -124,6 +126,16 @@ impl<'a> Sight<'a> {
     }
 }
 
+/// The address ranges for a document: what is sealed in them is hidden.
+fn shown_ranges(row: &NetworkRow) -> Vec<AddressRange> {
+    if !row.ranges.contains(MARK) {
+        return ranges(row);
+    }
+    let hidden = attributes::hidden(ranges_template(row));
+    // Only what has no meaning of its own is ever sealed, so each is still a range.
+    hidden.vectors("AR").filter_map(|range| AddressRange::try_from(range.clone()).ok()).collect()
+}
+
 /// The view of a network; the leases themselves only when `full`.
 ///
 /// # Errors
@@ -148,7 +160,7 @@ pub fn network(
     }
     let counts: BTreeMap<i64, i64> = tx.lease_counts(row.id)?.into_iter().collect();
     let mut shown = Vec::new();
-    for range in ranges(row) {
+    for range in shown_ranges(row) {
         let ar_id = range.ar_id();
         let used = counts.get(&ar_id).and_then(|used| u64::try_from(*used).ok()).unwrap_or_default();
         let next = if used == 0 { Some(0) } else { tx.lease_free_run((row.id, ar_id), 0, range.size(), 1)? };
@@ -165,6 +177,8 @@ pub fn network(
             updated_vms.push(vm_id);
         }
     }
+    let mut definition = definition(row);
+    definition.template = attributes::hidden(definition.template);
     Ok(NetworkView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),
@@ -174,7 +188,7 @@ pub fn network(
         state: number(row.state),
         prev_state: number(row.prev_state),
         parent_network_id: row.parent_id,
-        definition: definition(row),
+        definition,
         updated_vms,
         ranges: shown,
         ..NetworkView::default()
