@@ -18,6 +18,9 @@ const SECRET: &str = "pass:word";
 /// Longer than any test runs.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// More than the kernel keeps for a client that does not read.
+const FLOOD: usize = 32 << 20;
+
 struct TestDoor;
 
 impl Door for TestDoor {
@@ -32,6 +35,12 @@ static TABLE: &[Method<TestDoor>] = &[
         params: &[ParamSpec::int("number")],
         help: "Gives the number back.",
         run: |_, _, args| Ok(Answer::Id(args.int(0))),
+    },
+    Method {
+        name: "one.test.flood",
+        params: &[],
+        help: "Gives 32 MiB.",
+        run: |_, _, _| Ok(Answer::Text("x".repeat(FLOOD))),
     },
     Method {
         name: "one.system.version",
@@ -115,6 +124,14 @@ fn call(number: i64) -> String {
     )
 }
 
+fn flood_call() -> String {
+    let body = format!(
+        "<methodCall><methodName>one.test.flood</methodName><params><param><value><string>{SESSION}</string></value>\
+         </param></params></methodCall>"
+    );
+    format!("POST /RPC2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 /// More open files for this process: each connection has two ends here.
 fn allow_many_files() {
     let mut limit = getrlimit(Resource::Nofile);
@@ -175,6 +192,45 @@ fn a_client_that_keeps_its_connection_without_need_gives_it_to_the_next() {
     // The answer has begun, so the request was taken.
     assert!(kept.read(&mut [0; 1]).unwrap() > 0);
     assert!(server.post(call(2).as_bytes()).contains("<i4>2</i4>"));
+}
+
+#[test]
+fn a_request_that_has_arrived_is_answered_however_many_newcomers_want_the_place() {
+    // Everybody is asked to leave at once; nobody who has sent a request does.
+    let server =
+        Server::start(Limits { connections: 2, idle: LONG, stall: LONG, grace: Duration::ZERO, ..Limits::default() });
+    let body = call(1);
+    let request = format!("POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for _ in 0..5 {
+        let mut burst: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        // Those behind the first ones send while they wait in the kernel's queue.
+        for stream in burst.iter_mut().rev().take(90) {
+            stream.write_all(request.as_bytes()).unwrap();
+        }
+        for stream in burst.iter_mut().rev().take(90).rev() {
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
+    }
+}
+
+#[test]
+fn an_answer_on_its_way_is_not_given_up_for_a_newcomer() {
+    let grace = Duration::from_millis(1);
+    let server = Server::start(Limits { connections: 2, idle: LONG, stall: LONG, grace, ..Limits::default() });
+    let mut reader = server.connect();
+    reader.write_all(flood_call().as_bytes()).unwrap();
+    reader.read_exact(&mut [0; 1]).unwrap();
+    // Each newcomer finds both places taken; the silent one loses his, the reader came before him and keeps it.
+    for number in 0..3 {
+        let silent = server.connect();
+        assert!(server.post(call(number).as_bytes()).contains(&format!("<i4>{number}</i4>")));
+        drop(silent);
+    }
+    let mut answer = String::new();
+    reader.read_to_string(&mut answer).unwrap();
+    assert!(answer.len() > FLOOD && answer.ends_with("</methodResponse>"), "{} bytes", answer.len());
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use one_core::refusal::{ObjectKind, Refusal};
 use oned::rpc::{Answer, Args, Door, Limits, Method, ParamSpec, serve};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -85,6 +85,12 @@ static TABLE: &[Row] = &[
         params: &[],
         help: "Gives 32 MiB.",
         run: |_, _, _| Ok(Answer::Text("x".repeat(32 << 20))),
+    },
+    Row {
+        name: "one.testpool.info",
+        params: &[ParamSpec::int("flag"), ParamSpec::int("start"), ParamSpec::int("end")],
+        help: "Gives 32 MiB for a whole pool, and a word for a page.",
+        run: |_, _, args| Ok(Answer::Text(if args.int(2) == -1 { "x".repeat(32 << 20) } else { "page".to_owned() })),
     },
     Row {
         name: "one.vm.info",
@@ -328,6 +334,156 @@ fn a_client_that_never_reads_its_answer_loses_its_place() {
     write!(deaf, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let next = server.post(call("one.test.int", "<param><value><int>1</int></value></param>").as_bytes());
     assert!(next.starts_with("HTTP/1.1 200"), "{next}");
+    drop(deaf);
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The call of `one.testpool.info` whose page ends at `end`; −1 for the whole pool.
+fn pool_call(end: i64) -> String {
+    let int = |value: i64| format!("<param><value><int>{value}</int></value></param>");
+    call("one.testpool.info", &[-2, 0, end].map(int).concat())
+}
+
+/// A client that has asked for the whole pool and read no more than the first byte of the answer.
+fn takes_nothing(server: &Server) -> TcpStream {
+    let mut stream = server.connect();
+    let body = pool_call(-1);
+    write!(
+        stream,
+        "POST /RPC2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    stream.read_exact(&mut [0; 1]).unwrap();
+    stream
+}
+
+fn is_whole_pool(answer: &str) -> bool {
+    answer.contains("TP/1.1 200") && answer.len() > 32 << 20 && answer.ends_with("</methodResponse>")
+}
+
+#[test]
+fn whole_pools_beyond_the_limit_wait_and_pages_do_not() {
+    let server = Server::start(Limits { whole_pools: 1, pool_patience: HOUR, ..Limits::default() });
+    let mut first = takes_nothing(&server);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| server.post(pool_call(-1).as_bytes()));
+        assert!(server.post(pool_call(-1000).as_bytes()).contains("<string>page</string>"));
+        assert!(!second.is_finished(), "answered beside another whole pool");
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).unwrap();
+        assert!(is_whole_pool(&answer));
+        assert!(is_whole_pool(&second.join().unwrap()));
+    });
+}
+
+#[test]
+fn whole_pools_that_wait_in_vain_are_refused_until_a_place_is_free() {
+    let server = Server::start(Limits { whole_pools: 1, pool_patience: Duration::ZERO, ..Limits::default() });
+    let mut first = takes_nothing(&server);
+    let refused = server.post(pool_call(-1).as_bytes());
+    assert!(
+        refused.contains("[one.testpool.info] Too many whole pools") && refused.contains("<i4>8192</i4>"),
+        "{refused}"
+    );
+    // Pages of more than a thousand count as whole pools.
+    assert!(server.post(pool_call(-1001).as_bytes()).contains("Too many whole pools"));
+    let stranger = server.post(pool_call(-1).replace(SESSION, "oneadmin:guess").as_bytes());
+    assert!(stranger.contains("<i4>256</i4>"), "{stranger}");
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(is_whole_pool(&answer));
+    assert!(is_whole_pool(&server.post(pool_call(-1).as_bytes())));
+}
+
+#[test]
+fn a_client_that_is_cut_off_sees_that_its_answer_is_not_whole_and_the_next_gets_its_own() {
+    let stall = Duration::from_millis(300);
+    let server = Server::start(Limits { whole_pools: 1, pool_patience: HOUR, stall, ..Limits::default() });
+    let mut deaf = takes_nothing(&server);
+    // It waits until the other one is cut off.
+    assert!(is_whole_pool(&server.post(pool_call(-1).as_bytes())));
+    let mut cut = Vec::new();
+    // An end or a reset connection.
+    let _ = deaf.read_to_end(&mut cut);
+    let cut = String::from_utf8(cut).unwrap();
+    let (head, body) = cut.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    let announced = head.split_once("content-length: ").unwrap().1.lines().next().unwrap();
+    assert!(body.len() < announced.parse().unwrap(), "{head}");
+    assert!(!body.contains("</string>"), "ends inside of the text");
+}
+
+#[test]
+fn pythons_client_takes_no_part_of_an_answer_for_a_whole_one() {
+    let server = Server::start(Limits::default());
+    let script = r#"
+import sys, xmlrpc.client
+whole = sys.stdin.buffer.read()
+xmlrpc.client.loads(whole)
+for length in range(len(whole)):
+    try:
+        raise SystemExit(f"{xmlrpc.client.loads(whole[:length])} from {length} bytes")
+    except (xmlrpc.client.expat.ExpatError, xmlrpc.client.ResponseError):
+        pass
+"#;
+    let multi = "<methodCall><methodName>system.multicall</methodName><params><param><value><array><data><value><struct>\
+        <member><name>methodName</name><value>system.listMethods</value></member><member><name>params</name><value>\
+        <array><data/></array></value></member></struct></value></data></array></value></param></params></methodCall>";
+    for request in [&call("one.vm.info", "<param><value><int>0</int></value></param>"), &pool_call(-5), multi] {
+        let answer = server.post(request.as_bytes());
+        let (_, xml) = answer.split_once("\r\n\r\n").unwrap();
+        let python = Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut python = python.expect("python3 is needed: apt install python3");
+        python.stdin.take().unwrap().write_all(xml.as_bytes()).unwrap();
+        let output = python.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A multicall of calls given as name and parameters.
+fn multicall(calls: &[(&str, &str)]) -> String {
+    let one = |(name, params): &(&str, &str)| {
+        format!(
+            "<value><struct><member><name>methodName</name><value>{name}</value></member><member><name>params</name>\
+             <value><array><data>{params}</data></array></value></member></struct></value>"
+        )
+    };
+    let calls: String = calls.iter().map(one).collect();
+    format!(
+        "<methodCall><methodName>system.multicall</methodName><params><param><value><array><data>{calls}</data></array>\
+         </value></param></params></methodCall>"
+    )
+}
+
+#[test]
+fn a_multicall_makes_no_more_calls_once_its_answers_are_too_long() {
+    let server = Server::start(Limits { multicall_bytes: 10_000, ..Limits::default() });
+    let params = format!("<value>{SESSION}</value><value>{}</value>", "x".repeat(6_000));
+    let panics = ("one.test.panic", &*format!("<value>{SESSION}</value>"));
+    let text = ("one.test.text", &*params);
+    let answer = server.post(multicall(&[text, text, panics, text]).as_bytes());
+    assert_eq!(answer.matches(&"x".repeat(6_000)).count(), 2, "{answer}");
+    assert_eq!(answer.matches("<i4>-509</i4>").count(), 2, "{answer}");
+    assert!(!answer.contains("8192"), "the call was made: {answer}");
+    // What needs no session counts as well, and so do refusals.
+    for small in [("system.listMethods", ""), ("one.none", ""), ("one.vm.info", panics.1)] {
+        let answer = server.post(multicall(&[small; 1000]).as_bytes());
+        assert!(answer.matches("it was not called").count() > 800, "{}: {} bytes", small.0, answer.len());
+    }
+}
+
+#[test]
+fn a_multicall_that_lists_pools_needs_one_place_for_all() {
+    let server = Server::start(Limits { whole_pools: 1, pool_patience: Duration::ZERO, ..Limits::default() });
+    let params = format!("<value>{SESSION}</value>{}", "<value><int>-1</int></value>".repeat(3));
+    let pool = ("one.testpool.info", &*params);
+    let answer = server.post(multicall(&[pool, pool]).as_bytes());
+    assert!(answer.len() > 64 << 20 && !answer.contains("Too many"), "{} bytes", answer.len());
+    let deaf = takes_nothing(&server);
+    let answer = server.post(multicall(&[pool, pool]).as_bytes());
+    assert_eq!(answer.matches("Too many whole pools").count(), 2, "{} bytes", answer.len());
     drop(deaf);
 }
 

@@ -3,11 +3,13 @@
 //! A text that is the result of a call is escaped piece by piece while it is sent: the list of a large cloud has tens of
 //! megabytes, more than twice as many once it is escaped, and is in memory once only, as the method made it.
 //!
-//! Invariants: a body is as long as its announced length; a large one holds a place in its [`Gate`] until it is sent, and
-//! who takes it too slowly is cut off, so that nobody can keep the places of all.
+//! Invariants: a body is as long as its announced length, or the connection ends before its last bytes, without which it
+//! is no document; a large one holds a place in its [`Gate`] until it is sent, and who takes it too slowly is cut off, so
+//! that nobody can keep the places of all.
 
 use super::codec::{forbidden_length, special};
 use super::method::Answer;
+use super::places::Answering;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::io;
@@ -46,6 +48,7 @@ pub(super) struct AnswerBody {
     length: u64,
     began: Instant,
     place: Option<Place>,
+    _answering: Option<Answering>,
 }
 
 impl AnswerBody {
@@ -54,7 +57,7 @@ impl AnswerBody {
         let head = body.into();
         let length = head.len() as u64;
         let began = Instant::now();
-        Self { head, text: String::new(), at: 0, tail: "", left: length, length, began, place: None }
+        Self { head, text: String::new(), at: 0, tail: "", left: length, length, began, place: None, _answering: None }
     }
 
     /// The answer of a call that succeeded with a text.
@@ -62,7 +65,8 @@ impl AnswerBody {
         let text = if text.is_empty() { Answer::EMPTY.to_owned() } else { text };
         let length = (HEAD.len() + escaped_length(&text) + TAIL.len()) as u64;
         let head = Bytes::from_static(HEAD.as_bytes());
-        Self { head, text, at: 0, tail: TAIL, left: length, length, began: Instant::now(), place: None }
+        let began = Instant::now();
+        Self { head, text, at: 0, tail: TAIL, left: length, length, began, place: None, _answering: None }
     }
 
     /// With a place behind the gate until it is sent, if it is large.
@@ -71,14 +75,19 @@ impl AnswerBody {
         self
     }
 
+    /// With somebody who learns of the end of this body.
+    pub(super) fn telling(self, answering: Answering) -> Self {
+        Self { _answering: Some(answering), ..self }
+    }
+
     fn is_too_slow(&self) -> bool {
         let sent = self.length - self.left;
-        self.place.is_some() && self.began.elapsed().as_secs() > FIRST_SECONDS + sent / SLOWEST_TAKER
+        self.length > LARGE && self.began.elapsed().as_secs() > FIRST_SECONDS + sent / SLOWEST_TAKER
     }
 
     fn piece(&mut self) -> Bytes {
         if self.text.is_empty() {
-            return std::mem::take(&mut self.head);
+            return self.head.split_to(self.head.len().min(PIECE));
         }
         let mut piece = Vec::with_capacity(usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE + HEAD.len()));
         piece.extend_from_slice(&std::mem::take(&mut self.head));
@@ -168,6 +177,7 @@ pub(super) struct Gate {
     state: Mutex<Taken>,
     freed: Condvar,
     places: usize,
+    patience: Duration,
 }
 
 #[derive(Default)]
@@ -180,12 +190,13 @@ struct Taken {
 pub(super) struct Place(Arc<Gate>);
 
 impl Gate {
-    pub(super) fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), freed: Condvar::new(), places })
+    /// With so many places, each waited for at most `patience`.
+    pub(super) fn new(places: usize, patience: Duration) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), freed: Condvar::new(), places, patience })
     }
 
-    /// A place, waited for at most `patience`. Blocks.
-    pub(super) fn enter(self: &Arc<Self>, patience: Duration) -> Option<Place> {
+    /// A place, or `None` when none became free in time or too many wait already. Blocks.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.inside >= self.places {
             if state.waiting >= WAITING_MAX {
@@ -193,7 +204,7 @@ impl Gate {
             }
             state.waiting += 1;
             let is_full = |state: &mut Taken| state.inside >= self.places;
-            let woken = self.freed.wait_timeout_while(state, patience, is_full);
+            let woken = self.freed.wait_timeout_while(state, self.patience, is_full);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
             if state.inside >= self.places {
@@ -268,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_large_text_keeps_its_place_until_it_is_sent() {
-        let gate = Gate::new(1);
-        let enter = || gate.enter(Duration::ZERO);
+        let gate = Gate::new(1, Duration::ZERO);
+        let enter = || gate.enter();
         let of = |bytes| AnswerBody::text("x".repeat(bytes)).keeping(enter());
         let large = usize::try_from(LARGE).unwrap();
         let small = of(1);
@@ -281,5 +292,81 @@ mod tests {
         assert!(enter().is_none());
         drop(dropped);
         assert!(enter().is_some());
+    }
+
+    fn next(body: &mut AnswerBody) -> Option<io::Result<Bytes>> {
+        match Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(frame) => frame.map(|frame| frame.map(|frame| frame.into_data().unwrap())),
+            Poll::Pending => panic!("a body never waits"),
+        }
+    }
+
+    #[test]
+    fn who_takes_a_large_answer_too_slowly_is_cut_off_and_frees_the_place() {
+        let gate = Gate::new(1, Duration::ZERO);
+        let large = "x".repeat(3 * usize::try_from(LARGE).unwrap());
+        let bodies = [AnswerBody::text(large.clone()).keeping(gate.enter()), AnswerBody::whole(large)];
+        for mut body in bodies {
+            let length = body.length;
+            while length - body.left < length / 2 {
+                next(&mut body).unwrap().unwrap();
+            }
+            let pace = FIRST_SECONDS + (length - body.left) / SLOWEST_TAKER;
+            body.began = Instant::now().checked_sub(Duration::from_secs(pace)).unwrap();
+            // As fast as is asked for.
+            next(&mut body).unwrap().unwrap();
+            body.began = body.began.checked_sub(Duration::from_secs(2)).unwrap();
+            assert_eq!(next(&mut body).unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert!(body.left > 0, "the end is never sent");
+            drop(body);
+            assert!(gate.enter().is_some());
+        }
+        let mut small = AnswerBody::text("x".repeat(PIECE * 2));
+        small.began = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        sent(small);
+    }
+
+    #[test]
+    fn the_last_bytes_of_an_answer_are_those_that_make_it_whole() {
+        let array = vec![answer_value("one.a", &Ok(Answer::Id(1)))];
+        let bodies = [
+            AnswerBody::text("<VM/>".into()),
+            AnswerBody::text(String::new()),
+            AnswerBody::whole(encode(Ok(Value::Array(array)))),
+            AnswerBody::whole(encode(Err(crate::rpc::codec::Fault::internal()))),
+        ];
+        for body in bodies {
+            let xml = sent(body);
+            let end = "</methodResponse>";
+            assert_eq!(xml.find(end), Some(xml.len() - end.len()), "{xml}");
+            MethodResponse::from_xml(&xml[..xml.len() - 1]).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_gate_lets_those_who_wait_in_one_after_the_other_and_sends_the_rest_away() {
+        let gate = Gate::new(1, Duration::from_secs(3600));
+        let first = gate.enter().unwrap();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..WAITING_MAX).map(|_| scope.spawn(|| gate.enter().is_some())).collect();
+            while gate.state.lock().unwrap().waiting < WAITING_MAX {
+                std::thread::yield_now();
+            }
+            assert!(gate.enter().is_none(), "too many wait");
+            drop(first);
+            assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
+        });
+        let state = gate.state.lock().unwrap();
+        assert_eq!((state.inside, state.waiting), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_in_vain_at_a_gate_leaves_no_trace() {
+        let gate = Gate::new(1, Duration::from_millis(1));
+        let first = gate.enter();
+        assert!(gate.enter().is_none());
+        drop(first);
+        assert!(gate.enter().is_some());
+        assert_eq!(gate.state.lock().unwrap().waiting, 0);
     }
 }

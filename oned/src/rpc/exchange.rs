@@ -8,23 +8,15 @@ use super::answer::{AnswerBody, Gate, Place};
 use super::builtin;
 use super::codec::{self, Call, Fault, Value};
 use super::method::{Answer, Args, Door, Method, split_params};
+use super::server::Limits;
 use one_core::refusal::Refusal;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Answers that list whole pools, being made or sent at the same time: the only ones that grow with the cloud.
-const WHOLE_POOLS: usize = 2;
-
-/// How long such a call waits for the ones before it.
-const PATIENCE: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// The longest page that is not taken for a whole pool, objects.
 const PAGE_MAX: i64 = 1000;
-
-/// Most text in the answers of one multicall, bytes.
-const MULTICALL_BYTES: usize = 64 << 20;
 
 /// The table with its door, ready to answer.
 pub(super) struct Exchange<D: 'static> {
@@ -32,6 +24,7 @@ pub(super) struct Exchange<D: 'static> {
     methods: &'static [Method<D>],
     rows: HashMap<&'static str, &'static Method<D>>,
     multicall_calls: usize,
+    multicall_bytes: usize,
     whole_pools: Arc<Gate>,
 }
 
@@ -44,9 +37,11 @@ pub(super) struct Outcome {
 }
 
 impl<D: Door> Exchange<D> {
-    pub(super) fn new(door: Arc<D>, methods: &'static [Method<D>], multicall_calls: usize) -> Self {
+    pub(super) fn new(door: Arc<D>, methods: &'static [Method<D>], limits: &Limits) -> Self {
         let rows = methods.iter().map(|method| (method.name, method)).collect();
-        Self { door, methods, rows, multicall_calls, whole_pools: Gate::new(WHOLE_POOLS) }
+        let &Limits { multicall_calls, multicall_bytes, .. } = limits;
+        let whole_pools = Gate::new(limits.whole_pools, limits.pool_patience);
+        Self { door, methods, rows, multicall_calls, multicall_bytes, whole_pools }
     }
 
     /// Answers one request.
@@ -92,7 +87,7 @@ impl<D: Door> Exchange<D> {
             uid = caller.uid;
             self.door.admit(method.name)?;
             if place.is_none() && lists_whole_pool(method.name, &args) {
-                *place = Some(self.whole_pools.enter(PATIENCE).ok_or_else(too_many_pools)?);
+                *place = Some(self.whole_pools.enter().ok_or_else(too_many_pools)?);
             }
             (method.run)(&self.door, &caller, &args)
         };
@@ -122,17 +117,17 @@ impl<D: Door> Exchange<D> {
             let most = self.multicall_calls;
             return Err(Fault::limit(format!("system.multicall takes at most {most} calls at a time.")));
         }
-        let mut bytes = 0;
+        let mut bytes = 0_usize;
         let answers = calls.into_iter().map(|entry| {
-            if bytes > MULTICALL_BYTES {
+            if bytes > self.multicall_bytes {
                 let text = "system.multicall: the answers before this one are too long already; it was not called.";
                 return codec::fault_value(&Fault::limit(text));
             }
             let result = inner_call(entry).and_then(|call| self.call(call, session_refused, place));
-            if let Ok(Reply::Result(_, Ok(Answer::Text(text)))) = &result {
-                bytes += text.len();
-            }
-            result.map_or_else(|fault| codec::fault_value(&fault), |reply| Value::Array(vec![reply.into_value()]))
+            let answer =
+                result.map_or_else(|fault| codec::fault_value(&fault), |reply| Value::Array(vec![reply.into_value()]));
+            bytes = bytes.saturating_add(weight(&answer));
+            answer
         });
         Ok(Value::Array(answers.collect()))
     }
@@ -154,6 +149,19 @@ impl Reply {
             Self::Result(method, result) => codec::answer_value(method, &result),
         }
     }
+}
+
+/// About how many bytes a value has in an answer. Built-in methods count too: they need no session.
+fn weight(value: &Value) -> usize {
+    /// The tags of a value.
+    const TAGS: usize = 32;
+    let inner: usize = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(weight).sum(),
+        Value::Struct(members) => members.iter().map(|(name, value)| TAGS + name.len() + weight(value)).sum(),
+        _ => 0,
+    };
+    TAGS + inner
 }
 
 /// Whether a call asks for a pool, and for more than a page of it (flag, start, and an end below −1: OpenNebula, `*pool.info`).

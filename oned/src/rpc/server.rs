@@ -2,14 +2,14 @@
 //!
 //! Invariants: handlers run on blocking threads, at most [`Limits::calls_at_once`] of them; a body is counted while it is
 //! read and at most [`BIG_BODIES`] bodies above [`SMALL_BODY_BYTES`] are held at a time; a connection that sends or takes
-//! nothing ends, and when all places are taken one that has not sent a whole request gives his to a newcomer (see
+//! nothing ends, and when all places are taken one that has not sent a whole request gives its own to a newcomer (see
 //! [`super::places`]); after the shutdown signal no new connection is accepted, running calls may finish until the deadline.
 
 use super::answer::AnswerBody;
 use super::codec::{self, Fault};
 use super::exchange::{Exchange, Outcome};
 use super::method::{Door, Method, check_table};
-use super::places::{Place, Places};
+use super::places::{Place, Places, Told};
 use super::stall::StallGuard;
 use super::tls::Tls;
 use bytes::Bytes;
@@ -68,6 +68,12 @@ pub struct Limits {
     pub shutdown: Duration,
     /// Calls in one `system.multicall`.
     pub multicall_calls: usize,
+    /// Bytes in the answers of one `system.multicall`; the calls after the answer that goes beyond are not made.
+    pub multicall_bytes: usize,
+    /// Answers that list whole pools, being made or sent at the same time: the only ones that grow with the cloud.
+    pub whole_pools: usize,
+    /// How long such a call waits for the ones before it.
+    pub pool_patience: Duration,
     /// How long a connection may ask nothing before it can lose its place to another, when all places are taken.
     pub grace: Duration,
     /// How long the answer to a refused session is held back.
@@ -85,6 +91,9 @@ impl Default for Limits {
             stall: Duration::from_secs(15),
             shutdown: Duration::from_secs(30),
             multicall_calls: 1000,
+            multicall_bytes: 64 << 20,
+            whole_pools: 2,
+            pool_patience: Duration::from_secs(10),
             grace: Duration::from_secs(3),
             refusal_delay: Duration::from_millis(250),
         }
@@ -143,7 +152,7 @@ pub async fn serve<D: Door>(
     let Listener { socket, tls } = listener.into();
     let shared = Arc::new(Shared {
         tls,
-        exchange: Arc::new(Exchange::new(door, methods, limits.multicall_calls)),
+        exchange: Arc::new(Exchange::new(door, methods, &limits)),
         calls: Semaphore::new(limits.calls_at_once),
         big_bodies: Arc::new(Semaphore::new(BIG_BODIES)),
         slowed: Semaphore::new(SLOWED_REFUSALS),
@@ -201,6 +210,7 @@ async fn connection<D: Door>(stream: TcpStream, place: Place, shared: Arc<Shared
         None => converse(StallGuard::new(stream, stall), &place, &shared, &mut ending).await,
         Some(tls) => {
             let secured = tokio::select! {
+                biased;
                 secured = tls.secure(stream, idle, stall) => secured,
                 () = place.closed() => None,
                 _ = ending.changed() => None,
@@ -221,15 +231,14 @@ async fn converse<D: Door>(
     shared: &Arc<Shared<D>>,
     ending: &mut watch::Receiver<()>,
 ) {
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Told { stream, place });
     let requests = AtomicUsize::new(0);
     let idle = shared.limits.idle;
     let service = service_fn(|request| {
         let last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= shared.limits.requests_per_connection;
         let shared = Arc::clone(shared);
         async move {
-            let mut response = respond(&shared, place, request).await;
-            place.rest();
+            let mut response = respond(&shared, place, request).await.map(|body| body.telling(place.answering()));
             if last {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -243,6 +252,8 @@ async fn converse<D: Door>(
         .serve_connection(io, service);
     let mut serving = pin!(serving);
     let ended = tokio::select! {
+        // In this order: a request that has arrived is found before the place is given up.
+        biased;
         ended = serving.as_mut() => ended,
         () = place.closed() => {
             tracing::trace!(target: "ReM", "connection closed for a newcomer");
@@ -273,10 +284,7 @@ async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<In
         Ok(read) => read,
         Err(response) => return *response,
     };
-    if !place.work() {
-        // It is being closed; what is not begun is not half done.
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "Too many connections.\n");
-    }
+    place.work();
     // Waiting here is bounded by the calls that run; each has its own deadlines.
     let Ok(slot) = shared.calls.acquire().await else {
         return xml(AnswerBody::whole(codec::encode(Err(Fault::internal()))));
