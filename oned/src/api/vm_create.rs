@@ -104,7 +104,8 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
         system.set("TEMPLATE_ID", template_id.to_string());
     }
     system.set("VMID", id.to_string());
-    system.set("TM_MAD_SYSTEM", "qcow2");
+    // Documents take it from the history, where the VM's system datastore stands.
+    system.remove("TM_MAD_SYSTEM");
 
     // A persistent image brings its snapshots with it.
     let snapshots: Vec<_> =

@@ -14,11 +14,15 @@ use crate::store::{StoreError, Tx};
 /// Records kept of a VM's history: a year of daily backups and some more. Its document holds all of them.
 const HISTORY_MAX: i64 = 400;
 
+/// The system datastore that VMs run from.
+const SYSTEM_DATASTORE: i64 = 0;
+
 /// Opens the record of a placement, and closes the one before it.
 ///
 /// # Errors
 /// The database's failure.
 pub fn place(tx: &mut Tx<'_>, vm_id: i64, host: &HostRow, now: i64) -> Result<(), StoreError> {
+    let tm_mad = tx.datastore_find(SYSTEM_DATASTORE)?.map_or_else(|| "qcow2".into(), |datastore| datastore.tm_mad);
     append(
         tx,
         now,
@@ -29,8 +33,8 @@ pub fn place(tx: &mut Tx<'_>, vm_id: i64, host: &HostRow, now: i64) -> Result<()
             hostname: host.name.clone(),
             cluster_id: host.cluster_id,
             vm_mad: host.vm_mad.clone(),
-            tm_mad: "qcow2".into(),
-            ds_id: 0,
+            tm_mad,
+            ds_id: SYSTEM_DATASTORE,
             stime: now,
             etime: 0,
             pstime: 0,

@@ -15,7 +15,7 @@ use oned::api::{self, vm_recover};
 use oned::engine::{Engine, Outside};
 use oned::session::authenticate;
 use oned::store::VmFilter;
-use oned::store::rows::{GroupRow, HistoryRow, HostRow, UserRow};
+use oned::store::rows::{DatastoreRow, GroupRow, HistoryRow, HostRow, UserRow};
 
 use crate::world::{NOW, SIZE, TEAM, World, element, session};
 
@@ -209,6 +209,21 @@ fn history_tells_each_stay_with_the_action_that_ended_it_and_who_asked() {
     let last = stage.history(id).pop().unwrap();
     assert!(last.estime > 0 && last.eetime >= last.estime);
     stage.world.vm_document(&stage.world.alice, id);
+}
+
+#[test]
+fn a_vm_shows_the_transfer_driver_of_its_system_datastore_from_its_placement_on() {
+    let stage = Stage::new();
+    stage.world.write(|tx| {
+        let row = tx.datastore(0)?;
+        tx.datastore_update(&DatastoreRow { tm_mad: "shared".into(), ..row })
+    });
+    let id = stage.vm();
+    assert_eq!(stage.history(id)[0].tm_mad, "shared");
+    let text = stage.world.vm_document(&stage.world.alice, id);
+    for wanted in ["<TM_MAD>", "<TM_MAD_SYSTEM>"].map(|tag| format!("{tag}<![CDATA[shared]]>")) {
+        assert!(text.contains(&wanted), "{text}");
+    }
 }
 
 #[test]
