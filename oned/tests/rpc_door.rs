@@ -475,6 +475,24 @@ fn a_multicall_makes_no_more_calls_once_its_answers_are_too_long() {
 }
 
 #[test]
+fn a_stranger_gets_less_from_a_multicall_than_a_user() {
+    let server = Server::start(Limits::default());
+    let list = ("system.listMethods", "");
+    let stranger = server.post(multicall(&[list; 1000]).as_bytes());
+    let whole = stranger.matches("<string>one.test.int</string>").count();
+    assert!((10..900).contains(&whole) && stranger.len() < 1 << 20, "{whole} lists, {} bytes", stranger.len());
+    let params = format!("<value>{SESSION}</value><value><int>1</int></value>");
+    let mut calls = [list; 1000];
+    calls[0] = ("one.test.int", &params);
+    let user = server.post(multicall(&calls).as_bytes());
+    assert_eq!(user.matches("<string>one.test.int</string>").count(), 999);
+    // Each refusal comes as one.
+    let guess = "<value>oneadmin:guess</value><value><int>1</int></value>";
+    let refused = server.post(multicall(&[("one.test.int", guess); 1000]).as_bytes());
+    assert_eq!(refused.matches("<i4>256</i4>").count(), 1000);
+}
+
+#[test]
 fn a_multicall_that_lists_pools_needs_one_place_for_all() {
     let server = Server::start(Limits { whole_pools: 1, pool_patience: Duration::ZERO, ..Limits::default() });
     let params = format!("<value>{SESSION}</value>{}", "<value><int>-1</int></value>".repeat(3));

@@ -242,6 +242,38 @@ fn a_handshake_that_is_not_finished_loses_its_place() {
 }
 
 #[test]
+fn more_clients_than_places_are_all_served() {
+    let server = Server::start(Limits { connections: 3, ..Limits::default() });
+    std::thread::scope(|scope| {
+        for _ in 0..30 {
+            scope.spawn(|| server.serves_a_good_client());
+        }
+    });
+}
+
+#[test]
+fn an_answer_on_its_way_is_not_given_up_for_a_newcomer() {
+    let hour = Duration::from_secs(3_600);
+    let grace = Duration::from_millis(1);
+    let server = Server::start(Limits { connections: 2, idle: hour, stall: hour, grace, ..Limits::default() });
+    let mut reader = server.secure();
+    reader.write_all(&request("one.test.flood", "")).unwrap();
+    reader.read_exact(&mut [0; 1]).unwrap();
+    // The newcomer's second place is that of the silent one, who came after the reader.
+    let silent = server.connect();
+    let plain = request("one.test.text", "");
+    let mut newcomer = server.connect();
+    newcomer.write_all(&plain).unwrap();
+    let mut sent_away = String::new();
+    newcomer.read_to_string(&mut sent_away).unwrap();
+    assert!(sent_away.starts_with("HTTP/1.1 400"), "{sent_away}");
+    drop(silent);
+    let mut answer = String::new();
+    reader.read_to_string(&mut answer).unwrap();
+    assert!(answer.len() > 32 << 20 && answer.ends_with("</methodResponse>"), "{} bytes", answer.len());
+}
+
+#[test]
 fn a_client_that_never_reads_its_answer_loses_its_place() {
     let server = Server::start(Limits { connections: 1, stall: Duration::from_millis(300), ..Limits::default() });
     let mut deaf = server.secure();

@@ -18,6 +18,10 @@ use std::time::Instant;
 /// The longest page that is not taken for a whole pool, objects.
 const PAGE_MAX: i64 = 1000;
 
+/// The same limit as [`Limits::multicall_bytes`] as long as no call of it had a good session: enough for a refusal of
+/// each call, and too little to fill the memory with from many connections.
+const STRANGER_BYTES: usize = 512 << 10;
+
 /// The table with its door, ready to answer.
 pub(super) struct Exchange<D: 'static> {
     door: Arc<D>,
@@ -118,12 +122,16 @@ impl<D: Door> Exchange<D> {
             return Err(Fault::limit(format!("system.multicall takes at most {most} calls at a time.")));
         }
         let mut bytes = 0_usize;
+        let mut most = self.multicall_bytes.min(STRANGER_BYTES);
         let answers = calls.into_iter().map(|entry| {
-            if bytes > self.multicall_bytes {
+            if bytes > most {
                 let text = "system.multicall: the answers before this one are too long already; it was not called.";
                 return codec::fault_value(&Fault::limit(text));
             }
             let result = inner_call(entry).and_then(|call| self.call(call, session_refused, place));
+            if matches!(result, Ok(Reply::Result(..))) && !*session_refused {
+                most = self.multicall_bytes;
+            }
             let answer =
                 result.map_or_else(|fault| codec::fault_value(&fault), |reply| Value::Array(vec![reply.into_value()]));
             bytes = bytes.saturating_add(weight(&answer));
