@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use one_core::access::{Caller, Rule};
-use one_core::lifecycle::{OperationLists, VmOperation, VmRights};
-use one_core::refusal::{Refusal, Right};
+use one_core::lifecycle::{OperationLists, VmRights};
+use one_core::refusal::Refusal;
 use one_core::template::Template;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::cloud::{Cloud, password_digest};
-use crate::config::VmOperations;
 use crate::ledger::stored;
 use crate::store::rows::{AclRow, UserRow};
 use crate::store::{Generation, StoreError, Tx};
@@ -141,24 +140,14 @@ fn vm_rights(
     gid: i64,
     groups: &[i64],
 ) -> Result<VmRights, StoreError> {
-    // Words that are no operation are left out, so that a slip does not take the rest of the list away.
-    let of = |template: &Template| lists(&VmOperations::of_template(template));
     let mut of_groups = Vec::new();
     let others = groups.iter().copied().filter(|group| *group != gid);
     for id in std::iter::once(gid).chain(others) {
         if let Some(group) = tx.group_find(id)?.filter(|group| !group.template.is_empty()) {
-            of_groups.push(of(&stored(&group.template)));
+            of_groups.push(OperationLists::known_in(&stored(&group.template)));
         }
     }
-    Ok(VmRights::new(of(template), of_groups, lists(&cloud.config.vm_operations)))
-}
-
-fn lists(operations: &VmOperations) -> OperationLists {
-    let of = |right| {
-        let wanted = |operation: &&VmOperation| operations.right(operation.word()) == Some(right);
-        VmOperation::ALL.iter().filter(wanted).copied().collect()
-    };
-    OperationLists { admin: of(Right::Admin), manage: of(Right::Manage), use_: of(Right::Use) }
+    Ok(VmRights::new(OperationLists::known_in(template), of_groups, cloud.config.vm_operations.clone()))
 }
 
 /// The owner of something as a caller, for what is done in his name while he is away.

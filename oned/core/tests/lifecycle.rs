@@ -545,11 +545,29 @@ fn rights_for_operations_come_from_the_user_the_group_the_daemon_or_the_defaults
 }
 
 #[test]
+fn a_users_template_names_some_operations_and_the_stricter_right_wins() {
+    let text =
+        "VM_USE_OPERATIONS=\"Backup, resume,fly,backup\"\nVM_ADMIN_OPERATIONS=\"resume\"\nVM_MANAGE_OPERATIONS=[A=b]\n";
+    let lists = OperationLists::known_in(&Template::parse(text).unwrap());
+    assert_eq!(lists.right_for(VmOperation::Backup), Some(Right::Use));
+    assert_eq!(lists.right_for(VmOperation::Resume), Some(Right::Admin));
+    assert_eq!((lists.right_for(VmOperation::Stop), lists.use_.len()), (None, 2));
+    let complete = lists.complete();
+    for operation in VmOperation::ALL {
+        let within = complete.by_right().into_iter().filter(|(_, list)| list.contains(operation)).count();
+        assert_eq!(within, 1, "{operation}");
+    }
+    assert_eq!(complete.right_for(VmOperation::Resume), Some(Right::Admin));
+    assert_eq!(complete.right_for(VmOperation::Stop), Some(Right::Manage));
+}
+
+#[test]
 fn an_unknown_word_in_an_operation_list_is_named() {
     let refusal = OperationLists::parse("", "hold,fly", "").unwrap_err();
     assert_eq!((refusal.to_string().as_str(), refusal.code()), ("Unknown vm operation: fly", 8192));
     let template = Template::parse("VM_USE_OPERATIONS=\"backup, restore\"\nNAME=x").unwrap();
     let lists = OperationLists::from_template(&template).unwrap();
+    assert_eq!(OperationLists::known_in(&template), lists);
     assert_eq!(lists.use_, [VmOperation::Backup, VmOperation::Restore]);
     assert_eq!(lists.right_for(VmOperation::Hold), None);
     let long = "hold,".repeat(10_000);

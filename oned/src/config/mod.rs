@@ -10,12 +10,12 @@
 
 mod foreign;
 mod lists;
-mod operations;
 mod place;
 mod reader;
 mod values;
 
 use chrono_tz::Tz;
+use one_core::lifecycle::OperationLists;
 use one_core::refusal::{ObjectKind, Right};
 use one_core::template::{ParseError, Template};
 use std::collections::BTreeMap;
@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use lists::{AttributeList, AttributePath};
-pub use operations::VmOperations;
 pub use place::Spot;
 use reader::Reader;
 pub use values::{ListOrder, TlsFiles, VdcAcl, VdcRights, VlanIds};
@@ -175,7 +174,7 @@ pub struct Config {
     pub enable_other_permissions: bool,
     /// VM_USE_OPERATIONS, VM_MANAGE_OPERATIONS, VM_ADMIN_OPERATIONS: which right each operation on a VM asks for. Holds
     /// every operation.
-    pub vm_operations: VmOperations,
+    pub vm_operations: OperationLists,
     /// DEFAULT_VDC_…_ACL: rules that a VDC makes.
     pub vdc_acl: VdcAcl,
     /// …_RESTRICTED_ATTR by kind of object; see [`Config::restricted`].

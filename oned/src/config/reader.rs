@@ -5,12 +5,12 @@
 //! those that are read; the document of `one.system.config` shows the values in use.
 
 use super::lists::{AttributeList, AttributePath};
-use super::operations::{self, VmOperations};
 use super::place::{Placed, Spot, places};
 use super::values::{ListOrder, TlsFiles, VdcRights, VlanIds, mac_prefix};
 use super::{Problem, Shown, foreign};
 use chrono_tz::Tz;
-use one_core::refusal::Right;
+use one_core::lifecycle::{OperationLists, VmOperation};
+use one_core::refusal::{Refusal, Right};
 use one_core::template::{Template, Value, Vector};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,6 +34,11 @@ pub(super) struct Reader<'a> {
     pub shown: Vec<(&'static str, Shown)>,
     pub warnings: Vec<String>,
     pub problems: Vec<Problem>,
+}
+
+/// The settings of VM_ADMIN_OPERATIONS and its kin with the right that each is about, the strictest first.
+fn operation_lists() -> impl Iterator<Item = (&'static str, Right)> {
+    OperationLists::ATTRIBUTES.into_iter().zip([Right::Admin, Right::Manage, Right::Use])
 }
 
 impl<'a> Reader<'a> {
@@ -355,37 +360,44 @@ impl<'a> Reader<'a> {
         list
     }
 
-    /// The rights of operations: what the file says of one, else OpenNebula's.
-    pub fn operations(&mut self) -> VmOperations {
-        let mut chosen = VmOperations::default();
-        for (name, right) in operations::ATTRIBUTES {
-            let Some(written) = self.present(name) else { continue };
-            let mut unknown = Vec::new();
-            for word in operations::words(written.text) {
-                match operations::known(&word) {
-                    None => unknown.push(word),
-                    Some(operation) => match chosen.right(operation) {
-                        Some(other) if other != right => self.warnings.push(format!(
-                            "{operation} is in {name} and in a list for {}, the stricter one, which holds.",
-                            other.name()
-                        )),
-                        _ => chosen.set(operation, right),
-                    },
+    /// The rights of operations: what the file says of one, else OpenNebula's; every operation is in one list.
+    pub fn operations(&mut self) -> OperationLists {
+        let mut written = OperationLists::default();
+        for (name, right) in operation_lists() {
+            let Some(list) = self.present(name) else { continue };
+            let operations = match OperationLists::parse(list.text, "", "") {
+                Ok(parsed) => parsed.admin,
+                Err(refusal) => {
+                    let words: Vec<&str> = VmOperation::ALL.iter().map(|operation| operation.word()).collect();
+                    let word = match &refusal {
+                        Refusal::UnknownVmOperation { word } => word,
+                        _ => list.text,
+                    };
+                    let unknown = Written { text: word, spot: list.spot };
+                    self.wrong(name, unknown, format!("some of {}", words.join(", ")));
+                    continue;
+                }
+            };
+            for operation in &operations {
+                if let Some(other) = written.right_for(*operation) {
+                    self.warnings.push(format!(
+                        "{operation} is in {name} and in a list for {}, the stricter one, which holds.",
+                        other.name()
+                    ));
                 }
             }
-            if !unknown.is_empty() {
-                let words: Vec<&str> = operations::OPERATIONS.iter().map(|(word, _)| *word).collect();
-                let text = unknown.join(", ");
-                self.wrong(name, Written { text: &text, spot: written.spot }, format!("some of {}", words.join(", ")));
+            match right {
+                Right::Admin => written.admin = operations,
+                Right::Manage => written.manage = operations,
+                _ => written.use_ = operations,
             }
         }
-        for (operation, right) in operations::OPERATIONS {
-            if chosen.right(operation).is_none() {
-                chosen.set(operation, right);
-            }
+        let complete = written.complete();
+        for ((name, _), (_, operations)) in operation_lists().zip(complete.by_right()) {
+            let words: Vec<&str> = operations.iter().map(|operation| operation.word()).collect();
+            self.show(name, words.join(", "));
         }
-        operations::ATTRIBUTES.into_iter().for_each(|(name, right)| self.show(name, chosen.list(right)));
-        chosen
+        complete
     }
 
     /// Warns of what the file holds beyond the settings that were asked for.

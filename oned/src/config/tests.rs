@@ -1,4 +1,5 @@
 use super::*;
+use one_core::lifecycle::VmOperation;
 
 fn overrides() -> Overrides {
     Overrides { listen: None, state_dir: PathBuf::from("/var/lib/one") }
@@ -126,10 +127,15 @@ fn a_list_in_the_file_replaces_the_default_but_host_files_stay_restricted() {
 #[test]
 fn an_operation_moves_to_the_right_whose_list_names_it() {
     let config = read("VM_MANAGE_OPERATIONS = \"backup,\n  stop\"\nVM_USE_OPERATIONS = \"stop, RESUME\"\n").unwrap();
-    let right = |operation| config.vm_operations.right(operation);
+    let right = |word| config.vm_operations.right_for(VmOperation::from_word(word).unwrap());
     assert_eq!((right("backup"), right("resume")), (Some(Right::Manage), Some(Right::Use)));
     assert_eq!((right("stop"), right("migrate")), (Some(Right::Manage), Some(Right::Admin)));
     assert_eq!(right("update"), Some(Right::Manage));
+    let document = config.to_document();
+    let shown =
+        |word: &str| document.matches(&format!("{word}, ")).count() + document.matches(&format!("{word}]]")).count();
+    assert!(VmOperation::ALL.iter().all(|operation| shown(operation.word()) >= 1), "{document}");
+    assert!(document.contains("<VM_USE_OPERATIONS><![CDATA[resume]]></VM_USE_OPERATIONS>"), "{document}");
     assert!(config.warnings.iter().any(|warning| warning.starts_with("stop is in VM_USE_OPERATIONS")));
 }
 

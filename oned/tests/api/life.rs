@@ -9,7 +9,7 @@ use drivers::dummy::{DummyHypervisor, Script};
 use drivers::hypervisor::DomainState;
 use one_core::access::Caller;
 use one_core::lifecycle::actions::number as n;
-use one_core::lifecycle::{LcmState, VmEvent, VmPhase, VmState};
+use one_core::lifecycle::{LcmState, OperationLists, VmEvent, VmOperation, VmPhase, VmState};
 use oned::api::vm_action::{self, Deployment, Migration};
 use oned::api::{self, vm_recover};
 use oned::engine::{Engine, Outside};
@@ -620,8 +620,8 @@ fn the_lists_of_operations_say_which_right_a_call_needs_user_before_group_before
     for level in ["user", "group", "secondary", "daemon"] {
         let world = World::configured(|config| {
             if level == "daemon" {
-                let own = oned::config::VmOperations::of_template(&oned::ledger::stored(lists));
-                assert!(own.right("backup").is_some());
+                let own = OperationLists::from_template(&oned::ledger::stored(lists)).unwrap();
+                assert!(own.right_for(VmOperation::Backup).is_some());
                 config.vm_operations = own;
             }
         });

@@ -148,23 +148,53 @@ impl OperationLists {
         Self::parse(admin, manage, use_)
     }
 
+    /// As [`Self::from_template`], but words that are no operation are left out: for templates of users and groups, where a
+    /// slip must not take the rest of the list away.
+    pub fn known_in(template: &Template) -> Self {
+        let [admin, manage, use_] = Self::ATTRIBUTES.map(|name| {
+            let words = template.scalar(name).unwrap_or_default().split(',').map(str::trim);
+            distinct(words.filter_map(|word| VmOperation::from_word(word).ok()))
+        });
+        Self { admin, manage, use_ }
+    }
+
+    /// The lists of a daemon that says this: every operation in one of them, as documents show them. What is not named
+    /// here has its default.
+    #[must_use]
+    pub fn complete(&self) -> Self {
+        let of = |right| {
+            let needs = |operation: &VmOperation| self.right_for(*operation).unwrap_or(operation.default_right());
+            VmOperation::ALL.iter().copied().filter(|operation| needs(operation) == right).collect()
+        };
+        Self { admin: of(Right::Admin), manage: of(Right::Manage), use_: of(Right::Use) }
+    }
+
+    /// The lists with the right that each asks for, in the order of [`Self::ATTRIBUTES`].
+    pub fn by_right(&self) -> [(Right, &[VmOperation]); 3] {
+        [(Right::Admin, &self.admin), (Right::Manage, &self.manage), (Right::Use, &self.use_)]
+    }
+
     /// The right that these lists ask for, none when they do not name the operation.
     pub fn right_for(&self, operation: VmOperation) -> Option<Right> {
-        let lists = [(&self.admin, Right::Admin), (&self.manage, Right::Manage), (&self.use_, Right::Use)];
-        lists.into_iter().find(|(list, _)| list.contains(&operation)).map(|(_, right)| right)
+        self.by_right().into_iter().find(|(_, list)| list.contains(&operation)).map(|(right, _)| right)
     }
 }
 
 fn words(list: &str) -> Result<Vec<VmOperation>, Refusal> {
+    let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let found: Result<Vec<_>, _> = words.map(VmOperation::from_word).collect();
+    Ok(distinct(found?))
+}
+
+/// At most one entry per operation, however long the text is.
+fn distinct(operations: impl IntoIterator<Item = VmOperation>) -> Vec<VmOperation> {
     let mut found = Vec::new();
-    for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        let operation = VmOperation::from_word(word)?;
-        // At most one entry per operation, however long the text is.
+    for operation in operations {
         if !found.contains(&operation) {
             found.push(operation);
         }
     }
-    Ok(found)
+    found
 }
 
 /// The rights that one caller's operations need: all levels together.
