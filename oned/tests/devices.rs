@@ -526,3 +526,29 @@ fn a_daemon_killed_at_any_point_of_a_change_comes_to_the_same_end() {
         crash(&mut cloud, &point);
     }
 }
+
+#[test]
+fn disks_of_vms_that_rest_are_saved_and_grow_where_they_lie() {
+    let cloud = Cloud::start();
+    // The action that leads there, and STATE; SUSPENDED and STOPPED have saved memory that knows the disks' sizes.
+    for (action, state, grows) in
+        [("undeploy-hard", 9, true), ("poweroff-hard", 8, true), ("stop", 4, false), ("suspend", 5, false)]
+    {
+        let (vm, _) = cloud.vm_with_disk(action);
+        cloud.call("one.vm.action", &[Text(action), Int(vm)]);
+        cloud.rests(vm, state, 0);
+        let saved =
+            cloud.id("one.vm.disksaveas", &[Int(vm), Int(0), Text(&format!("{action}-saved")), Text(""), Int(-1)]);
+        let document = cloud.rests(vm, state, 0);
+        assert_eq!(text(&document, "ERROR"), "", "{action}");
+        assert_eq!(text(&cloud.image_in(saved, 1), "SIZE"), "1", "{action}");
+        let (done, told) = cloud.ask("one.vm.diskresize", &[Int(vm), Int(0), Text("16")]).unwrap();
+        assert_eq!(done, grows, "{action}: {told}");
+        let document = cloud.rests(vm, state, 0);
+        assert_eq!(text(&disks(&document)[0], "SIZE"), if grows { "16" } else { "1" }, "{action}: {document}");
+        cloud.call("one.vm.action", &[Text("resume"), Int(vm)]);
+        let document = cloud.running(vm);
+        assert_eq!(text(&document, "ERROR"), "", "{action}");
+    }
+    cloud.is_tidy();
+}

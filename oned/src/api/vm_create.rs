@@ -5,6 +5,7 @@ use one_core::backup::{BackupConfig, Disks};
 use one_core::lifecycle::{ImageState, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Value, Vector};
+use std::collections::BTreeSet;
 
 use super::{Cloud, Owned, attributes, view, vm_nics};
 use crate::cloud::hex;
@@ -40,6 +41,8 @@ const SYSTEM: [&str; 22] = [
     "TEMPLATE_ID",
 ];
 
+/// Buses of disks, as their names begin.
+const PREFIXES: [&str; 3] = ["vd", "sd", "hd"];
 /// Most disks of one VM.
 pub(super) const DISKS_MAX: usize = 25;
 const MEMORY_MAX_MB: i64 = 64 << 20;
@@ -190,7 +193,13 @@ fn disks(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, system: &Template) -> 
     if wishes.len() > DISKS_MAX {
         return refuse(format!("A VM can have at most {DISKS_MAX} disks."));
     }
-    let mut letters: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    // What disks wish for is not given to those that wish for nothing, whatever their order.
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for wish in &wishes {
+        if let Some(target) = wished_target(wish, |target| !taken.contains(target)).or_else(refuse)? {
+            taken.insert(target.to_owned());
+        }
+    }
     let mut disks: Vec<Disk> = Vec::new();
     for (id, wish) in wishes.into_iter().enumerate() {
         let (mut disk, image) = match find_image(tx, caller, &wish)? {
@@ -201,18 +210,48 @@ fn disks(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, system: &Template) -> 
             .into_iter()
             .flatten()
             .find(|prefix| matches!(*prefix, "vd" | "sd" | "hd"))
-            .unwrap_or(&cloud.config.default_device_prefix)
-            .to_string();
-        let place = letters.entry(prefix.clone()).or_default();
-        // Disks are at most 25, so one letter is enough.
-        let letter = char::from(b'a' + u8::try_from(*place).unwrap_or(25));
-        *place += 1;
-        disk.set("TARGET", format!("{prefix}{letter}"));
-        disk.set("DEV_PREFIX", prefix);
+            .unwrap_or(&cloud.config.default_device_prefix);
+        let target = match wish.get("TARGET").filter(|target| !target.is_empty()) {
+            Some(target) => target.to_owned(),
+            None => match free_target(prefix, |target| !taken.contains(target)) {
+                Some(target) => target,
+                None => return refuse(format!("There is no free TARGET {prefix}*.")),
+            },
+        };
+        taken.insert(target.clone());
+        set_target(&mut disk, target);
         disk.set("DISK_ID", id.to_string());
         disks.push((disk, image));
     }
     Ok(disks)
+}
+
+/// The name in the guest's bus that a DISK wishes for; none when it wishes for none.
+///
+/// # Errors
+/// A sentence why it cannot have it.
+pub(super) fn wished_target(wish: &Vector, is_free: impl Fn(&str) -> bool) -> Result<Option<&str>, String> {
+    let Some(target) = wish.get("TARGET").filter(|target| !target.is_empty()) else { return Ok(None) };
+    let is_letter = |rest: &str| matches!(rest.as_bytes(), [b'a'..=b'z']);
+    if !PREFIXES.iter().any(|prefix| target.strip_prefix(prefix).is_some_and(is_letter)) {
+        let shown: String = target.chars().take(64).collect();
+        return Err(format!("TARGET \"{shown}\" is not known; use vd, sd or hd and a letter."));
+    }
+    if !is_free(target) {
+        return Err(format!("TARGET {target} is in use by another disk of the VM."));
+    }
+    Ok(Some(target))
+}
+
+/// The first free name of a bus.
+pub(super) fn free_target(prefix: &str, is_free: impl Fn(&str) -> bool) -> Option<String> {
+    (b'a'..=b'z').map(|letter| format!("{prefix}{}", char::from(letter))).find(|name| is_free(name))
+}
+
+/// Gives a disk its name in the guest's bus.
+pub(super) fn set_target(disk: &mut Vector, target: String) {
+    disk.set("DEV_PREFIX", target.chars().take(2).collect::<String>());
+    disk.set("TARGET", target);
 }
 
 /// The image that a DISK names by id, or by name among the caller's (or IMAGE_UNAME's, IMAGE_UID's); none = volatile.

@@ -119,30 +119,18 @@ fn place(cloud: &Cloud, system: &Template, wish: &Vector, disk: &mut Vector) -> 
         return refuse(format!("A VM can have at most {DISKS_MAX} disks."));
     }
     let is_free = |target: &str| system.vectors("DISK").all(|other| other.get("TARGET") != Some(target));
-    let target = match wish.get("TARGET").filter(|target| !target.is_empty()) {
-        Some(target) => {
-            let known = ["vd", "sd", "hd"]
-                .iter()
-                .any(|prefix| target.strip_prefix(prefix).is_some_and(|rest| matches!(rest.as_bytes(), [b'a'..=b'z'])));
-            if !known {
-                return refuse(format!("TARGET \"{target}\" is not known; use vd, sd or hd and a letter."));
-            }
-            if !is_free(target) {
-                return refuse(format!("TARGET {target} is in use by another disk of the VM."));
-            }
-            target.to_owned()
-        }
+    let target = match vm_create::wished_target(wish, is_free).or_else(refuse)? {
+        Some(target) => target.to_owned(),
         None => {
             let prefix = disk.get("DEV_PREFIX").filter(|prefix| matches!(*prefix, "vd" | "sd" | "hd"));
             let prefix = prefix.unwrap_or(&cloud.config.default_device_prefix);
-            let free = (b'a'..=b'z').map(|letter| format!("{prefix}{}", char::from(letter))).find(|name| is_free(name));
+            let free = vm_create::free_target(prefix, is_free);
             free.ok_or_else(|| Refusal::Action(format!("There is no free TARGET {prefix}*; detach a disk first.")))?
         }
     };
     let highest = system.vectors("DISK").filter_map(|other| other.int("DISK_ID")).max();
     let id = highest.map_or(0, |id| id.saturating_add(1));
-    disk.set("DEV_PREFIX", target.chars().take(2).collect::<String>());
-    disk.set("TARGET", target);
+    vm_create::set_target(disk, target);
     disk.set("DISK_ID", id.to_string());
     Ok(id)
 }

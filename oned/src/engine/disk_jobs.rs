@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// Makes a disk's file; one that is there under its final name is whole.
-    fn make_disk(&self, row: &VmRow, vm_disk: &VmDisk) -> Result<(), Trouble> {
+    pub(super) fn make_disk(&self, row: &VmRow, vm_disk: &VmDisk) -> Result<(), Trouble> {
         if vm_disk.path.exists() {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use one_core::template::{Template, Vector};
 
 use super::vm_jobs::{is_off, permanent};
 use super::{Engine, Trouble};
-use crate::disks::{self, Origin, VmDisk};
+use crate::disks::{self, VmDisk};
 use crate::ledger::stored;
 use crate::store::rows::{DatastoreRow, HostRow, VmRow};
 
@@ -32,7 +32,7 @@ pub(super) fn format_of(word: &str) -> Result<DiskFormat, Trouble> {
 }
 
 impl Engine {
-    /// Makes the VM's own disks; one that is there under its final name is whole. What lies there before the job's first run
+    /// Makes the VM's own disks. What lies there before the job's first run
     /// is of an earlier life.
     pub(super) fn prolog(&self, row: &VmRow, first: bool) -> Result<(), Trouble> {
         let directory = disks::vm_directory(&self.cloud.config, row.id);
@@ -43,23 +43,7 @@ impl Engine {
             .map_err(|e| DriverError::io(format!("making {}", directory.display()), e))?;
         disk::sweep_parts(&directory)?;
         for vm_disk in self.cloud.store.read(|tx| disks::of_vm(tx, row, &self.cloud.config))? {
-            if vm_disk.path.exists() {
-                continue;
-            }
-            match &vm_disk.origin {
-                Origin::Image => {
-                    let reason = format!("{} is gone", vm_disk.path.display());
-                    return Err(permanent(&format!("attaching disk {}", vm_disk.id), reason));
-                }
-                Origin::Overlay { backing, format } => {
-                    let facts = disk::probe(backing)?;
-                    disk::create_overlay(&vm_disk.path, backing, format_of(format)?, facts.virtual_size_bytes)?;
-                }
-                Origin::Volatile => {
-                    let size_bytes = u64::try_from(vm_disk.size_mb).unwrap_or(0) << 20;
-                    disk::create_blank(&vm_disk.path, format_of(&vm_disk.format)?, size_bytes)?;
-                }
-            }
+            self.make_disk(row, &vm_disk)?;
         }
         Ok(())
     }

@@ -322,3 +322,27 @@ fn an_image_of_a_file_is_refused_by_what_its_template_lacks() {
     let refusal = world.refusal(|cloud| api::image::allocate(cloud, &world.admin, source, IMAGES));
     assert!(refusal.code() == 16384 && refusal.to_string().contains("SOURCE cannot be given"), "{refusal}");
 }
+
+#[test]
+fn a_new_disk_gets_the_target_that_it_wishes_for_when_that_is_free() {
+    let world = world();
+    let volatile = |keys: &str| format!("DISK=[TYPE=fs,SIZE=1{keys}]\n");
+    let text = |wishes: &[&str]| format!("{SIZE}{}", wishes.iter().map(|keys| volatile(keys)).collect::<String>());
+    let allocate = |text: &str| api::vm::allocate(&world.cloud, &world.alice, text, true);
+    let wishes = ["", ",TARGET=vda", ",TARGET=hdc,DEV_PREFIX=vd", ",DEV_PREFIX=hd", ",TARGET=\"\"", ",TARGET=vdb"];
+    let vm = allocate(&text(&wishes)).unwrap();
+    let template = Template::parse(&world.vm_row(vm).template).unwrap();
+    let targets: Vec<_> = template.vectors("DISK").map(|disk| disk.get("TARGET").unwrap()).collect();
+    assert_eq!(targets, ["vdc", "vda", "hdc", "hda", "vdd", "vdb"]);
+    assert!(
+        template.vectors("DISK").all(|disk| disk.get("TARGET").unwrap().starts_with(disk.get("DEV_PREFIX").unwrap()))
+    );
+    for (wishes, told) in [
+        ([",TARGET=sda", ",TARGET=sda"], "TARGET sda is in use by another disk of the VM."),
+        (["", ",TARGET=nvme0"], "TARGET \"nvme0\" is not known; use vd, sd or hd and a letter."),
+        (["", ",TARGET=\"vda'/>\""], "TARGET \"vda'/>\" is not known; use vd, sd or hd and a letter."),
+    ] {
+        let sentence = format!("Error allocating a new virtual machine. {told}");
+        world.refuses(16384, &sentence, |_| allocate(&text(&wishes)));
+    }
+}
