@@ -277,12 +277,20 @@ fn nobody_gives_himself_or_his_group_operations() {
     let world = World::new();
     // A rule lets him manage all groups.
     let dave = oned::session::authenticate(&world.cloud, &crate::world::session("dave")).unwrap();
+    let carol = oned::session::authenticate(&world.cloud, &crate::world::session("carol")).unwrap();
     for name in ["VM_USE_OPERATIONS", "VM_MANAGE_OPERATIONS", "VM_ADMIN_OPERATIONS"] {
         let text = format!("{name}=\"terminate\"\n");
         for caller in [&world.alice, &dave] {
             let told = sentence(caller, name);
             world.refuses(512, &told, |cloud| api::people::update(cloud, caller, caller.uid, &text, APPEND));
         }
+        // She leads the team, which gives her power over its people.
+        for member in [carol.uid, world.alice.uid] {
+            let told = sentence(&carol, name);
+            world.refuses(512, &told, |cloud| api::people::update(cloud, &carol, member, &text, APPEND));
+        }
+        let refusal = world.refusal(|cloud| api::people::group_update(cloud, &carol, TEAM, &text, APPEND));
+        assert_eq!(refusal.code(), 512, "{refusal}");
         let told = sentence(&dave, name);
         world.refuses(512, &told, |cloud| api::people::group_update(cloud, &dave, TEAM, &text, APPEND));
         api::people::update(&world.cloud, &world.admin, world.alice.uid, &text, APPEND).unwrap();
