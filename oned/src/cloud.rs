@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use one_core::access::{Caller, Permissions};
+use one_core::refusal::Refusal;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
@@ -49,6 +50,24 @@ impl Cloud {
 #[must_use]
 pub fn password_digest(password: &str) -> String {
     hex(&Sha256::digest(password.as_bytes()))
+}
+
+/// Random bytes from the system.
+///
+/// # Errors
+/// [`Refusal::Internal`] when it gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0_u8; N];
+    getrandom::fill(&mut bytes).map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
+    Ok(bytes)
+}
+
+/// A random text that nobody guesses: 64 digits in hex.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_hex() -> Result<String, Refusal> {
+    Ok(hex(&random::<32>()?))
 }
 
 /// Bytes in lower-case hex.

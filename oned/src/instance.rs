@@ -215,8 +215,15 @@ fn random_password() -> io::Result<String> {
 
 /// Writes a file of mode 0600 so that it is there completely or not at all, also after a power loss.
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let part = write_part(path, content)?;
+    std::fs::rename(&part, path)?;
+    sync_folder_of(path)
+}
+
+/// Writes what a file is to hold under another name beside it, mode 0600 and on disk; that name.
+pub(crate) fn write_part(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     let part = path.with_extension("part");
-    // A left-over of a crash; the lock makes sure that it is nobody's.
+    // A left-over of a crash; the lock on the state directory makes sure that it is nobody's.
     match std::fs::remove_file(&part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -224,7 +231,11 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     file.write_all(content)?;
     file.sync_all()?;
-    std::fs::rename(&part, path)?;
+    Ok(part)
+}
+
+/// Makes the names in a file's folder last.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -13,6 +13,7 @@
 //! however it looks; an empty value stays empty; a key file is never overwritten.
 
 use crate::config::AttributeList;
+use crate::instance::{sync_folder_of, write_part};
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use base64::Engine as _;
@@ -21,9 +22,9 @@ use one_core::refusal::ObjectKind;
 use one_core::template::{Attribute, Template, Value, Vector};
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -328,22 +329,11 @@ fn random(bytes: &mut [u8]) -> Result<(), SecretError> {
 
 /// Makes the file with mode 0600, whole or not at all, also after a power loss; one that is there stays.
 fn make(path: &Path, content: &[u8]) -> io::Result<()> {
-    let part = path.with_extension("part");
-    // A left-over of a crash; the lock on the state directory makes sure that it is nobody's.
-    match std::fs::remove_file(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    let part = write_part(path, content)?;
     // A link, and no rename, since that would overwrite.
     std::fs::hard_link(&part, path)?;
     std::fs::remove_file(&part)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    sync_folder_of(path)
 }
 
 #[cfg(test)]

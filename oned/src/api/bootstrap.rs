@@ -5,7 +5,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::datastore::{FILE_DS, IMAGE_DS, SYSTEM_DS, default_base_path, installed_permissions};
 use super::{Cloud, cluster, vdc};
-use crate::cloud::{hex, password_digest};
+use crate::cloud::{password_digest, random_hex};
 use crate::session;
 use crate::store::rows::{ClusterRow, DatastoreRow, GroupRow, SecurityGroupRow, UserRow, VdcRow, ZoneRow};
 use crate::store::{StoreError, Tx};
@@ -75,12 +75,6 @@ pub fn bootstrap(cloud: &Cloud, name: &str, password: &str) -> Result<(), Refusa
         tracing::info!(target: "ONE", "Bootstrapped users, groups, cluster, zone and datastores.");
         Ok(())
     })
-}
-
-fn random_hex() -> Result<String, Refusal> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
-    Ok(hex(&bytes))
 }
 
 fn people(tx: &mut Tx<'_>, name: &str, password: &str, unknown_password: &str) -> Result<(), StoreError> {

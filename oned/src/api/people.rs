@@ -6,7 +6,7 @@ use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::{Cloud, attributes, parse, vdc, view};
-use crate::cloud::{hex, password_digest};
+use crate::cloud::{password_digest, random_hex};
 use crate::hosts::DUMMY;
 use crate::quota::{GROUP, USER};
 use crate::session::{self, CORE, PUBLIC};
@@ -368,7 +368,7 @@ pub fn login(
     seconds: i64,
     egid: i64,
 ) -> Result<String, Refusal> {
-    let made = random_token()?;
+    let made = random_hex()?;
     cloud.store.write(|tx| {
         let row = tx.user_by_name(name)?.ok_or(Refusal::NoSuch { kind: ObjectKind::User, id: -1 })?;
         may_user(tx, caller, Right::Manage, &row)?;
@@ -408,12 +408,6 @@ pub fn login(
         })?;
         Ok(text)
     })
-}
-
-fn random_token() -> Result<String, Refusal> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
-    Ok(hex(&bytes))
 }
 
 /// `one.user.info`; −1 is the caller.

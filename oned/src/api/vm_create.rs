@@ -8,7 +8,7 @@ use one_core::template::{Template, Value, Vector};
 use std::collections::BTreeSet;
 
 use super::{Cloud, Owned, attributes, view, vm_nics};
-use crate::cloud::hex;
+use crate::cloud::{hex, random};
 use crate::devices;
 use crate::ledger;
 use crate::quota;
@@ -380,8 +380,7 @@ pub(super) fn take_image(tx: &mut Tx<'_>, image: &ImageRow, vm_id: i64) -> Resul
 
 /// A random (version 4) UUID.
 fn random_uuid() -> Result<String, Refusal> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(|e| Refusal::Internal(format!("The system gives no random numbers: {e}.")))?;
+    let mut bytes = random::<16>()?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let text = hex(&bytes);
