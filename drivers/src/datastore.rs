@@ -1,14 +1,24 @@
 //! What a backup datastore driver must do.
 //!
 //! A *restore point* is one state of all stored disks of one VM, with the VM's document. It has an opaque id that the
-//! driver gives. Points of one VM (or of one backup job) live in one *series*, named by the caller: `7` for VM 7,
-//! `job_3` for backup job 3.
+//! driver gives: hex digits, the first eight of which people see. Points of one VM (or of one backup job) live in one
+//! *series*, named by the caller: `7` for VM 7, `job_3` for backup job 3. Several VMs of one job may store into its series
+//! at the same time.
 //!
-//! Contract: [`BackupDatastore::store`] publishes the point as its very last, durable act and tags it with the caller's
-//! `job` name; so after a crash [`BackupDatastore::find`] tells whether that act happened. Everything written before it
-//! is invisible to readers and removed by [`BackupDatastore::sweep`].
+//! Contract, which `drivers/tests/conformance` holds every driver to:
+//! - [`BackupDatastore::store`] publishes the point as its very last, durable act and tags it with the caller's `job`
+//!   name; so after a crash [`BackupDatastore::find`] tells whether that act happened. Everything written before it is
+//!   invisible to readers and removed by [`BackupDatastore::sweep`].
+//! - every byte that is given back was compared with a digest that was stored with it;
+//! - a point that is published is never changed by anything but [`BackupDatastore::forget`] of another one, which leaves
+//!   what it reads as untouched and may be repeated after a crash;
+//! - every wait for something outside (a lock, a disk, a server) ends in time or shows in the beats of [`Progress`].
 
-use crate::{Cancel, DiskReader, DiskWriter, Progress, Result};
+use std::path::PathBuf;
+
+use crate::disk::{Qcow2Writer, RawWriter};
+use crate::hypervisor::DiskFormat;
+use crate::{Cancel, DiskReader, DiskWriter, Extent, Progress, Result};
 
 /// Bytes of the file system (or quota) behind a datastore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,10 +34,13 @@ pub struct Capacity {
 /// How a disk relates to the parent point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The reader's extents cover the whole disk.
+    /// The reader's extents cover the whole disk; it is stored for itself.
     Whole,
     /// The reader lists only what changed since the parent point.
     SinceParent,
+    /// The reader's extents cover the whole disk; all of it is read, and only what differs from the parent point is
+    /// stored. For lost bitmaps, and for looking whether a bitmap told the truth.
+    Compare,
 }
 
 /// One disk to store.
@@ -38,6 +51,9 @@ pub struct SourceDisk {
     pub reader: Box<dyn DiskReader>,
     /// Whether `reader` lists everything or only changes.
     pub change: Change,
+    /// With [`Change::Compare`]: what the record of changes lists, if there is one. What differs elsewhere is counted in
+    /// [`Stored::unmarked_bytes`].
+    pub marked: Option<Vec<Extent>>,
 }
 
 /// What to store, and under which names.
@@ -50,7 +66,7 @@ pub struct StoreRequest<'a> {
     pub job: &'a str,
     /// Point in time of the data, epoch seconds.
     pub time: i64,
-    /// The point that `Change::SinceParent` refers to.
+    /// The point that [`Change::SinceParent`] and [`Change::Compare`] refer to.
     pub parent: Option<&'a str>,
     /// The VM's document, stored as `vm.xml`.
     pub document: &'a [u8],
@@ -74,8 +90,110 @@ pub struct Stored {
     pub read_bytes: u64,
     /// Bytes that the datastore grew by.
     pub stored_bytes: u64,
+    /// Bytes that differed from the parent although the record of changes did not list them; 0 is the only good value,
+    /// and means nothing unless [`Change::Compare`] was asked for.
+    pub unmarked_bytes: u64,
     /// Its disks, by id.
     pub disks: Vec<StoredDisk>,
+}
+
+/// What a datastore knows of a published point by itself: enough to rebuild a catalogue that was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointFacts {
+    /// As [`BackupDatastore::store`] returned it (`unmarked_bytes` is 0).
+    pub stored: Stored,
+    /// The point that it was an increment of, when that is still there.
+    pub parent: Option<String>,
+    /// As in [`StoreRequest::job`].
+    pub job: String,
+    /// As in [`StoreRequest::tags`].
+    pub tags: Vec<String>,
+    /// Point in time of the data, epoch seconds.
+    pub time: i64,
+}
+
+/// Which disk to give back, and how.
+pub struct RestoreRequest<'a> {
+    /// The series.
+    pub series: &'a str,
+    /// The point.
+    pub point: &'a str,
+    /// The VM's disk id.
+    pub disk: u32,
+    /// Whether damaged ranges are left as zeros and reported, instead of ending the restore.
+    pub skip_bad: bool,
+    /// A disk that is thought to hold nearly the same. What it holds already is taken from it and not from the datastore,
+    /// where the datastore can tell by digests.
+    pub current: Option<Box<dyn DiskReader>>,
+}
+
+/// A disk that was given back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// Bytes written into the target; zeros are left out.
+    pub written_bytes: u64,
+    /// Bytes of the disk that came from the datastore.
+    pub fetched_bytes: u64,
+    /// What was left out, with `skip_bad`; ascending.
+    pub damages: Vec<Damage>,
+}
+
+/// A range of a disk (or something beside disks) that cannot be given back.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Damage {
+    /// The points that it belongs to; never empty.
+    pub points: Vec<String>,
+    /// The disk; none = not part of a disk (a document, a directory, an index).
+    pub disk: Option<u32>,
+    /// First byte on the disk.
+    pub offset: u64,
+    /// Length in bytes; 0 when nobody can tell.
+    pub length: u64,
+    /// Which file is damaged and how, one clause.
+    pub what: String,
+}
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Depth {
+    /// Structure, presence and length of every file.
+    Quick,
+    /// Every byte.
+    Deep,
+}
+
+/// What to look at.
+#[derive(Debug, Clone, Copy)]
+pub struct VerifyRequest<'a> {
+    /// The series.
+    pub series: &'a str,
+    /// The points; what several of them share is read once.
+    pub points: &'a [String],
+    /// How closely.
+    pub depth: Depth,
+    /// The last text that an interrupted call with the same series, points and depth gave to `save`: it goes on there.
+    pub resume: Option<&'a str>,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Bytes read from the datastore, those before an interruption included.
+    pub read_bytes: u64,
+    /// All damages, at most [`MAX_DAMAGES`].
+    pub damages: Vec<Damage>,
+}
+
+/// Damages are told up to this number; a datastore with more is lost anyway.
+pub const MAX_DAMAGES: usize = 1000;
+
+/// What came of forgetting.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    /// Bytes that the datastore shrank by.
+    pub freed_bytes: u64,
+    /// Points that are kept and whose own bytes changed, with [`Stored::stored_bytes`] as it is now.
+    pub resized: Vec<(String, u64)>,
 }
 
 /// A backup datastore.
@@ -88,8 +206,9 @@ pub trait BackupDatastore: Send + Sync {
 
     /// Stores one restore point; see the module text for what that promises. Disks are taken in the given order.
     ///
-    /// When `parent` cannot be used (missing, damaged, other geometry), a disk of `Change::SinceParent` is refused with
+    /// When `parent` cannot be used (missing, damaged, other geometry), a disk that refers to it is refused with
     /// [`crate::Kind::Corrupt`] or [`crate::Kind::Missing`] before anything is read; the caller then makes a full one.
+    /// Storing again under a `job` that is published gives the point that is there.
     ///
     /// # Errors
     /// Any failed read or write, a cancel: nothing is published then.
@@ -119,38 +238,97 @@ pub trait BackupDatastore: Send + Sync {
     /// [`crate::Kind::Missing`] when the point is not there.
     fn document(&self, series: &str, point: &str) -> Result<Vec<u8>>;
 
-    /// Writes disk `disk` of `point` into `target`, leaving out ranges that are all zero; `target` is not finished.
-    /// The bytes are verified against the datastore's own digests while they are read.
+    /// Writes a disk into `target`, leaving out ranges that are all zero; `target` is not finished. The bytes are compared
+    /// with the datastore's own digests while they are read.
     ///
     /// # Errors
-    /// [`crate::Kind::Missing`] for an unknown point or disk, [`crate::Kind::Corrupt`] for damaged data.
+    /// [`crate::Kind::Missing`] for an unknown point or disk, [`crate::Kind::Corrupt`] for damaged data, with disk and
+    /// offset, unless `skip_bad`.
     fn restore(
         &self,
-        series: &str,
-        point: &str,
-        disk: u32,
+        request: RestoreRequest<'_>,
         target: &mut dyn DiskWriter,
         progress: &Progress,
         cancel: &Cancel,
-    ) -> Result<u64>;
+    ) -> Result<Restored>;
+
+    /// As [`Self::restore`] into the new image `target` (which appears whole or not at all), finished.
+    ///
+    /// # Errors
+    /// As [`Self::restore`], and when the image cannot be made.
+    fn restore_image(
+        &self,
+        request: RestoreRequest<'_>,
+        target: &ImageTarget,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Restored> {
+        let mut writer = target.create()?;
+        let restored = self.restore(request, writer.as_mut(), progress, cancel)?;
+        writer.finish()?;
+        Ok(restored)
+    }
+
+    /// Looks whether points can be given back. `save` is handed a text of at most 64 KiB now and then; see
+    /// [`VerifyRequest::resume`]. Damage is a result, not an error.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Missing`] for an unknown point; when the datastore cannot be reached; an error of `save`.
+    fn verify(
+        &self,
+        request: &VerifyRequest<'_>,
+        save: &mut dyn FnMut(&str) -> Result<()>,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Verified>;
 
     /// Forgets `points` and frees what only they needed. Repeating it after a crash is harmless; unknown points count as
-    /// forgotten. Returns the bytes freed.
+    /// forgotten. The other points can be restored meanwhile.
     ///
     /// # Errors
     /// When the series is in use by another writer (kind `Retry`) or cannot be changed. No other point is ever harmed.
-    fn forget(&self, series: &str, points: &[String]) -> Result<u64>;
+    fn forget(&self, series: &str, points: &[String], progress: &Progress, cancel: &Cancel) -> Result<Forgotten>;
 
-    /// Removes what interrupted operations left in `series` (temporary files, unreferenced packs, stale locks of ours).
-    /// Only called when none of our operations runs on it.
+    /// Removes what interrupted operations left in `series` (temporary files, unreferenced packs, stale locks of ours) and
+    /// finishes a forget that was cut off. Harmless beside operations that run: it waits for them or leaves theirs alone.
     ///
     /// # Errors
     /// When the series cannot be cleaned now.
-    fn sweep(&self, series: &str) -> Result<()>;
+    fn sweep(&self, series: &str, progress: &Progress) -> Result<()>;
 
-    /// Every published point of `series`.
+    /// The names of all series, sorted.
     ///
     /// # Errors
     /// When the datastore cannot be read.
-    fn points(&self, series: &str) -> Result<Vec<String>>;
+    fn series(&self) -> Result<Vec<String>>;
+
+    /// Every published point of `series`, oldest first.
+    ///
+    /// # Errors
+    /// When the datastore cannot be read. A point that is damaged is left out with a warning in the log.
+    fn points(&self, series: &str) -> Result<Vec<PointFacts>>;
+}
+
+/// An image to make.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageTarget {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+    /// Size that a guest sees, bytes; a multiple of 512.
+    pub size_bytes: u64,
+}
+
+impl ImageTarget {
+    /// Starts the file; dropped without [`DiskWriter::finish`] it leaves nothing.
+    ///
+    /// # Errors
+    /// When the size is impossible or the file cannot be made.
+    pub fn create(&self) -> Result<Box<dyn DiskWriter>> {
+        Ok(match self.format {
+            DiskFormat::Qcow2 => Box::new(Qcow2Writer::create(&self.path, self.size_bytes)?),
+            DiskFormat::Raw => Box::new(RawWriter::create(&self.path, self.size_bytes)?),
+        })
+    }
 }

@@ -69,7 +69,8 @@ pub struct DomainDisk {
 }
 
 /// Formats that domains can use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DiskFormat {
     /// QEMU copy on write, version 3.
     Qcow2,

@@ -19,12 +19,14 @@ pub mod hypervisor;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod nbd;
+mod pace;
 #[cfg(feature = "restic")]
 pub mod restic;
 
 pub use datastore::BackupDatastore;
 pub use error::{DriverError, Kind, Result};
 pub use hypervisor::{BackupSession, Hypervisor};
+pub use pace::Pace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -135,6 +137,7 @@ pub struct Progress(Arc<ProgressCounters>);
 struct ProgressCounters {
     total: AtomicU64,
     done: AtomicU64,
+    beats: AtomicU64,
 }
 
 impl Progress {
@@ -146,6 +149,19 @@ impl Progress {
     /// Adds to what has been moved.
     pub fn add_done(&self, bytes: u64) {
         self.0.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says that the work goes on although nothing was moved: a wait that has its own deadline, a file looked at. Whoever
+    /// watches from another process takes long silence for a dead server.
+    pub fn beat(&self) {
+        self.0.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that changes whenever anything was moved or a beat was made.
+    #[must_use]
+    pub fn pulse(&self) -> u64 {
+        let (done, total) = self.get();
+        self.0.beats.load(Ordering::Relaxed).wrapping_add(done).wrapping_add(total)
     }
 
     /// (done, total) in bytes.

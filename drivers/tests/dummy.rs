@@ -1,6 +1,8 @@
 //! The dummy drivers against a byte map, qemu-img, and their scripts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod shared;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use drivers::{
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
+
+use shared::ShortForms as _;
 
 const BLOCK: usize = 64 << 10;
 const NEVER: Duration = Duration::from_secs(1);
@@ -118,7 +122,7 @@ fn a_held_call_ends_by_cancelling_and_goes_on_when_its_rule_is_taken_back() {
         cancel.cancel();
         assert_eq!(held.join().unwrap().unwrap_err().kind, Kind::Cancelled);
     });
-    assert_eq!(rig.datastore.points("7").unwrap(), [""; 0]);
+    assert_eq!(rig.datastore.ids("7").unwrap(), [""; 0]);
     assert_eq!(rig.folders(), [""; 0]);
 
     rig.script(r#"{"rules": [{"operation": "deploy", "when": "after", "until_cancelled": true}]}"#);
@@ -204,7 +208,7 @@ impl Rig {
 
     fn restored(&self, point: &str, disk: u32, size: usize) -> Result<Vec<u8>> {
         let mut writer = MemoryWriter(vec![0; size]);
-        self.datastore.restore("7", point, disk, &mut writer, &Progress::default(), &Cancel::default())?;
+        self.datastore.restore_now("7", point, disk, &mut writer)?;
         Ok(writer.0)
     }
 }
@@ -764,7 +768,7 @@ fn faults_reach_the_reader_of_a_backup() {
         rig.script(&format!(r#"{{"rules": [{{"operation": "{operation}", {fault}}}]}}"#));
         let mut session = rig.hypervisor.begin_backup(&spec).unwrap();
         let stored = session.disk(0).and_then(|reader| {
-            let disk = SourceDisk { id: 0, reader, change: Change::Whole };
+            let disk = SourceDisk { id: 0, reader, change: Change::Whole, marked: None };
             store_disks(&rig.datastore, "job=1", None, vec![disk], &Cancel::default())
         });
         assert_eq!(stored.unwrap_err().reason, "no answer", "{operation}");
@@ -845,7 +849,8 @@ fn store(
     cancel: &Cancel,
 ) -> Result<Stored> {
     let disks = disks.into_iter().zip(0..);
-    let disks = disks.map(|((reader, change), id)| SourceDisk { id, reader: Box::new(reader), change }).collect();
+    let disks =
+        disks.map(|((reader, change), id)| SourceDisk { id, reader: Box::new(reader), change, marked: None }).collect();
     store_disks(datastore, job, parent, disks, cancel)
 }
 
@@ -873,7 +878,7 @@ fn a_point_is_found_inspected_and_restored_and_an_increment_is_whole() {
     assert_eq!(datastore.find("7", "job=1").unwrap(), Some(full.clone()));
     assert_eq!(datastore.find("7", "job=").unwrap(), None);
     assert_eq!(datastore.find("8", "job=1").unwrap(), None);
-    assert_eq!(datastore.points("7").unwrap(), std::slice::from_ref(&full.point));
+    assert_eq!(datastore.ids("7").unwrap(), std::slice::from_ref(&full.point));
     assert_eq!(datastore.document("7", &full.point).unwrap(), b"<VM/>");
     assert_eq!(rig.restored(&full.point, 0, disk.len()).unwrap(), disk);
     assert_eq!(rig.restored(&full.point, 1, second.len()).unwrap(), second);
@@ -887,14 +892,14 @@ fn a_point_is_found_inspected_and_restored_and_an_increment_is_whole() {
     let tags = [];
     let parent = Some(full.point.as_str());
     let request = StoreRequest { series: "7", tags: &tags, job: "job=2", time: 0, parent, document: b"" };
-    let source = |id, (reader, change)| SourceDisk { id, reader: Box::new(reader), change };
+    let source = |id, (reader, change)| SourceDisk { id, reader: Box::new(reader), change, marked: None };
     let disks = vec![source(0, changed(&disk, &extents)), source(1, changed(&second, &[]))];
     let increment = datastore.store(&request, disks, &progress, &Cancel::default()).unwrap();
     // The block of the ten bytes, and the one that is zero only at its end.
     assert_eq!(increment.read_bytes, 2 * BLOCK as u64);
     assert_eq!(progress.get(), (2 * BLOCK as u64, 2 * BLOCK as u64));
-    assert!(datastore.forget("7", std::slice::from_ref(&full.point)).unwrap() > 20 * BLOCK as u64);
-    assert_eq!(datastore.forget("7", &[full.point.clone(), "nonsense".to_owned()]).unwrap(), 0);
+    assert!(datastore.forget_now("7", std::slice::from_ref(&full.point)).unwrap().freed_bytes > 20 * BLOCK as u64);
+    assert_eq!(datastore.forget_now("7", &[full.point.clone(), "nonsense".to_owned()]).unwrap().freed_bytes, 0);
     assert_eq!(rig.restored(&increment.point, 0, disk.len()).unwrap(), disk);
     assert_eq!(rig.restored(&full.point, 0, old.len()).unwrap_err().kind, Kind::Missing);
     assert_eq!(datastore.inspect("7", &full.point).unwrap_err().kind, Kind::Missing);
@@ -1000,7 +1005,7 @@ fn a_failed_read_a_cancel_and_a_scripted_fault_publish_nothing() {
         assert_eq!((error.kind, error.reason.as_str()), (Kind::Permanent, "the disk is full"));
     }
     std::fs::write(&path, r#"{"capacity": {"total_bytes": 10, "free_bytes": 5}}"#).unwrap();
-    assert_eq!(rig.datastore.points("7").unwrap(), [""; 0]);
+    assert_eq!(rig.datastore.ids("7").unwrap(), [""; 0]);
     assert_eq!(rig.folders(), [""; 0]);
     let capacity = rig.datastore.capacity().unwrap();
     assert_eq!((capacity.total_bytes, capacity.free_bytes), (10, 5));
@@ -1013,7 +1018,7 @@ fn a_point_whose_publication_was_not_answered_is_found() {
     let data = noise(BLOCK, 1);
     store(&rig.datastore, "job=1", None, vec![whole(&data)], &Cancel::default()).unwrap_err();
     let found = rig.datastore.find("7", "job=1").unwrap().unwrap();
-    rig.datastore.sweep("7").unwrap();
+    rig.datastore.sweep_now("7").unwrap();
     assert_eq!(rig.restored(&found.point, 0, BLOCK).unwrap(), data);
     let again = store(&rig.datastore, "job=1", None, vec![whole(&data)], &Cancel::default()).unwrap();
     assert_eq!(again, found);
@@ -1025,7 +1030,7 @@ fn a_datastore_whose_directory_is_gone_says_so() {
     std::fs::remove_dir_all(rig.path("datastore")).unwrap();
     assert_eq!(rig.datastore.points("7").unwrap_err().kind, Kind::Retry);
     assert_eq!(rig.datastore.find("7", "job=1").unwrap_err().kind, Kind::Retry);
-    assert_eq!(rig.datastore.sweep("7").unwrap_err().kind, Kind::Retry);
+    assert_eq!(rig.datastore.sweep_now("7").unwrap_err().kind, Kind::Retry);
     assert!(rig.datastore.capacity().is_err());
 }
 
@@ -1065,11 +1070,11 @@ fn what_a_killed_process_leaves_is_undone_by_abandon_and_sweep() {
     assert!(backup.disks[0].scratch.exists());
     assert_eq!(rig.folders().len(), 2);
     assert_eq!(rig.datastore.find("7", "job=2").unwrap(), None);
-    assert_eq!(rig.datastore.points("7").unwrap(), std::slice::from_ref(&kept.point));
+    assert_eq!(rig.datastore.ids("7").unwrap(), std::slice::from_ref(&kept.point));
     for _ in 0..2 {
         rig.hypervisor.abandon_backup(&backup).unwrap();
         rig.hypervisor.delete_checkpoint("one-7", "one-7-2", &[]).unwrap();
-        rig.datastore.sweep("7").unwrap();
+        rig.datastore.sweep_now("7").unwrap();
     }
     assert!(!backup.disks[0].scratch.exists() && disk.path.exists());
     assert_eq!(rig.hypervisor.checkpoints("one-7", &[]).unwrap(), [""; 0]);
@@ -1143,7 +1148,7 @@ impl Model {
             }
             Step::Forget(which) if !self.points.is_empty() => {
                 let (point, _) = self.points.remove(which.index(self.points.len()));
-                self.rig.datastore.forget("7", &[point]).unwrap();
+                self.rig.datastore.forget_now("7", &[point]).unwrap();
             }
             Step::Forget(_) => {}
             Step::Lose => {
@@ -1187,7 +1192,7 @@ impl Model {
         }
         let change = if since.is_some() { Change::SinceParent } else { Change::Whole };
         let parent = since.map(|(_, point, _)| point);
-        let disk = SourceDisk { id: 0, reader, change };
+        let disk = SourceDisk { id: 0, reader, change, marked: None };
         let stored = store_disks(&self.rig.datastore, &job, parent, vec![disk], &Cancel::default()).unwrap();
         session.end().unwrap();
         self.points.push((stored.point.clone(), self.content.clone()));
@@ -1197,7 +1202,7 @@ impl Model {
     fn check(&self) {
         let mut known: Vec<_> = self.points.iter().map(|(point, _)| point.clone()).collect();
         known.sort();
-        assert_eq!(self.rig.datastore.points("7").unwrap(), known);
+        assert_eq!(self.rig.datastore.ids("7").unwrap(), known);
         for (point, content) in &self.points {
             // The file is the disk for whoever looks into the directory.
             let file = std::fs::read(self.rig.path("datastore/7").join(point).join("disk.0")).unwrap();

@@ -2,19 +2,23 @@
 #![cfg(feature = "restic")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod shared;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use drivers::datastore::{Change, SourceDisk, StoreRequest, Stored};
+use drivers::datastore::{Change, RestoreRequest, SourceDisk, StoreRequest, Stored};
 use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{
     BackupDatastore, Cancel, Content, DiskReader, DiskWriter, DriverError, Extent, Kind, Progress, Result, Secret,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
+
+use shared::ShortForms as _;
 
 const PASSWORD: &str = "not a secret";
 const CHUNK: u32 = 4096;
@@ -151,7 +155,7 @@ impl Rig {
 
     fn restored(&self, point: &str, disk: u32, size: usize) -> Result<Vec<u8>> {
         let mut writer = MemoryWriter { data: vec![0; size], ..MemoryWriter::default() };
-        self.datastore.restore("7", point, disk, &mut writer, &Progress::default(), &Cancel::default())?;
+        self.datastore.restore_now("7", point, disk, &mut writer)?;
         Ok(writer.data)
     }
 
@@ -205,7 +209,7 @@ fn store(
     let disks = disks
         .into_iter()
         .zip(0..)
-        .map(|((reader, change), id)| SourceDisk { id, reader: Box::new(reader), change })
+        .map(|((reader, change), id)| SourceDisk { id, reader: Box::new(reader), change, marked: None })
         .collect();
     let tags = ["one-7".to_owned()];
     let request = StoreRequest { series: "7", tags: &tags, job, time: 1_700_000_000, parent, document: b"<VM/>" };
@@ -244,7 +248,7 @@ fn a_full_backup_comes_back_through_us_and_through_stock_restic() {
     assert_eq!(rig.datastore.inspect("7", &stored.point).unwrap(), stored);
     assert_eq!(rig.datastore.find("7", "job=1").unwrap(), Some(stored.clone()));
     assert_eq!(rig.datastore.find("7", "job=").unwrap(), None);
-    assert_eq!(rig.datastore.points("7").unwrap(), std::slice::from_ref(&stored.point));
+    assert_eq!(rig.datastore.ids("7").unwrap(), std::slice::from_ref(&stored.point));
 
     rig.check_clean();
     rig.datastore.check("7", true).unwrap();
@@ -280,7 +284,7 @@ fn an_increment_reads_only_dirty_chunks_and_is_still_the_whole_disk() {
     assert!(listed.contains(&format!(r#""parent":"{}""#, full.point)), "{listed}");
     rig.check_clean();
 
-    assert!(rig.datastore.forget("7", std::slice::from_ref(&full.point)).unwrap() > 0);
+    assert!(rig.datastore.forget_now("7", std::slice::from_ref(&full.point)).unwrap().freed_bytes > 0);
     assert_eq!(rig.restored(&increment.point, 0, disk.len()).unwrap(), disk);
     rig.check_clean();
 }
@@ -319,7 +323,7 @@ fn an_increment_without_a_fitting_parent_is_refused_before_reading() {
         assert_eq!(error.kind, Kind::Missing, "{error}");
         assert_eq!(read_bytes.load(Ordering::Relaxed), 0);
     }
-    assert_eq!(rig.datastore.points("7").unwrap(), [full.point]);
+    assert_eq!(rig.datastore.ids("7").unwrap(), [full.point]);
 }
 
 #[test]
@@ -366,10 +370,10 @@ fn a_failed_read_or_a_cancel_publishes_nothing() {
         let error = store(&rig.datastore, "job=1", None, vec![(slow, Change::Whole)], &cancel).unwrap_err();
         assert_eq!(error.kind, Kind::Cancelled);
     });
-    assert_eq!(rig.datastore.points("7").unwrap(), Vec::<String>::new());
+    assert_eq!(rig.datastore.ids("7").unwrap(), Vec::<String>::new());
     assert_eq!(rig.datastore.find("7", "job=1").unwrap(), None);
     rig.full("job=1", &disk);
-    rig.datastore.sweep("7").unwrap();
+    rig.datastore.sweep_now("7").unwrap();
     rig.check_clean();
 }
 
@@ -394,12 +398,12 @@ fn a_source_that_contradicts_itself_is_refused() {
     }
     let rig = Rig::new();
     for answers in [vec![], vec![(0, 8191)], vec![(0, 8192), (0, 8192)], vec![(4096, 4096)], vec![(1 << 60, 1)]] {
-        let disk = SourceDisk { id: 0, reader: Box::new(Liar(answers.clone())), change: Change::Whole };
+        let disk = SourceDisk { id: 0, reader: Box::new(Liar(answers.clone())), change: Change::Whole, marked: None };
         let request = StoreRequest { series: "7", tags: &[], job: "j", time: 0, parent: None, document: b"" };
         let result = rig.datastore.store(&request, vec![disk], &Progress::default(), &Cancel::default());
         assert!(result.is_err(), "{answers:?}");
     }
-    assert_eq!(rig.datastore.points("7").unwrap(), Vec::<String>::new());
+    assert_eq!(rig.datastore.ids("7").unwrap(), Vec::<String>::new());
 }
 
 #[test]
@@ -441,7 +445,7 @@ fn a_write_that_fails_at_any_point_publishes_nothing_and_the_next_store_works() 
     let (stored, failures) = until_it_works("job=1", &[MemoryReader::whole(&disk)]);
     assert!(failures >= 6, "{failures}");
     assert_eq!(rig.restored(&stored.point, 0, disk.len()).unwrap(), disk);
-    rig.datastore.sweep("7").unwrap();
+    rig.datastore.sweep_now("7").unwrap();
     rig.check_clean();
     assert_eq!(rig.datastore.find("7", "job=1").unwrap(), Some(stored));
 }
@@ -462,24 +466,24 @@ fn a_full_file_system_can_still_be_read_and_emptied() {
     let again = rig.store("job=2", None, vec![(MemoryReader::whole(&noise(100_000, 41)), Change::Whole)]);
     assert!(again.unwrap_err().to_string().contains("No space left"));
     assert_eq!(rig.restored(&stored.point, 0, disk.len()).unwrap(), disk);
-    rig.datastore.sweep("7").unwrap();
-    assert!(rig.datastore.forget("7", &[stored.point]).unwrap() > 100_000);
+    rig.datastore.sweep_now("7").unwrap();
+    assert!(rig.datastore.forget_now("7", &[stored.point]).unwrap().freed_bytes > 100_000);
 }
 
 #[test]
 fn forgetting_is_repeatable_and_frees_space() {
     let rig = Rig::new();
-    assert_eq!(rig.datastore.forget("7", &["0".repeat(64)]).unwrap(), 0);
+    assert_eq!(rig.datastore.forget_now("7", &["0".repeat(64)]).unwrap().freed_bytes, 0);
     let first = rig.full("job=1", &noise(1 << 20, 8));
     let kept = noise(500_000, 9);
     let second = rig.full("job=2", &kept);
-    assert!(rig.datastore.forget("7", &[first.point.clone(), "rubbish".to_owned()]).unwrap() > 1 << 20);
-    rig.datastore.forget("7", std::slice::from_ref(&first.point)).unwrap();
-    assert_eq!(rig.datastore.points("7").unwrap(), std::slice::from_ref(&second.point));
+    assert!(rig.datastore.forget_now("7", &[first.point.clone(), "rubbish".to_owned()]).unwrap().freed_bytes > 1 << 20);
+    rig.datastore.forget_now("7", std::slice::from_ref(&first.point)).unwrap();
+    assert_eq!(rig.datastore.ids("7").unwrap(), std::slice::from_ref(&second.point));
     assert_eq!(rig.datastore.inspect("7", &first.point).unwrap_err().kind, Kind::Missing);
     assert_eq!(rig.restored(&second.point, 0, kept.len()).unwrap(), kept);
     rig.check_clean();
-    rig.datastore.forget("7", std::slice::from_ref(&second.point)).unwrap();
+    rig.datastore.forget_now("7", std::slice::from_ref(&second.point)).unwrap();
     rig.check_clean();
     assert_eq!(rig.files("data").len(), 0);
 }
@@ -492,7 +496,7 @@ fn forgetting_rewrites_packs_that_are_mostly_garbage() {
     disk[300_000..].copy_from_slice(&noise((2 << 20) - 300_000, 31));
     let reader = MemoryReader::changed(&disk, vec![data(300_000, (2 << 20) - 300_000)]);
     let increment = rig.store("job=2", Some(&full.point), vec![(reader, Change::SinceParent)]).unwrap();
-    assert!(rig.datastore.forget("7", &[full.point]).unwrap() > 1_700_000);
+    assert!(rig.datastore.forget_now("7", &[full.point]).unwrap().freed_bytes > 1_700_000);
     assert_eq!(rig.restored(&increment.point, 0, disk.len()).unwrap(), disk);
     rig.check_clean();
     assert_eq!(rig.restic_ok(&["dump", &increment.point, "/one/disk.0"]), disk);
@@ -501,7 +505,7 @@ fn forgetting_rewrites_packs_that_are_mostly_garbage() {
 #[test]
 fn a_sweep_removes_what_a_crash_left() {
     let rig = Rig::new();
-    rig.datastore.sweep("7").unwrap();
+    rig.datastore.sweep_now("7").unwrap();
     let disk = noise(200_000, 10);
     let stored = rig.full("job=1", &disk);
     let gone = rig.full("job=2", &noise(100_000, 11));
@@ -512,7 +516,7 @@ fn a_sweep_removes_what_a_crash_left() {
     std::fs::write(pack.with_file_name("abc-tmp-keeplast"), b"half a pack").unwrap();
     std::fs::write(rig.base.path().join("7/index/abc-tmp-keeplast"), b"half an index").unwrap();
     std::fs::create_dir(rig.base.path().join(".new-7")).unwrap();
-    rig.datastore.sweep("7").unwrap();
+    rig.datastore.sweep_now("7").unwrap();
     assert!(rig.files("data").len() < packs);
     assert!(rig.files("").iter().all(|path| !path.to_string_lossy().contains("tmp-keeplast")));
     assert!(!rig.base.path().join(".new-7").exists());
@@ -528,7 +532,7 @@ fn a_forget_that_was_cut_off_is_repeated_and_leaves_no_half_written_file() {
     let kept = rig.full("job=2", &disk);
     let pack = &rig.files("data")[0];
     std::fs::write(pack.with_file_name("abc-tmp-keeplast"), b"half a pack").unwrap();
-    rig.datastore.forget("7", std::slice::from_ref(&gone.point)).unwrap();
+    rig.datastore.forget_now("7", std::slice::from_ref(&gone.point)).unwrap();
     assert!(rig.files("").iter().all(|path| !path.to_string_lossy().contains("tmp-keeplast")));
     assert_eq!(rig.restored(&kept.point, 0, disk.len()).unwrap(), disk);
     rig.check_clean();
@@ -546,7 +550,7 @@ fn one_writer_at_a_time_and_stock_prune_keeps_away() {
         meeting.wait();
         let error = rig.store("job=3", None, Vec::new()).unwrap_err();
         assert_eq!(error.kind, Kind::Retry, "{error}");
-        assert_eq!(rig.datastore.forget("7", &[]).unwrap_err().kind, Kind::Retry);
+        assert_eq!(rig.datastore.forget_now("7", &[]).unwrap_err().kind, Kind::Retry);
         let prune = rig.restic(&["prune"]);
         assert!(!prune.status.success());
         assert!(String::from_utf8_lossy(&prune.stderr).contains("keeplast"), "{prune:?}");
@@ -570,13 +574,11 @@ fn nothing_is_forgotten_under_a_restore() {
         let restoring = scope.spawn(|| {
             let mut writer =
                 MemoryWriter { data: vec![0; disk.len()], meeting: Some(Arc::clone(&meeting)), ..Default::default() };
-            rig.datastore
-                .restore("7", &stored.point, 0, &mut writer, &Progress::default(), &Cancel::default())
-                .unwrap();
+            rig.datastore.restore_now("7", &stored.point, 0, &mut writer).unwrap();
             writer.data
         });
         meeting.wait();
-        let error = rig.datastore.forget("7", std::slice::from_ref(&stored.point)).unwrap_err();
+        let error = rig.datastore.forget_now("7", std::slice::from_ref(&stored.point)).unwrap_err();
         assert_eq!(error.kind, Kind::Retry, "{error}");
         rig.store("job=2", None, Vec::new()).unwrap();
         meeting.wait();
@@ -600,13 +602,13 @@ fn a_running_stock_backup_keeps_our_forget_away_but_not_our_store() {
         assert!(backup.try_wait().unwrap().is_none(), "restic ended early");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let error = rig.datastore.forget("7", std::slice::from_ref(&stored.point)).unwrap_err();
+    let error = rig.datastore.forget_now("7", std::slice::from_ref(&stored.point)).unwrap_err();
     assert_eq!(error.kind, Kind::Retry);
     assert!(error.reason.contains("restic unlock"), "{error}");
     rig.full("job=2", &noise(100_000, 15));
     drop(backup.stdin.take());
     assert!(backup.wait().unwrap().success());
-    rig.datastore.forget("7", std::slice::from_ref(&stored.point)).unwrap();
+    rig.datastore.forget_now("7", std::slice::from_ref(&stored.point)).unwrap();
     rig.check_clean();
 }
 
@@ -626,7 +628,7 @@ fn a_wrong_password_is_said_plainly_and_not_repeated() {
 fn without_a_repository_there_is_nothing() {
     let rig = Rig::new();
     assert_eq!(rig.datastore.find("7", "job=1").unwrap(), None);
-    assert_eq!(rig.datastore.points("7").unwrap(), Vec::<String>::new());
+    assert_eq!(rig.datastore.ids("7").unwrap(), Vec::<String>::new());
     assert_eq!(rig.datastore.inspect("7", &"0".repeat(64)).unwrap_err().kind, Kind::Missing);
     assert_eq!(rig.datastore.document("7", "x").unwrap_err().kind, Kind::Missing);
     for name in ["", "..", "../x", "a/b", ".lease", "a\0b", &"x".repeat(101)] {
@@ -674,13 +676,11 @@ fn capacity_counts_the_datastore_and_zeros_are_not_written() {
     assert!(capacity.free_bytes <= capacity.total_bytes && capacity.total_bytes > 0);
     let mut writer = MemoryWriter { data: vec![0; disk.len()], ..Default::default() };
     let progress = Progress::default();
-    let written = rig.datastore.restore("7", &stored.point, 0, &mut writer, &progress, &Cancel::default()).unwrap();
-    assert_eq!((written, writer.written), (u64::from(CHUNK), u64::from(CHUNK)));
+    let request = RestoreRequest { series: "7", point: &stored.point, disk: 0, skip_bad: false, current: None };
+    let written = rig.datastore.restore(request, &mut writer, &progress, &Cancel::default()).unwrap();
+    assert_eq!((written.written_bytes, writer.written), (u64::from(CHUNK), u64::from(CHUNK)));
     assert_eq!(progress.get(), (400_000, 400_000));
-    assert_eq!(
-        rig.datastore.restore("7", &stored.point, 1, &mut writer, &progress, &Cancel::default()).unwrap_err().kind,
-        Kind::Missing
-    );
+    assert_eq!(rig.datastore.restore_now("7", &stored.point, 1, &mut writer).unwrap_err().kind, Kind::Missing);
 }
 
 /// One step of a history.
@@ -775,21 +775,21 @@ fn play(size: usize, history: &[Step], with_restic: bool) {
             }
             Step::Forget(which) if points.len() > 1 => {
                 let (point, _) = points.remove(which.index(points.len() - 1));
-                rig.datastore.forget("7", std::slice::from_ref(&point)).unwrap();
+                rig.datastore.forget_now("7", std::slice::from_ref(&point)).unwrap();
             }
             Step::Forget(_) => {}
-            Step::Sweep => rig.datastore.sweep("7").unwrap(),
+            Step::Sweep => rig.datastore.sweep_now("7").unwrap(),
         }
         let mut known: Vec<_> = points.iter().map(|(point, _)| point.clone()).collect();
         known.sort();
-        assert_eq!(rig.datastore.points("7").unwrap(), known);
+        assert_eq!(rig.datastore.ids("7").unwrap(), known);
         for (point, bytes) in &points {
             assert!(rig.restored(point, 0, size).unwrap() == *bytes, "point {point} differs after step {number}");
         }
         if with_restic && !points.is_empty() {
             let crashed = matches!(step, Step::Crash(_));
             if crashed {
-                rig.datastore.sweep("7").unwrap();
+                rig.datastore.sweep_now("7").unwrap();
             }
             rig.check_clean();
             let (point, bytes) = &points[number % points.len()];

@@ -393,7 +393,7 @@ fn points() -> BTreeSet<String> {
         let source = std::fs::read_to_string(source).unwrap();
         let all = source.split("crash::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
         // Those of imports, restores and deletions are tried with real disks and backups.
-        let elsewhere = ["import.copied", "restore.copied", "restore.finished", "delete.data", "retain.forgotten"];
+        let elsewhere = ["import.copied", "restore.begun", "restore.finished", "delete.data", "retain.forgotten"];
         found.extend(all.filter(|point| !elsewhere.contains(&point.as_str())));
     }
     found

@@ -21,7 +21,10 @@ use super::files::{self, Lock};
 use super::gate::Gate;
 use super::point::{self, Manifest, Point};
 use super::script::{Operation, Script};
-use crate::datastore::{BackupDatastore, Capacity, SourceDisk, StoreRequest, Stored};
+use crate::datastore::{
+    BackupDatastore, Capacity, Damage, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest,
+    Stored, Verified, VerifyRequest,
+};
 use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result, disk};
 
 /// How long a call waits for another one about the same series.
@@ -186,33 +189,53 @@ impl BackupDatastore for DummyDatastore {
 
     fn restore(
         &self,
-        series: &str,
-        point: &str,
-        disk: u32,
+        request: RestoreRequest<'_>,
         target: &mut dyn DiskWriter,
         progress: &Progress,
         cancel: &Cancel,
-    ) -> Result<u64> {
+    ) -> Result<Restored> {
+        let RestoreRequest { series, point, disk, .. } = request;
         self.gate.around(Operation::Restore, series, Some(cancel), || {
             let found = self.point(series, point)?;
             let _read = self.lock(series, "read", false)?;
             let manifest: Manifest = found.existing(point)?;
-            found.restore(&manifest, disk, target, progress, cancel)
+            let written_bytes = found.restore(&manifest, disk, target, progress, cancel)?;
+            Ok(Restored { written_bytes, fetched_bytes: written_bytes, damages: Vec::new() })
         })
     }
 
-    fn forget(&self, series: &str, points: &[String]) -> Result<u64> {
+    fn verify(
+        &self,
+        request: &VerifyRequest<'_>,
+        _save: &mut dyn FnMut(&str) -> Result<()>,
+        _progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Verified> {
+        self.gate.around(Operation::Verify, request.series, Some(cancel), || {
+            let mut damages = Vec::new();
+            for id in request.points {
+                let point = self.point(request.series, id)?;
+                if let Err(error) = point.check_files(&point.existing(id)?) {
+                    let what = error.to_string();
+                    damages.push(Damage { points: vec![id.clone()], disk: None, offset: 0, length: 0, what });
+                }
+            }
+            Ok(Verified { read_bytes: 0, damages })
+        })
+    }
+
+    fn forget(&self, series: &str, points: &[String], _progress: &Progress, _cancel: &Cancel) -> Result<Forgotten> {
         self.gate.around(Operation::Forget, series, None, || {
             let _alone = self.alone(series)?;
             let mut freed = 0_u64;
             for id in points.iter().filter(|id| is_id(id)) {
                 freed = freed.saturating_add(self.point(series, id)?.remove()?);
             }
-            Ok(freed)
+            Ok(Forgotten { freed_bytes: freed, resized: Vec::new() })
         })
     }
 
-    fn sweep(&self, series: &str) -> Result<()> {
+    fn sweep(&self, series: &str, _progress: &Progress) -> Result<()> {
         self.gate.around(Operation::Sweep, series, None, || {
             let _alone = self.alone(series)?;
             for name in files::list(&self.folder(series)?)?.iter().filter(|name| is_id(name)) {
@@ -227,12 +250,24 @@ impl BackupDatastore for DummyDatastore {
         })
     }
 
-    fn points(&self, series: &str) -> Result<Vec<String>> {
+    fn series(&self) -> Result<Vec<String>> {
+        let mut names = files::list(&self.directory)?;
+        names.retain(|name| self.folder(name).is_ok_and(|folder| folder.is_dir()) && !name.starts_with('.'));
+        names.sort();
+        Ok(names)
+    }
+
+    fn points(&self, series: &str) -> Result<Vec<PointFacts>> {
         self.gate.around(Operation::Points, series, None, || {
             let folder = self.folder(series)?;
-            let mut names = files::list(&folder)?;
-            names.retain(|name| is_id(name) && Point::new(folder.join(name)).is_published());
-            Ok(names)
+            let mut points = Vec::new();
+            for id in files::list(&folder)?.into_iter().filter(|name| is_id(name)) {
+                if let Some(manifest) = Point::new(folder.join(&id)).manifest()? {
+                    points.push(manifest.facts(&id));
+                }
+            }
+            points.sort_by(|a, b| (a.time, &a.stored.point).cmp(&(b.time, &b.stored.point)));
+            Ok(points)
         })
     }
 }

@@ -14,7 +14,7 @@ use super::blocks::{self, BLOCK_BYTES, BlockTable, PIECE_BYTES, Run, write_block
 use super::files;
 use super::gate::Gate;
 use super::script::Operation;
-use crate::datastore::{Change, SourceDisk, StoreRequest, Stored, StoredDisk};
+use crate::datastore::{Change, PointFacts, SourceDisk, StoreRequest, Stored, StoredDisk};
 use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result, disk};
 
 const MANIFEST: &str = "manifest.json";
@@ -50,7 +50,18 @@ impl Manifest {
             point: id.to_owned(),
             read_bytes: self.read_bytes,
             stored_bytes: self.stored_bytes,
+            unmarked_bytes: 0,
             disks: disks.collect(),
+        }
+    }
+
+    pub(super) fn facts(&self, id: &str) -> PointFacts {
+        PointFacts {
+            stored: self.stored(id),
+            parent: self.parent.clone(),
+            job: self.job.clone(),
+            tags: self.tags.clone(),
+            time: self.time,
         }
     }
 
@@ -93,7 +104,7 @@ pub(super) fn bases(parent: Option<&Point>, disks: &[SourceDisk]) -> Result<Vec<
     let mut bases = Vec::new();
     let mut manifest = None;
     for disk in disks {
-        if disk.change == Change::Whole {
+        if disk.change != Change::SinceParent {
             bases.push(None);
             continue;
         }
@@ -283,7 +294,7 @@ fn store_disk(
 ) -> Result<Written> {
     let failed = |error| DriverError::io(format!("writing {}", path.display()), error);
     let size = disk.reader.size_bytes();
-    let runs = blocks::runs(disk.reader.as_mut(), disk.change == Change::Whole)?;
+    let runs = blocks::runs(disk.reader.as_mut(), disk.change != Change::SinceParent)?;
     let length = |run: &Run| (run.end * BLOCK_BYTES).min(size) - run.first * BLOCK_BYTES;
     let to_read = runs.iter().filter(|run| !run.zero);
     let wanted: u64 = to_read.clone().map(length).sum();

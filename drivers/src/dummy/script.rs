@@ -235,6 +235,7 @@ pub enum Operation {
     Forget,
     Sweep,
     Points,
+    Verify,
 }
 
 impl fmt::Display for Operation {

@@ -55,7 +55,7 @@ pub(super) fn origins(size: u64, chunk: u32, extents: &[Extent], change: Change)
         if end > size {
             return Err(wrong("leaves the disk", extent.offset));
         }
-        if change == Change::Whole && extent.offset != position {
+        if change != Change::SinceParent && extent.offset != position {
             return Err(wrong("leaves a gap before it", extent.offset));
         }
         position = end;
@@ -67,7 +67,7 @@ pub(super) fn origins(size: u64, chunk: u32, extents: &[Extent], change: Change)
             origins[number as usize] = origin;
         }
     }
-    if change == Change::Whole && position != size {
+    if change != Change::SinceParent && position != size {
         return Err(wrong("ends before the disk does", position));
     }
     Ok(origins)

@@ -36,7 +36,10 @@ use self::index::Index;
 use self::lease::{Lease, LeaseKind, ResticLock};
 use self::read::PointReader;
 use self::repository::{NewRepository, Prune, RepositoryKey};
-use crate::datastore::{BackupDatastore, Capacity, SourceDisk, StoreRequest, Stored};
+use crate::datastore::{
+    BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
+    Verified, VerifyRequest,
+};
 use crate::{Cancel, DiskWriter, DriverError, Kind, MAX_READ_BYTES, Progress, Result, Secret};
 
 /// Asked with its path before a file is written; an error fails that write. For throttles, quotas and tests of faults.
@@ -361,6 +364,7 @@ impl BackupDatastore for ResticDatastore {
                 point: point.to_owned(),
                 read_bytes: transfer.read_bytes,
                 stored_bytes: transfer.stored_bytes + own_bytes,
+                unmarked_bytes: 0,
                 disks: reader.disks(tree)?,
             })
         })
@@ -372,24 +376,35 @@ impl BackupDatastore for ResticDatastore {
 
     fn restore(
         &self,
-        series: &str,
-        point: &str,
-        disk: u32,
+        request: RestoreRequest<'_>,
         target: &mut dyn DiskWriter,
         progress: &Progress,
         cancel: &Cancel,
-    ) -> Result<u64> {
+    ) -> Result<Restored> {
+        let RestoreRequest { series, point, disk, .. } = request;
         self.with_point(series, point, |reader, _, tree, opened| {
             let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
             let form = reader.disk(tree, disk)?.ok_or_else(|| {
                 let doing = format!("restoring disk {disk} of restore point {point}");
                 DriverError::new(Kind::Missing, doing, "the point holds no such disk")
             })?;
-            reader.restore(&form, target, self.config.threads, progress, cancel)
+            let written_bytes = reader.restore(&form, target, self.config.threads, progress, cancel)?;
+            Ok(Restored { written_bytes, fetched_bytes: written_bytes, damages: Vec::new() })
         })
     }
 
-    fn forget(&self, series: &str, points: &[String]) -> Result<u64> {
+    fn verify(
+        &self,
+        request: &VerifyRequest<'_>,
+        _save: &mut dyn FnMut(&str) -> Result<()>,
+        _progress: &Progress,
+        _cancel: &Cancel,
+    ) -> Result<Verified> {
+        self.check(request.series, request.depth == crate::datastore::Depth::Deep)?;
+        Ok(Verified::default())
+    }
+
+    fn forget(&self, series: &str, points: &[String], _progress: &Progress, _cancel: &Cancel) -> Result<Forgotten> {
         if self.free_bytes()? < RESERVE_BYTES {
             std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).ok();
         }
@@ -401,10 +416,10 @@ impl BackupDatastore for ResticDatastore {
             repository::prune(&opened.directory, &opened.key, Prune::Reclaim { repository_bytes: before })?;
             Ok(before.saturating_sub(opened.directory.size_bytes()?))
         })?;
-        Ok(freed.unwrap_or(0))
+        Ok(Forgotten { freed_bytes: freed.unwrap_or(0), resized: Vec::new() })
     }
 
-    fn sweep(&self, series: &str) -> Result<()> {
+    fn sweep(&self, series: &str, _progress: &Progress) -> Result<()> {
         self.alone(series, |opened| {
             opened.directory.remove_temporaries()?;
             repository::prune(&opened.directory, &opened.key, Prune::Unreferenced)
@@ -412,10 +427,33 @@ impl BackupDatastore for ResticDatastore {
         .map(|_| ())
     }
 
-    fn points(&self, series: &str) -> Result<Vec<String>> {
+    fn series(&self) -> Result<Vec<String>> {
+        let base = &self.config.base_path;
+        let failed = |error| DriverError::io(format!("listing {}", base.display()), error);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(base).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if self.series_path(&name).is_ok_and(|path| path.join("config").is_file()) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn points(&self, series: &str) -> Result<Vec<PointFacts>> {
         let Some(opened) = self.open(series)? else { return Ok(Vec::new()) };
-        let mut points: Vec<_> = opened.directory.ids(FileKind::Snapshot)?.iter().map(Id::hex).collect();
-        points.sort();
+        let mut points = Vec::new();
+        for id in opened.directory.ids(FileKind::Snapshot)? {
+            let snapshot = read::snapshot(&opened.directory, &opened.cipher, &id)?;
+            let stored = self.inspect(series, &id.hex())?;
+            let mut tags = snapshot.tags.unwrap_or_default();
+            let job = tags.iter().position(|tag| tag.starts_with("job=")).map(|at| tags.remove(at)).unwrap_or_default();
+            let parent = snapshot.parent.map(|id| id.hex());
+            let time = chrono::DateTime::parse_from_rfc3339(&snapshot.time).map_or(0, |time| time.timestamp());
+            points.push(PointFacts { stored, parent, job, tags, time });
+        }
+        points.sort_by(|a, b| (a.time, &a.stored.point).cmp(&(b.time, &b.stored.point)));
         Ok(points)
     }
 }

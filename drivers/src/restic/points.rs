@@ -100,7 +100,7 @@ pub(super) fn store(
     directory.write(FileKind::Snapshot, &id, &[sealed])?;
     let mut disks = stored;
     disks.sort_by_key(|disk| disk.id);
-    Ok(Stored { point: id.hex(), read_bytes, stored_bytes: directory.written_bytes(), disks })
+    Ok(Stored { point: id.hex(), read_bytes, stored_bytes: directory.written_bytes(), unmarked_bytes: 0, disks })
 }
 
 /// Removes the snapshots of `points`. Fails when the folder then lists fewer of the others than before: pruning after
@@ -173,7 +173,7 @@ fn bases(
         }
         seen.push(disk.id);
     }
-    if disks.iter().all(|disk| disk.change == Change::Whole) {
+    if disks.iter().all(|disk| disk.change != Change::SinceParent) {
         // A parent that is only mentioned need not exist.
         let parent = request.parent.and_then(Id::parse);
         return Ok((parent, disks.iter().map(|_| Base::None).collect()));
@@ -185,7 +185,7 @@ fn bases(
     let tree = reader.directory_of(&parent)?;
     let mut bases = Vec::new();
     for disk in disks {
-        if disk.change == Change::Whole {
+        if disk.change != Change::SinceParent {
             bases.push(Base::None);
             continue;
         }

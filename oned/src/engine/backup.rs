@@ -187,7 +187,7 @@ impl Engine {
             (Recovery::Resume, _) => Ok(phase),
             (Recovery::Redo | Recovery::AdoptSealed, _) => {
                 work.drop_checkpoint()?;
-                work.datastore.sweep(&work.plan.series)?;
+                work.datastore.sweep(&work.plan.series, &Progress::default())?;
                 if phase != JobPhase::Planned {
                     self.advance(work, phase, JobEvent::Redo, "starting anew")?;
                 }
@@ -358,7 +358,7 @@ impl Work<'_> {
 /// Removes what a dead daemon left in a series, when nobody else is busy there. What stays costs room, or keeps stock restic
 /// from pruning for half an hour, nothing more.
 pub(super) fn sweep_if_possible(datastore: &dyn BackupDatastore, series: &str) {
-    if let Err(error) = datastore.sweep(series) {
+    if let Err(error) = datastore.sweep(series, &Progress::default()) {
         tracing::warn!(target: "ONE", "Series {series} is not swept: {error}");
     }
 }
@@ -413,7 +413,7 @@ fn store(
     let mut disks = Vec::new();
     for disk in &work.plan.disks {
         let reader = if whole { session.whole_disk(disk.id)? } else { session.disk(disk.id)? };
-        disks.push(SourceDisk { id: disk.id, reader, change });
+        disks.push(SourceDisk { id: disk.id, reader, change, marked: None });
     }
     let tags = [format!("one-{}", work.vm_id())];
     let label = BackupPlan::label(work.job.id);

@@ -1,6 +1,6 @@
 //! Taking a backup back: after a failure or a cancel nothing of it stays, and the VM returns.
 
-use drivers::Kind;
+use drivers::{Cancel, Kind, Progress};
 use one_core::lifecycle::{JobEvent, JobPhase, VmEvent, job_next};
 
 use super::backup::{Work, phase_of};
@@ -68,10 +68,11 @@ impl Engine {
         work.drop_checkpoint()?;
         // Published after all (the answer was lost, or the cancel came too late): it is not wanted any more.
         if let Some(stored) = work.datastore.find(&work.plan.series, &BackupPlan::label(work.job.id))? {
-            work.datastore.forget(&work.plan.series, &[stored.point])?;
+            let progress = Progress::default();
+            work.datastore.forget(&work.plan.series, &[stored.point], &progress, &Cancel::default())?;
         }
         // Only room is lost by what is not swept; a damaged repository must not hold the job for ever.
-        if let Err(error) = work.datastore.sweep(&work.plan.series) {
+        if let Err(error) = work.datastore.sweep(&work.plan.series, &Progress::default()) {
             if error.kind == Kind::Retry {
                 return Err(error.into());
             }

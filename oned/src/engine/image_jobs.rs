@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use drivers::datastore::{ImageTarget, RestoreRequest};
 use drivers::hypervisor::{DiskFormat, DomainDisk};
 use drivers::{Cancel, DriverError, Kind, Progress, disk};
 use one_core::lifecycle::ImageState;
@@ -147,10 +148,16 @@ impl Engine {
         };
         self.expect_size(job, row.id, size_bytes)?;
         make_parent(&plan.target)?;
-        let mut writer = disk::Qcow2Writer::create(&plan.target, size_bytes)?;
-        datastore.restore(&plan.series, &plan.point, plan.disk, &mut writer, &progress, cancel)?;
-        crate::crash::point("restore.copied");
-        drivers::DiskWriter::finish(Box::new(writer))?;
+        let request = RestoreRequest {
+            series: &plan.series,
+            point: &plan.point,
+            disk: plan.disk,
+            skip_bad: false,
+            current: None,
+        };
+        let target = ImageTarget { path: plan.target.clone(), format: DiskFormat::Qcow2, size_bytes };
+        crate::crash::point("restore.begun");
+        datastore.restore_image(request, &target, &progress, cancel)?;
         crate::crash::point("restore.finished");
         self.ready(job, row.id, &plan.target, "qcow2", size_bytes)
     }
@@ -176,13 +183,18 @@ impl Engine {
                 disk::remove(path)?;
             }
             DeletePlan::Points { datastore_id, series, points, force } => {
-                let gone = self.backup_datastore(*datastore_id).and_then(|d| Ok(d.forget(series, points)?));
+                let progress = Progress::default();
+                let gone = self
+                    .backup_datastore(*datastore_id)
+                    .and_then(|d| Ok(d.forget(series, points, &progress, &Cancel::default())?));
                 match gone {
                     Err(trouble) if *force => {
                         tracing::warn!(target: "ONE", "Forced deletion leaves data in datastore {datastore_id}: {trouble}");
                     }
                     Err(trouble) => return Err(trouble),
-                    Ok(freed) => tracing::info!(target: "ONE", "Datastore {datastore_id}: {freed} bytes freed."),
+                    Ok(gone) => {
+                        tracing::info!(target: "ONE", "Datastore {datastore_id}: {} bytes freed.", gone.freed_bytes);
+                    }
                 }
             }
         }
@@ -204,12 +216,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets the oldest restore points of a chain; the first that is kept becomes its FULL one. Every restore point of the
-    /// store is complete in itself, so nothing is merged or copied.
+    /// Forgets the oldest restore points of a chain; the first that is kept becomes its FULL one.
     pub(super) fn retain(&self, job: &JobRow) -> Result<(), Trouble> {
         let plan: RetainPlan = job::plan(job)?;
         let datastore = self.backup_datastore(plan.datastore_id)?;
-        datastore.forget(&plan.series, &plan.points)?;
+        let gone = datastore.forget(&plan.series, &plan.points, &Progress::default(), &Cancel::default())?;
         crate::crash::point("retain.forgotten");
         let now = self.cloud.clock.now();
         self.cloud.store.write(|tx| {
@@ -219,6 +230,11 @@ impl Engine {
                 }
                 let mut size_mb = 0;
                 for mut point in tx.increments(image.id)? {
+                    if let Some((_, bytes)) = gone.resized.iter().find(|(id, _)| *id == point.point) {
+                        point.stored_bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                        point.size_mb = mb(*bytes);
+                        tx.increment_update(&point)?;
+                    }
                     size_mb += point.size_mb;
                     if point.increment_id == plan.new_full {
                         point.kind = "FULL".into();
