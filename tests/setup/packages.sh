@@ -18,6 +18,7 @@ packages=(
     qemu-system-x86 qemu-utils                         # the hypervisor; see qemu_versions
     libnbd-bin                                         # oracle for our NBD client
     restic                                             # oracle for our repositories
+    virtnbdbackup                                      # beside us in `make bench`
     busybox-static kmod cpio e2fsprogs                 # the guest and its disks
     libxml2-utils jq                                   # documents against schemas
     python3 python3-venv ca-certificates               # Python's clients at the door; the processes' supervisor

@@ -79,15 +79,16 @@ impl Prose {
     }
 }
 
-/// Writes the disk: a quarter random data, a quarter text, half never written.
+/// Writes a disk of `bytes`: `filled` of it in all, half of that random data, half text; the rest is never written. Disks of
+/// different `seed` have nothing in common.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn make_disk(path: &Path, bytes: u64) -> Result<()> {
+pub fn make_disk(path: &Path, bytes: u64, filled: u64, seed: u64) -> Result<()> {
     let mut file = BufWriter::new(File::create(path).with_context(|| path.display().to_string())?);
-    let (mut numbers, mut prose) = (Numbers::new(1), Prose::new(2));
+    let (mut numbers, mut prose) = (Numbers::new(seed), Prose::new(seed + 1));
     let mut noise = vec![0; PIECE];
-    for piece in 0..bytes / 4 / PIECE as u64 {
+    for piece in 0..filled / 2 / PIECE as u64 {
         numbers.noise(&mut noise);
         if piece == 0 {
             // The firmware must not take it for something to boot.
@@ -95,7 +96,7 @@ pub fn make_disk(path: &Path, bytes: u64) -> Result<()> {
         }
         file.write_all(&noise)?;
     }
-    for _ in 0..bytes / 4 / PIECE as u64 {
+    for _ in 0..filled / 2 / PIECE as u64 {
         file.write_all(&prose.text(PIECE))?;
     }
     let file = file.into_inner()?;
@@ -111,15 +112,16 @@ pub struct Dirt {
 }
 
 impl Dirt {
-    /// A hundredth of a disk of `disk_bytes`, in pieces of `length`, spread over all of it; each `round` hits other
-    /// places with other bytes. The bytes lie in files of `folder`, which is made.
+    /// `bytes` of a disk of `disk_bytes`, in pieces of `length`, spread over all of it; each `round` hits other places with
+    /// other bytes. The bytes lie in files of `folder`, which is made.
     ///
     /// # Errors
     /// When the files cannot be written.
-    pub fn make(folder: &Path, disk_bytes: u64, length: u64, round: u64) -> Result<Self> {
+    pub fn make(folder: &Path, disk_bytes: u64, bytes: u64, length: u64, round: u64) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let count = (disk_bytes / 100).div_ceil(length);
+        let count = bytes.div_ceil(length);
         let distance = disk_bytes / count / length * length;
+        let shifts = (distance / length).min(5);
         let (mut numbers, mut prose) = (Numbers::new(1000 + round), Prose::new(2000 + round));
         let mut places = Vec::new();
         for place in 0..count {
@@ -133,7 +135,7 @@ impl Dirt {
                 prose.text(size)
             };
             fs::write(&path, bytes)?;
-            places.push((place * distance + (1 + round % 5) * length, path));
+            places.push((place * distance + round % shifts * length, path));
         }
         Ok(Self { places, length })
     }
@@ -206,12 +208,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dirt_is_a_hundredth_of_the_disk_within_it_and_never_overlaps() {
+    fn dirt_has_its_size_lies_within_the_disk_and_never_overlaps() {
         let dir = tempfile::tempdir().unwrap();
-        for (disk, length) in [(4096 * MIB, MIB), (512 * MIB, 64 << 10), (64 * MIB, MIB)] {
+        for (disk, percent, length) in [(4096 * MIB, 1, MIB), (512 * MIB, 1, 64 << 10), (64 * MIB, 20, MIB)] {
             for round in 0..7 {
-                let dirt = Dirt::make(dir.path(), disk, length, round).unwrap();
-                assert!(dirt.bytes() >= disk / 100 && dirt.bytes() < disk / 100 + length);
+                let bytes = disk * percent / 100;
+                let dirt = Dirt::make(dir.path(), disk, bytes, length, round).unwrap();
+                assert!(dirt.bytes() >= bytes && dirt.bytes() < bytes + length);
                 assert!(dirt.places.windows(2).all(|pair| pair[0].0 + length <= pair[1].0));
                 assert!(dirt.places.iter().all(|(offset, _)| offset % length == 0 && offset + length <= disk));
             }
@@ -219,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_a_quarter_noise_a_quarter_text_and_half_a_hole() {
+    fn a_disk_is_noise_then_text_then_a_hole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
-        make_disk(&path, 16 * MIB).unwrap();
+        make_disk(&path, 16 * MIB, 8 * MIB, 1).unwrap();
         let bytes = fs::read(&path).unwrap();
         let (four, eight) = (4 << 20, 8 << 20);
         assert_eq!(bytes.len(), 16 << 20);

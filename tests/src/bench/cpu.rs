@@ -23,6 +23,17 @@ pub fn of_children(process: &str) -> Result<f64> {
     sum(process, 13)
 }
 
+/// Seconds used by a process and all its descendants, those included that have ended and been waited for.
+///
+/// # Errors
+/// When there is no such process.
+pub fn of_tree(pid: i32) -> Result<f64> {
+    let name = pid.to_string();
+    let own = of_process(&name)? + of_children(&name)?;
+    // One that ends meanwhile is counted with its parent at the next look.
+    Ok(own + super::memory::children(pid).into_iter().filter_map(|child| of_tree(child).ok()).sum::<f64>())
+}
+
 fn sum(process: &str, at: usize) -> Result<f64> {
     let path = format!("/proc/{process}/stat");
     let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;

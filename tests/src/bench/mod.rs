@@ -5,7 +5,12 @@ pub mod content;
 #[cfg(feature = "population")]
 pub mod core;
 pub mod cpu;
+pub mod figures;
+#[cfg(feature = "population")]
+pub mod limits;
 pub mod load;
+pub mod memory;
+pub mod peers;
 #[cfg(feature = "population")]
 pub mod population;
 pub mod stock;

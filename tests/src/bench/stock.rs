@@ -12,7 +12,7 @@ use crate::command;
 use crate::restic::Repository;
 
 /// Moving gigabytes on a slow disk.
-const PATIENCE: Duration = Duration::from_secs(1800);
+pub const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// A repository of restic's own, as `restic init` makes it.
 #[derive(Debug)]
@@ -35,6 +35,15 @@ impl Restic {
     /// When restic fails.
     pub fn backup(&self, file: &Path) -> Result<Duration> {
         timed(self.command().arg("backup").arg(file))
+    }
+
+    /// As [`Self::backup`], as the second half of something that is being timed.
+    ///
+    /// # Errors
+    /// When restic fails.
+    pub fn backup_unsettled(&self, file: &Path) -> Result<()> {
+        let mut restic = self.command();
+        command::run(restic.arg("backup").arg(file), PATIENCE)?.checked("restic backup").map(drop)
     }
 
     /// `restic restore latest --target FOLDER`.
@@ -68,7 +77,9 @@ impl Restic {
         folder_bytes(&self.0.path)
     }
 
-    fn command(&self) -> Command {
+    /// `restic` on this repository, without a verb.
+    #[must_use]
+    pub fn command(&self) -> Command {
         let mut restic = Command::new("restic");
         restic
             .env_remove("RESTIC_REPOSITORY")
@@ -85,6 +96,27 @@ impl Restic {
 /// When qemu-img fails.
 pub fn convert(raw: &Path, target: &Path) -> Result<Duration> {
     timed(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).args([raw, target]))
+}
+
+/// As [`convert`], and the result is on the disk in the end, as backups are.
+///
+/// # Errors
+/// When qemu-img fails.
+pub fn convert_synced(raw: &Path, target: &Path) -> Result<Duration> {
+    let took = convert(raw, target)?;
+    let started = Instant::now();
+    File::open(target)?.sync_all()?;
+    Ok(took + started.elapsed())
+}
+
+/// `qemu-img resize IMAGE SIZE`.
+///
+/// # Errors
+/// When qemu-img fails.
+pub fn resize(qcow2: &Path, bytes: u64) -> Result<()> {
+    let mut resize = Command::new("qemu-img");
+    resize.args(["resize", "-q", "-f", "qcow2"]).arg(qcow2).arg(bytes.to_string());
+    command::run(&mut resize, PATIENCE)?.checked("qemu-img resize").map(drop)
 }
 
 /// Compares what a guest would read from two images.
@@ -110,7 +142,11 @@ pub fn folder_bytes(folder: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-fn timed(command: &mut Command) -> Result<Duration> {
+/// Runs a program after what was written before has reached the disk; how long it took.
+///
+/// # Errors
+/// When it fails.
+pub fn timed(command: &mut Command) -> Result<Duration> {
     settle();
     let started = Instant::now();
     command::run(command, PATIENCE)?.checked(&command::spell(command))?;

@@ -1,4 +1,4 @@
-//! Ourselves under measurement: a daemon, a libvirtd, one running VM with the measured disk.
+//! Ourselves under measurement: a daemon, a libvirtd, running VMs with the measured disks.
 //!
 //! Times are those of a client: from the call until the daemon answers that it is done, asked often enough that the
 //! asking costs neither precision nor the processor (a hundredth of the time passed, 5 ms to 50 ms).
@@ -26,11 +26,21 @@ const RUNNING: (i64, i64) = (3, 3);
 /// STATE and LCM_STATE of a VM that is off.
 const OFF: (i64, i64) = (8, 0);
 
-/// A cloud with one VM.
+/// A cloud.
 #[derive(Debug)]
 pub struct Subject {
     cloud: Cloud,
-    vm: i64,
+}
+
+/// Which driver a backup datastore has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// A repository in restic format for each VM.
+    Restic,
+    /// One repository for all VMs.
+    SharedRestic,
+    /// Plain qcow2 files.
+    Plain,
 }
 
 /// One restore point as the daemon describes it.
@@ -49,25 +59,40 @@ pub struct Point {
 }
 
 impl Subject {
-    /// Starts all of it below `folder`; the VM's disk begins as the content of `qcow2`, which lies in `folder` too.
-    /// The guest has no system: who writes is the monitor, through the guest's own device.
+    /// Starts all of it below `folder`.
     ///
     /// # Errors
     /// When any step fails.
-    pub fn start(folder: &Path, qcow2: &Path) -> Result<Self> {
+    pub fn start(folder: &Path) -> Result<Self> {
         let cloud = Cloud::start(Options { state: Some(folder.join("one")), ..Options::default() })?;
         let safe = folder.join("default.tmpl");
         fs::write(&safe, format!("SAFE_DIRS = \"{}\"\n", folder.display()))?;
         cloud.one.ok("onedatastore", &["update", &IMAGES.to_string(), &safe.to_string_lossy(), "--append"])?;
-        let image = cloud.image("bench-disk", qcow2)?;
+        Ok(Self { cloud })
+    }
+
+    /// A running VM whose disk begins as the content of `qcow2`, which lies in the folder of the start; its id. The guest
+    /// has no system: who writes is the monitor, through the guest's own device.
+    ///
+    /// # Errors
+    /// When any step fails.
+    pub fn machine(&self, name: &str, qcow2: &Path) -> Result<i64> {
+        let image = self.cloud.image(&format!("{name}-disk"), qcow2)?;
         let text = format!(
-            "NAME = \"bench\"\nCPU = \"0.1\"\nVCPU = \"1\"\nMEMORY = \"64\"\n\
+            "NAME = \"{name}\"\nCPU = \"0.1\"\nVCPU = \"1\"\nMEMORY = \"64\"\n\
              OS = [ ARCH = \"x86_64\", MACHINE = \"q35\" ]\nDISK = [ IMAGE_ID = \"{image}\" ]\n\
              BACKUP_CONFIG = [ MODE = \"INCREMENT\", FS_FREEZE = \"NONE\" ]\n"
         );
-        let template = cloud.one.create("onetemplate", &text, &[])?;
-        let vm = cloud.instantiate(template, "bench")?;
-        Ok(Self { cloud, vm })
+        let template = self.cloud.one.create("onetemplate", &text, &[])?;
+        self.cloud.instantiate(template, name)
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<i32> {
+        self.cloud.one.pid().context("the daemon does not run")
     }
 
     /// The hypervisor.
@@ -76,10 +101,10 @@ impl Subject {
         &self.cloud.libvirtd
     }
 
-    /// The VM's name there.
+    /// A VM's name there.
     #[must_use]
-    pub fn domain(&self) -> String {
-        format!("one-{}", self.vm)
+    pub fn domain(vm: i64) -> String {
+        format!("one-{vm}")
     }
 
     /// The file that takes what the daemon logs.
@@ -88,46 +113,54 @@ impl Subject {
         self.cloud.one.log()
     }
 
-    /// Makes an empty backup datastore; its id. `more` is added to its template.
+    /// Makes an empty backup datastore; its id.
     ///
     /// # Errors
     /// When it is refused.
-    pub fn datastore(&self, name: &str, more: &str) -> Result<i64> {
-        self.cloud.one.create("onedatastore", &format!("{}{more}\n", datastore_template(name, "bench")), &[])
+    pub fn datastore(&self, name: &str, driver: Driver) -> Result<i64> {
+        let restic = datastore_template(name, "bench");
+        let text = match driver {
+            Driver::Restic => restic,
+            Driver::SharedRestic => format!("{restic}RESTIC_SHARED = \"YES\"\n"),
+            Driver::Plain => {
+                format!("NAME = \"{name}\"\nTYPE = \"BACKUP_DS\"\nDS_MAD = \"nfs\"\nTM_MAD = \"-\"\n")
+            }
+        };
+        self.cloud.one.create("onedatastore", &text, &[])
     }
 
     /// A first backup into an empty datastore, its repository made on the way.
     ///
     /// # Errors
     /// When it is refused or fails.
-    pub fn full(&self, datastore: i64) -> Result<Point> {
-        self.backup(datastore, true, "FULL")
+    pub fn full(&self, vm: i64, datastore: i64) -> Result<Point> {
+        self.backup(vm, datastore, true, "FULL")
     }
 
     /// The next increment of the chain in `datastore`.
     ///
     /// # Errors
     /// When it is refused or fails, or when everything was read.
-    pub fn increment(&self, datastore: i64) -> Result<Point> {
-        self.backup(datastore, false, "INCREMENT")
+    pub fn increment(&self, vm: i64, datastore: i64) -> Result<Point> {
+        self.backup(vm, datastore, false, "INCREMENT")
     }
 
-    fn backup(&self, datastore: i64, reset: bool, kind: &str) -> Result<Point> {
-        let before = self.state()?;
-        let points_before = self.points()?.map_or(0, |(_, document)| increments(&document).len());
+    fn backup(&self, vm: i64, datastore: i64, reset: bool, kind: &str) -> Result<Point> {
+        let before = self.state(vm)?;
+        let points_before = self.points(vm)?.map_or(0, |(_, document)| increments(&document).len());
         settle();
-        let cpu = self.cpu_s()?;
+        let cpu = self.cpu_s(vm)?;
         let started = Instant::now();
-        let answer = self.cloud.one.call("one.vm.backup", &[self.vm.into(), datastore.into(), reset.into()])?;
+        let answer = self.cloud.one.call("one.vm.backup", &[vm.into(), datastore.into(), reset.into()])?;
         answer.id()?;
-        let took = wait(started, || Ok(self.state()? == before))?;
-        let cpu_s = self.cpu_s()? - cpu;
-        let (image, document) = self.points()?.context("the VM has no backup")?;
+        let took = wait(started, || Ok(self.state(vm)? == before))?;
+        let cpu_s = self.cpu_s(vm)? - cpu;
+        let (image, document) = self.points(vm)?.context("the VM has no backup")?;
         let points = increments(&document);
         let made = if reset { points.len() == 1 } else { points.len() == points_before + 1 };
         let last = points.last().context("the backup has no restore point")?;
         if !made || last.text("TYPE") != kind {
-            let vm = self.cloud.one.vm(self.vm)?;
+            let vm = self.cloud.one.vm(vm)?;
             bail!("no restore point of type {kind} was made; {}", vm.text("USER_TEMPLATE/ERROR"));
         }
         let info = document.find_all("TEMPLATE/INCREMENT_INFO").into_iter().last().context("no INCREMENT_INFO")?;
@@ -138,14 +171,15 @@ impl Subject {
         Ok(Point { took, cpu_s, image, read_bytes: bytes("READ_BYTES")?, stored_bytes: bytes("STORED_BYTES")? })
     }
 
-    /// Restores the last point of a backup image into the image datastore; how long until the image is READY, its id and
+    /// Restores a point of a backup image (none = the last) into the image datastore; how long until the image is READY, its id and
     /// its file.
     ///
     /// # Errors
     /// When it is refused or fails.
-    pub fn restore(&self, backup: i64, name: &str) -> Result<(Duration, i64, PathBuf)> {
+    pub fn restore(&self, backup: i64, increment: Option<usize>, name: &str) -> Result<(Duration, i64, PathBuf)> {
         settle();
-        let options = format!("NAME = \"{name}\"");
+        let increment = increment.map_or_else(String::new, |id| format!("INCREMENT_ID = \"{id}\"\n"));
+        let options = format!("NAME = \"{name}\"\n{increment}");
         let started = Instant::now();
         let call =
             self.cloud.one.call("one.image.restore", &[backup.into(), IMAGES.into(), options.as_str().into()])?;
@@ -175,18 +209,74 @@ impl Subject {
     ///
     /// # Errors
     /// When it is refused or fails.
-    pub fn power_off(&self) -> Result<()> {
-        self.cloud.one.ok("onevm", &["poweroff", &self.vm.to_string(), "--hard", "--wait"])?;
-        self.cloud.one.wait_vm(self.vm, OFF.0, OFF.1).map(drop)
+    pub fn power_off(&self, vm: i64) -> Result<()> {
+        self.cloud.one.ok("onevm", &["poweroff", &vm.to_string(), "--hard", "--wait"])?;
+        self.cloud.one.wait_vm(vm, OFF.0, OFF.1).map(drop)
     }
 
     /// Switches it on.
     ///
     /// # Errors
     /// When it is refused or fails.
-    pub fn resume(&self) -> Result<()> {
-        self.cloud.one.ok("onevm", &["resume", &self.vm.to_string()])?;
-        self.cloud.one.wait_vm(self.vm, RUNNING.0, RUNNING.1).map(drop)
+    pub fn resume(&self, vm: i64) -> Result<()> {
+        self.cloud.one.ok("onevm", &["resume", &vm.to_string()])?;
+        self.cloud.one.wait_vm(vm, RUNNING.0, RUNNING.1).map(drop)
+    }
+
+    /// First backups of several VMs into one datastore, all asked for at once; until the last VM is back.
+    ///
+    /// # Errors
+    /// When one is refused or fails.
+    pub fn at_once(&self, vms: &[i64], datastore: i64) -> Result<Duration> {
+        settle();
+        let started = Instant::now();
+        for vm in vms {
+            self.cloud.one.call("one.vm.backup", &[(*vm).into(), datastore.into(), true.into()])?.id()?;
+        }
+        for vm in vms {
+            wait(started, || Ok(self.state(*vm)? == RUNNING))?;
+        }
+        let took = started.elapsed();
+        for vm in vms {
+            self.points(*vm)?.with_context(|| format!("VM {vm} has no backup"))?;
+        }
+        Ok(took)
+    }
+
+    /// Sets KEEP_LAST of a VM.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn keep_last(&self, vm: i64, count: usize) -> Result<()> {
+        let text = format!("BACKUP_CONFIG = [ MODE = \"INCREMENT\", FS_FREEZE = \"NONE\", KEEP_LAST = \"{count}\" ]");
+        self.cloud.one.call("one.vm.updateconf", &[vm.into(), text.as_str().into(), 1.into()])?.id().map(drop)
+    }
+
+    /// The number of restore points of a backup image.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub fn count(&self, image: i64) -> Result<usize> {
+        Ok(increments(&self.image(image)?).len())
+    }
+
+    /// Waits until a backup image has only `count` restore points.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn wait_count(&self, image: i64, count: usize) -> Result<()> {
+        wait(Instant::now(), || Ok(self.count(image)? == count)).map(drop)
+    }
+
+    /// Reads every byte of a backup image, until the answer is known.
+    ///
+    /// # Errors
+    /// When it is refused or finds something.
+    pub fn verify(&self, image: i64) -> Result<Duration> {
+        settle();
+        let started = Instant::now();
+        self.cloud.one.ok("oneimage", &["verify", &image.to_string(), "--deep", "--wait"])?;
+        Ok(started.elapsed())
     }
 
     /// Ends it all in good order.
@@ -197,16 +287,16 @@ impl Subject {
         self.cloud.one.stop()
     }
 
-    /// Processor time of the daemon, of the children that it has waited for, and of the VM's QEMU if it runs.
-    fn cpu_s(&self) -> Result<f64> {
-        let daemon = self.cloud.one.pid().context("the daemon does not run")?;
-        let qemu = self.cloud.libvirtd.domain_pid(&self.domain()).ok();
+    /// Processor time of the daemon, of its children, and of the VM's QEMU if it runs.
+    fn cpu_s(&self, vm: i64) -> Result<f64> {
+        let daemon = self.pid()?;
+        let qemu = self.cloud.libvirtd.domain_pid(&Self::domain(vm)).ok();
         let of_qemu = qemu.and_then(|pid| cpu::of_process(&pid.to_string()).ok()).unwrap_or(0.0);
-        Ok(cpu::of_process(&daemon.to_string())? + cpu::of_children(&daemon.to_string())? + of_qemu)
+        Ok(cpu::of_tree(daemon)? + of_qemu)
     }
 
-    fn state(&self) -> Result<(i64, i64)> {
-        let vm = self.cloud.one.vm(self.vm)?;
+    fn state(&self, vm: i64) -> Result<(i64, i64)> {
+        let vm = self.cloud.one.vm(vm)?;
         Ok((vm.number("STATE")?, vm.number("LCM_STATE")?))
     }
 
@@ -214,9 +304,9 @@ impl Subject {
         xml::parse(self.cloud.one.call("one.image.info", &[id.into()])?.text()?)
     }
 
-    /// The VM's newest backup image.
-    fn points(&self) -> Result<Option<(i64, Element)>> {
-        let Some(image) = self.cloud.backup_images(self.vm)?.into_iter().max() else { return Ok(None) };
+    /// A VM's newest backup image.
+    fn points(&self, vm: i64) -> Result<Option<(i64, Element)>> {
+        let Some(image) = self.cloud.backup_images(vm)?.into_iter().max() else { return Ok(None) };
         Ok(Some((image, self.image(image)?)))
     }
 }

@@ -1,0 +1,135 @@
+//! How fast backups and restores are on this machine, beside what users would take instead, on the same content in the
+//! same minutes. Prints tables and appends their rows to `bench/results.jsonl` of the build directory.
+//!
+//! `bench [--quick] [--rounds N] [--core | --disks]`: a disk of 10 GiB of which 4 are filled, each figure the median of N
+//! rounds (5); quick: 512 MiB, one round, without goals. Then the daemon alone in a large cloud; `--core`: only that,
+//! `--disks`: all but that.
+//!
+//! What is compared: we back up *running VMs'* disks through the daemon, libvirt and QEMU. So do virtnbdbackup and the
+//! staged way (libvirt writes a file, restic takes it in), each with a domain of its own. Stock restic and qemu-img are
+//! given the same content as a raw file, which no VM uses. All read from the page cache and write to the same file system,
+//! in turns, so that a slower minute of the machine hits all alike. Our first backup also makes the repository; `restic
+//! init` is not counted. Machines differ, so ratios have goals and seconds have none.
+
+#![expect(clippy::print_stdout, reason = "a program for a terminal")]
+
+mod disks;
+mod many;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use system_tests::bench::content::MIB;
+use system_tests::bench::table::{self, Row};
+use system_tests::bench::{core, population};
+use system_tests::place;
+
+use crate::disks::Bench;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// Size of the disk. Goals are for the large one: on a smaller one the fixed costs of an increment weigh more.
+    disk_bytes: u64,
+    rounds: u64,
+    goals: bool,
+}
+
+struct Wish {
+    scale: Scale,
+    disks: bool,
+    core: bool,
+}
+
+fn wish() -> Result<Wish> {
+    let mut wish = Wish { scale: Scale { disk_bytes: 10 << 30, rounds: 5, goals: true }, disks: true, core: true };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => wish.scale = Scale { disk_bytes: 512 * MIB, rounds: 1, goals: false },
+            "--rounds" => {
+                let rounds = arguments.next().and_then(|text| text.parse().ok()).filter(|rounds| *rounds > 0);
+                wish.scale.rounds = rounds.context("--rounds wants a number from 1 on")?;
+            }
+            "--core" => wish.disks = false,
+            "--disks" => wish.core = false,
+            _ => bail!("usage: bench [--quick] [--rounds N] [--core | --disks]"),
+        }
+    }
+    Ok(wish)
+}
+
+fn main() -> Result<()> {
+    let wish = wish()?;
+    let began = Instant::now();
+    let home = place::cache("bench")?;
+    let _alone = place::lock(&home.join("lock"))?;
+    let folder = Folder::make(home.join("run"))?;
+    let results = home.join("results.jsonl");
+    if wish.disks {
+        disks(&folder.0, &results, wish.scale)?;
+    }
+    if wish.core {
+        println!("\nMaking a cloud of {} VMs.", population::VMS);
+        let figures = core::run(&folder.0)?;
+        table::append(&results, &figures.iter().map(core::Figure::json).collect::<Vec<_>>())?;
+        print!("\n{}", core::render(&figures));
+    }
+    println!("\n{} s in all; rows appended to {}", began.elapsed().as_secs(), results.display());
+    Ok(())
+}
+
+/// Disks of VMs, beside others' ways.
+fn disks(folder: &Path, results: &Path, scale: Scale) -> Result<()> {
+    let mut bench = Bench::start(folder, scale)?;
+    bench.full()?;
+    bench.increments()?;
+    bench.restore()?;
+    bench.verify()?;
+    bench.powered_off()?;
+    bench.drop_oldest()?;
+    bench.at_once()?;
+    bench.sparse()?;
+    let rows = bench.stop()?;
+    table::append(results, &rows.iter().map(Row::json).collect::<Vec<_>>())?;
+    println!("\n{}", header(scale));
+    print!("\n{}", table::render(&rows));
+    Ok(())
+}
+
+fn header(scale: Scale) -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    format!(
+        "A disk of {} MiB: a fifth random, a fifth text, the rest never written. {cpus} CPUs ({}). Medians of {}.\n\
+         Ratio: theirs divided by ours in the same round; above 1x we are better.",
+        scale.disk_bytes / MIB,
+        model.trim_start_matches([' ', '\t', ':']),
+        scale.rounds
+    )
+}
+
+/// A folder that goes in the end; what a killed run left goes in the beginning.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make(path: PathBuf) -> Result<Self> {
+        let folder = Self(path);
+        folder.clear();
+        fs::create_dir_all(&folder.0).with_context(|| folder.0.display().to_string())?;
+        Ok(folder)
+    }
+
+    fn clear(&self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
