@@ -1,5 +1,7 @@
 //! Short forms of a datastore's calls, for tests that neither watch nor cancel.
 
+pub mod memory;
+
 use drivers::datastore::{Forgotten, RestoreRequest, Restored};
 use drivers::{BackupDatastore, Cancel, DiskWriter, Progress, Result};
 
