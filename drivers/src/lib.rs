@@ -20,6 +20,7 @@ pub mod hypervisor;
 pub mod libvirt;
 pub mod nbd;
 mod pace;
+pub mod qcow2;
 #[cfg(feature = "restic")]
 pub mod restic;
 
