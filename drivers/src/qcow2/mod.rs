@@ -13,6 +13,7 @@
 
 mod compress;
 mod header;
+mod merge;
 mod reader;
 mod space;
 mod storage;
@@ -21,6 +22,7 @@ mod writer;
 
 use crate::hypervisor::DiskFormat;
 
+pub use merge::Merge;
 pub use reader::Image;
 #[doc(hidden)]
 pub use storage::{Gate, Step};

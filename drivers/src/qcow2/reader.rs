@@ -37,8 +37,8 @@ impl Image {
         Self::open_storage(Storage::new(file, shown, None))
     }
 
-    pub(super) fn open_gated(file: File, shown: &str, gate: Option<Gate>) -> Result<Self> {
-        Self::open_storage(Storage::new(file, shown, gate))
+    pub(super) fn open_gated(file: File, shown: &str, gate: Gate) -> Result<Self> {
+        Self::open_storage(Storage::new(file, shown, Some(gate)))
     }
 
     fn open_storage(storage: Storage) -> Result<Self> {
@@ -181,7 +181,7 @@ impl Image {
     /// What a word means, when it lies inside the file.
     pub(super) fn entry(&self, cluster: u64, word: u64) -> Result<Entry> {
         let entry = Entry::decode(word).map_err(|reason| self.corrupt(cluster, &reason))?;
-        let needed = (self.header.size_bytes - cluster * CLUSTER_BYTES).min(CLUSTER_BYTES);
+        let needed = self.header.size_bytes.saturating_sub(cluster.saturating_mul(CLUSTER_BYTES)).min(CLUSTER_BYTES);
         let inside = match entry {
             Entry::Absent | Entry::Zero(None) => true,
             Entry::Plain(host) => host + needed <= self.file_bytes,

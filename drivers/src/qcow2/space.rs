@@ -53,11 +53,6 @@ impl Space {
         &self.counts
     }
 
-    /// Whether the image on disk refers to a cluster.
-    pub(super) fn is_busy(&self, cluster: usize) -> bool {
-        self.busy.contains(cluster)
-    }
-
     fn is_free(&self, cluster: usize) -> bool {
         self.counts.get(cluster).is_none_or(|count| *count == 0) && !self.busy.contains(cluster)
     }

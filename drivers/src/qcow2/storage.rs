@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::FallocateFlags;
 
@@ -46,6 +46,12 @@ impl Storage {
     pub(super) fn length(&self) -> Result<u64> {
         let meta = self.file.metadata().map_err(|e| self.failed("looking at", e))?;
         Ok(meta.len())
+    }
+
+    /// Bytes that the file takes on its file system.
+    pub(super) fn allocated(&self) -> Result<u64> {
+        let meta = self.file.metadata().map_err(|e| self.failed("looking at", e))?;
+        Ok(meta.blocks().saturating_mul(512))
     }
 
     /// Fills `out` from `offset`; a file that ends before is damaged.
