@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its own functions too")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -191,10 +192,10 @@ fn layer(path: &Path, disk: &mut Disk, below: Option<&Path>, compression: Compre
     let backing = name.map(|name| Backing { name, format: DiskFormat::Qcow2 });
     let size = disk.0.len() as u64;
     let writer = ImageWriter::create(create(path), text(path), size, compression, backing.as_ref()).unwrap();
-    let mut taken = vec![false; disk.clusters()];
+    let mut taken = BTreeSet::new();
     for (first, clusters, seed) in parts {
         for cluster in *first..(first + clusters).min(disk.clusters()) {
-            if std::mem::replace(&mut taken[cluster], true) {
+            if !taken.insert(cluster) {
                 continue;
             }
             if *seed == 0 {
