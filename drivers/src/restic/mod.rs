@@ -12,14 +12,19 @@
 //! no other operation of ours reads or writes the series; one store, forget or sweep per series at a time.
 
 mod chunks;
+mod current;
+mod damages;
 mod directory;
 mod documents;
+mod fetch;
 mod format;
 mod index;
+mod layout;
 mod lease;
 mod points;
 mod read;
 mod repository;
+mod restore;
 mod writer;
 
 use std::collections::HashMap;
@@ -280,7 +285,10 @@ impl ResticDatastore {
         let opened = self.open(series)?.ok_or_else(missing)?;
         let snapshot = read::snapshot(&opened.directory, &opened.cipher, &id)
             .map_err(|error| if error.kind == Kind::Missing { missing() } else { error })?;
-        let index = Index::load(&opened.directory, &opened.cipher)?;
+        let (index, damaged) = Index::load_readable(&opened.directory, &opened.cipher)?;
+        for (id, reason) in damaged {
+            tracing::warn!(index = %id, %reason, "reading without a damaged index file");
+        }
         let reader = PointReader::new(&opened.directory, &opened.cipher, &index);
         let tree = reader.directory_of(&snapshot)?;
         work(&reader, &snapshot, &tree, &opened)
@@ -381,15 +389,10 @@ impl BackupDatastore for ResticDatastore {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Restored> {
-        let RestoreRequest { series, point, disk, .. } = request;
+        let (series, point) = (request.series, request.point);
         self.with_point(series, point, |reader, _, tree, opened| {
             let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
-            let form = reader.disk(tree, disk)?.ok_or_else(|| {
-                let doing = format!("restoring disk {disk} of restore point {point}");
-                DriverError::new(Kind::Missing, doing, "the point holds no such disk")
-            })?;
-            let written_bytes = reader.restore(&form, target, self.config.threads, progress, cancel)?;
-            Ok(Restored { written_bytes, fetched_bytes: written_bytes, damages: Vec::new() })
+            restore::restore(&self.config, reader, tree, request, target, progress, cancel)
         })
     }
 

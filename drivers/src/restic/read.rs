@@ -1,25 +1,26 @@
-//! Reads restore points: snapshots, directories, and the bytes of disks.
+//! Reads restore points: snapshots, directories, documents and single blobs. Whole disks are read in `restore`.
 //!
 //! Invariants: every blob is authenticated, and its SHA-256 compared with its id, before a byte of it is used; the sum of
-//! a file's chunks must be the size its entry records.
+//! a file's chunks must be the size its entry records. What is damaged is [`Kind::Corrupt`]; a datastore that cannot be
+//! reached is another kind.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io;
 
 use super::directory::{Directory, FileKind};
 use super::documents::{DOCUMENT_NAME, Node, NodeKind, PART_FILE, POINT_DIRECTORY, SnapshotDocument, Tree};
-use super::format::{BlobKind, BlobOpener, Cipher, Id, is_zero};
+use super::format::{BlobKind, BlobOpener, Cipher, Id};
 use super::index::{Index, Location};
 use crate::datastore::StoredDisk;
-use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result};
+use crate::{DriverError, Kind, Result};
 
-/// Zeros within a chunk are left out of a restore in pieces of this length.
-const HOLE_BYTES: usize = 64 << 10;
-/// Pack files that one thread keeps open.
-const OPEN_PACKS: usize = 8;
 /// The longest document that is read back.
 const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+/// The longest sealed blob that is read; a directory of one 64 GiB disk in 64 KiB chunks has less.
+const MAX_SEALED_BYTES: u32 = 256 << 20;
+/// What the system says of a file whose bytes it cannot read: EIO, EBADMSG, EUCLEAN.
+const UNREADABLE: [i32; 3] = [5, 74, 117];
+/// What is said of a blob that no index file names.
+pub(super) const NOT_INDEXED: &str = "no readable index file names its chunk";
 
 /// A snapshot file.
 pub(super) fn snapshot(directory: &Directory, cipher: &Cipher, id: &Id) -> Result<SnapshotDocument> {
@@ -48,10 +49,11 @@ pub(super) enum StoredForm {
 }
 
 /// Reads one repository.
+#[derive(Clone, Copy)]
 pub(super) struct PointReader<'a> {
-    directory: &'a Directory,
-    cipher: &'a Cipher,
-    index: &'a Index,
+    pub(super) directory: &'a Directory,
+    pub(super) cipher: &'a Cipher,
+    pub(super) index: &'a Index,
 }
 
 impl<'a> PointReader<'a> {
@@ -62,15 +64,18 @@ impl<'a> PointReader<'a> {
 
     /// The directory that holds the disks of a restore point.
     pub(super) fn directory_of(&self, snapshot: &SnapshotDocument) -> Result<Tree> {
-        let root = self.tree(&snapshot.tree)?;
-        let entry = root.find(POINT_DIRECTORY).and_then(|node| node.subtree).ok_or_else(|| {
+        self.tree(&self.inner_directory(&snapshot.tree)?)
+    }
+
+    /// The id of that directory within the root directory `root`.
+    pub(super) fn inner_directory(&self, root: &Id) -> Result<Id> {
+        self.tree(root)?.find(POINT_DIRECTORY).and_then(|node| node.subtree).ok_or_else(|| {
             DriverError::new(
                 Kind::Missing,
                 "reading a restore point",
                 format!("it has no directory /{POINT_DIRECTORY}"),
             )
-        })?;
-        self.tree(&entry)
+        })
     }
 
     /// The disks listed in such a directory.
@@ -100,7 +105,7 @@ impl<'a> PointReader<'a> {
         tree.find(&disk_name(id)).map(|node| self.form(node)).transpose()
     }
 
-    fn form(&self, node: &Node) -> Result<StoredForm> {
+    pub(super) fn form(&self, node: &Node) -> Result<StoredForm> {
         match (&node.kind, &node.content, node.subtree) {
             (NodeKind::File, content, None) => {
                 Ok(StoredForm::Whole(FileContent { size: node.size, ids: content.clone().unwrap_or_default() }))
@@ -138,14 +143,15 @@ impl<'a> PointReader<'a> {
         let mut opener = BlobOpener::new(self.cipher.clone())?;
         let mut document = Vec::new();
         for id in node.content.iter().flatten() {
-            document.extend_from_slice(&self.blob(&mut opener, &mut PackFiles::default(), BlobKind::Data, id)?);
+            document.extend_from_slice(&self.blob(&mut opener, BlobKind::Data, id)?);
         }
         if document.len() as u64 == node.size { Ok(document) } else { Err(wrong_size(DOCUMENT_NAME)) }
     }
 
-    fn tree(&self, id: &Id) -> Result<Tree> {
+    /// A directory.
+    pub(super) fn tree(&self, id: &Id) -> Result<Tree> {
         let mut opener = BlobOpener::new(self.cipher.clone())?;
-        let json = self.blob(&mut opener, &mut PackFiles::default(), BlobKind::Tree, id)?;
+        let json = self.blob(&mut opener, BlobKind::Tree, id)?;
         serde_json::from_slice(&json)
             .map_err(|error| DriverError::new(Kind::Corrupt, format!("reading directory {id}"), error.to_string()))
     }
@@ -161,130 +167,84 @@ impl<'a> PointReader<'a> {
         })
     }
 
-    fn blob(&self, opener: &mut BlobOpener, files: &mut PackFiles, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
-        let location = self.locate(kind, id)?;
+    fn blob(&self, opener: &mut BlobOpener, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
+        let corrupt = |reason| DriverError::new(Kind::Corrupt, format!("reading blob {id}"), reason);
+        let location = self.index.get(kind, id).ok_or_else(|| corrupt(NOT_INDEXED.to_owned()))?;
+        self.try_blob(opener, location, id)?.map_err(corrupt)
+    }
+
+    /// The plain bytes of the blob `id` at `location`, or a clause that names the pack and what is wrong with it.
+    ///
+    /// # Errors
+    /// When the datastore cannot be reached: that says nothing about the blob.
+    pub(super) fn try_blob(
+        &self,
+        opener: &mut BlobOpener,
+        location: &Location,
+        id: &Id,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
+        let bad = |reason: &str| Ok(Err(self.fault(location, reason)));
+        if location.length > MAX_SEALED_BYTES {
+            return bad("the index claims an impossible length");
+        }
         let pack = self.index.pack(location);
-        let corrupt =
-            |reason: &str| DriverError::new(Kind::Corrupt, format!("reading blob {id} of pack {pack}"), reason);
-        let sealed = files.read(self.directory, pack, location)?;
-        let plain = opener.open(sealed, location.uncompressed_length).map_err(corrupt)?;
-        if Id::of(&plain) == *id { Ok(plain) } else { Err(corrupt("its bytes do not have its digest")) }
-    }
-
-    /// Where each chunk of `file` begins, from `base` on, checked against the recorded size.
-    fn placed(&self, file: &FileContent, base: u64) -> Result<Vec<(u64, u32, Id)>> {
-        let mut placed = Vec::with_capacity(file.ids.len());
-        let mut offset = base;
-        for id in &file.ids {
-            let length = self.locate(BlobKind::Data, id)?.plain_length();
-            placed.push((offset, length, *id));
-            offset = offset.saturating_add(length.into());
-        }
-        if offset == base.saturating_add(file.size) { Ok(placed) } else { Err(wrong_size("a disk")) }
-    }
-
-    /// Writes a disk into `target` with `threads` threads, zeros left out; gives the bytes written.
-    pub(super) fn restore(
-        &self,
-        form: &StoredForm,
-        target: &mut dyn DiskWriter,
-        threads: usize,
-        progress: &Progress,
-        cancel: &Cancel,
-    ) -> Result<u64> {
-        match form {
-            StoredForm::Whole(file) => self.restore_file(file, 0, target, threads, progress, cancel),
-            StoredForm::Parts(parts) => {
-                let (mut base, mut written) = (0, 0);
-                for part in parts {
-                    let file = self.part(part)?;
-                    written += self.restore_file(&file, base, target, threads, progress, cancel)?;
-                    base += file.size;
-                }
-                Ok(written)
-            }
+        match self.directory.read_range(FileKind::Pack, pack, location.offset, location.length) {
+            Ok(sealed) => Ok(open_blob(opener, sealed, location, id).map_err(|reason| self.fault(location, reason))),
+            Err(error) => bad(self.damage_of(error)?),
         }
     }
 
-    fn restore_file(
-        &self,
-        file: &FileContent,
-        base: u64,
-        target: &mut dyn DiskWriter,
-        threads: usize,
-        progress: &Progress,
-        cancel: &Cancel,
-    ) -> Result<u64> {
-        progress.add_total(file.size);
-        let mut chunks = self.placed(file, base)?;
-        let zeros = zero_ids(&chunks);
-        chunks.retain(|(_, length, id)| {
-            let zero = zeros.iter().any(|(size, zero)| size == length && zero == id);
-            if zero {
-                progress.add_done((*length).into());
-            }
-            !zero
-        });
-        let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
-        let (sender, receiver) = crossbeam_channel::bounded(2 * threads);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                let (sender, chunks, next, stop) = (sender.clone(), &chunks, &next, &stop);
-                scope.spawn(move || self.open_chunks(chunks, next, stop, &sender));
-            }
-            drop(sender);
-            let mut received = 0;
-            let mut write_all = || {
-                let mut written = 0;
-                for opened in &receiver {
-                    cancel.check()?;
-                    let (offset, plain): (u64, Vec<u8>) = opened?;
-                    written += write_without_holes(target, offset, &plain)?;
-                    progress.add_done(plain.len() as u64);
-                    received += 1;
-                }
-                Ok(written)
-            };
-            let result = write_all();
-            stop.store(true, Ordering::Release);
-            // Threads that wait to send must see that nobody listens.
-            drop(receiver);
-            if result.is_ok() && received != chunks.len() {
-                return Err(DriverError::new(
-                    Kind::Permanent,
-                    "restoring a disk",
-                    "a thread that reads chunks ended early",
-                ));
-            }
-            result
-        })
+    /// `pack 1a2b3c4d…: REASON`.
+    pub(super) fn fault(&self, location: &Location, reason: &str) -> String {
+        pack_fault(self.index.pack(location), reason)
     }
 
-    fn open_chunks(
-        &self,
-        chunks: &[(u64, u32, Id)],
-        next: &AtomicUsize,
-        stop: &AtomicBool,
-        sender: &crossbeam_channel::Sender<Result<(u64, Vec<u8>)>>,
-    ) {
-        let mut files = PackFiles::default();
-        let mut opener = match BlobOpener::new(self.cipher.clone()) {
-            Ok(opener) => opener,
-            Err(error) => {
-                let _ = sender.send(Err(error));
-                return;
-            }
-        };
-        while !stop.load(Ordering::Acquire) {
-            let Some((offset, _, id)) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            let opened = self.blob(&mut opener, &mut files, BlobKind::Data, id).map(|plain| (*offset, plain));
-            let failed = opened.is_err();
-            if sender.send(opened).is_err() || failed {
-                return;
-            }
-        }
+    /// What a failed read says of the file, when it is the file that is damaged.
+    ///
+    /// # Errors
+    /// The error itself, when the datastore as a whole is not there or anything else is in the way.
+    pub(super) fn damage_of(&self, error: DriverError) -> Result<&'static str> {
+        damage_of(self.directory, error)
     }
+}
+
+/// See [`PointReader::damage_of`].
+pub(super) fn damage_of(directory: &Directory, mut error: DriverError) -> Result<&'static str> {
+    let below = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
+    match below.map(|error| (error.kind(), error.raw_os_error())) {
+        Some((io::ErrorKind::NotFound, _)) if directory.is_repository()? => Ok("the file is missing"),
+        Some((io::ErrorKind::NotFound, _)) => {
+            error.kind = Kind::Retry;
+            Err(error)
+        }
+        Some((io::ErrorKind::UnexpectedEof, _)) => Ok("the file is shorter than the index says"),
+        Some((_, Some(code))) if UNREADABLE.contains(&code) => Ok("the file system cannot read the file"),
+        _ => Err(error),
+    }
+}
+
+/// `pack 1a2b3c4d…: REASON`.
+pub(super) fn pack_fault(pack: &Id, reason: &str) -> String {
+    format!("pack {}: {reason}", short(pack))
+}
+
+/// The first eight digits of an id, as people see it.
+pub(super) fn short(id: &Id) -> String {
+    let mut text = id.hex();
+    text.truncate(8);
+    text.push('…');
+    text
+}
+
+/// The plain bytes of a sealed blob, or one clause.
+pub(super) fn open_blob(
+    opener: &mut BlobOpener,
+    sealed: Vec<u8>,
+    location: &Location,
+    id: &Id,
+) -> std::result::Result<Vec<u8>, &'static str> {
+    let plain = opener.open(sealed, location.uncompressed_length)?;
+    if Id::of(&plain) == *id { Ok(plain) } else { Err("its bytes do not have their digest") }
 }
 
 /// `disk.N`.
@@ -292,36 +252,10 @@ pub(super) fn disk_name(id: u32) -> String {
     format!("disk.{id}")
 }
 
-fn disk_id(name: &str) -> Option<u32> {
+/// The N of `disk.N`.
+pub(super) fn disk_id(name: &str) -> Option<u32> {
     let id = name.strip_prefix("disk.")?.parse().ok()?;
     (disk_name(id) == name).then_some(id)
-}
-
-/// The ids of zeros as long as the first and the last chunk: with chunks of fixed size there are no other lengths.
-fn zero_ids(chunks: &[(u64, u32, Id)]) -> Vec<(u32, Id)> {
-    let mut lengths: Vec<u32> = chunks.first().into_iter().chain(chunks.last()).map(|(_, length, _)| *length).collect();
-    lengths.dedup();
-    lengths.into_iter().map(|length| (length, Id::of(&vec![0; length as usize]))).collect()
-}
-
-fn write_without_holes(target: &mut dyn DiskWriter, offset: u64, plain: &[u8]) -> Result<u64> {
-    let mut written = 0;
-    let mut start = 0;
-    while start < plain.len() {
-        let block_end = |from: usize| (from + HOLE_BYTES).min(plain.len());
-        if is_zero(&plain[start..block_end(start)]) {
-            start = block_end(start);
-            continue;
-        }
-        let mut end = block_end(start);
-        while end < plain.len() && !is_zero(&plain[end..block_end(end)]) {
-            end = block_end(end);
-        }
-        target.write_at(offset + start as u64, &plain[start..end])?;
-        written += (end - start) as u64;
-        start = end;
-    }
-    Ok(written)
 }
 
 fn unknown_form(name: &str) -> DriverError {
@@ -338,42 +272,4 @@ fn wrong_size(name: &str) -> DriverError {
         format!("reading {name} of a restore point"),
         "its chunks do not add up to its recorded size",
     )
-}
-
-/// The pack files that one thread has open, the newest last.
-#[derive(Default)]
-struct PackFiles(Vec<(Id, File)>);
-
-impl PackFiles {
-    fn read(&mut self, directory: &Directory, pack: &Id, location: &Location) -> Result<Vec<u8>> {
-        let path = || directory.path(FileKind::Pack, pack);
-        // What the index promises and is not there is damage, not a wrong question.
-        let failed = |error: std::io::Error| {
-            let mut failed = DriverError::io(format!("reading {}", path().display()), error);
-            if failed.kind == Kind::Missing {
-                failed.kind = Kind::Corrupt;
-            }
-            failed
-        };
-        let at = match self.0.iter().position(|(id, _)| id == pack) {
-            Some(at) => at,
-            None => {
-                let file = File::open(path()).map_err(failed)?;
-                if self.0.len() == OPEN_PACKS {
-                    self.0.remove(0);
-                }
-                self.0.push((*pack, file));
-                self.0.len() - 1
-            }
-        };
-        let mut sealed = vec![0; location.length as usize];
-        match self.0[at].1.read_exact_at(&mut sealed, location.offset.into()) {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(DriverError::new(
-                Kind::Corrupt,
-                format!("reading {}", path().display()),
-                "the file is shorter than the index says",
-            )),
-            other => other.map(|()| sealed).map_err(failed),
-        }
-    }
 }
