@@ -45,11 +45,6 @@ impl Collector {
         Self { points, causes: Vec::new(), numbers: HashMap::new(), found: BTreeMap::new(), rest: BTreeMap::new() }
     }
 
-    /// Whether nothing was added.
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty() && self.rest.is_empty()
-    }
-
     /// Adds damage of the point with that number.
     pub(super) fn add(&mut self, point: u32, disk: Option<u32>, offset: u64, length: u64, what: &str) {
         let cause = match self.numbers.get(what) {

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::format::{BlobKind, Id, SEAL_BYTES, header_entry_bytes};
+use super::format::{BlobKind, Id};
 
 /// The directory that holds everything of a restore point.
 pub(super) const POINT_DIRECTORY: &str = "one";
@@ -37,15 +37,6 @@ pub(super) struct IndexedPack {
     pub(super) time: Option<String>,
     /// Its blobs.
     pub(super) blobs: Vec<IndexedBlob>,
-}
-
-impl IndexedPack {
-    /// Length of the file: its blobs, the sealed header, and the header's length in four bytes.
-    pub(super) fn file_bytes(&self) -> u64 {
-        let blobs = self.blobs.iter().map(|blob| u64::from(blob.offset) + u64::from(blob.length)).max().unwrap_or(0);
-        let entries = self.blobs.iter().map(|blob| header_entry_bytes(blob.uncompressed_length.is_some()) as u64);
-        blobs + SEAL_BYTES as u64 + entries.sum::<u64>() + 4
-    }
 }
 
 /// One blob in an index file.

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use super::directory::{Directory, FileKind};
 use super::documents::{IndexDocument, IndexedPack};
-use super::format::{BlobKind, Cipher, Id, SEAL_BYTES};
+use super::format::{BlobKind, Cipher, Id, SEAL_BYTES, header_entry_bytes};
 use crate::{DriverError, Kind, Result};
 
 /// Ids are digests: eight of their bytes are as good as any hash of them.
@@ -67,6 +67,8 @@ pub(super) struct IndexedFile {
     pub(super) id: Id,
     /// Length of the file that its blobs and its header make.
     pub(super) bytes: u64,
+    /// Length of the sealed header.
+    pub(super) header_bytes: u64,
 }
 
 /// Every blob of a repository. The kinds are apart: a VM's document may be byte for byte a directory.
@@ -152,7 +154,7 @@ impl Index {
         }
         let number = u32::try_from(self.packs.len())
             .map_err(|_| DriverError::new(Kind::Corrupt, "reading the index", "it has too many packs"))?;
-        self.packs.push(IndexedFile { id: pack.id, bytes: pack.file_bytes() });
+        self.packs.push(pack.file());
         self.numbers.insert(pack.id, number);
         Ok(number)
     }
@@ -178,6 +180,16 @@ impl Index {
     /// Every blob, in no order.
     pub(super) fn blobs(&self) -> impl Iterator<Item = (&Id, &Location)> {
         self.data.iter().chain(&self.trees)
+    }
+}
+
+impl IndexedPack {
+    /// The file: its blobs, the sealed header, and the header's length in four bytes.
+    fn file(&self) -> IndexedFile {
+        let blobs = self.blobs.iter().map(|blob| u64::from(blob.offset) + u64::from(blob.length)).max().unwrap_or(0);
+        let entries = self.blobs.iter().map(|blob| header_entry_bytes(blob.uncompressed_length.is_some()) as u64);
+        let header_bytes = SEAL_BYTES as u64 + entries.sum::<u64>();
+        IndexedFile { id: self.id, bytes: blobs + header_bytes + 4, header_bytes }
     }
 }
 

@@ -146,11 +146,13 @@ pub(super) fn zero_ids(lengths: &[u32]) -> Vec<(u32, Id)> {
     ends.into_iter().map(|length| (length, Id::of(&vec![0; length as usize]))).collect()
 }
 
-/// Tells `visit` everything that a point with the root directory `tree` needs.
+/// Tells `visit` everything that a point with the root directory `tree` needs. Parts that `is_known` are passed over; then
+/// the offsets of what follows mean nothing.
 pub(super) fn needs(
     reader: &PointReader<'_>,
     tree: &Id,
     part_bytes: u64,
+    is_known: &mut dyn FnMut(&Id) -> bool,
     visit: &mut dyn FnMut(Need<'_>) -> Result<()>,
 ) -> Result<()> {
     let lost = |disk, what: String| Need::Lost { disk, offset: 0, length: 0, id: None, what: directory_fault(&what) };
@@ -172,6 +174,12 @@ pub(super) fn needs(
         match damage(reader.form(node))? {
             Ok(form) => {
                 node.subtree.iter().try_for_each(|tree| visit(Need::Directory(tree)))?;
+                let form = match form {
+                    StoredForm::Parts(parts) => {
+                        StoredForm::Parts(parts.into_iter().filter(|part| !is_known(part)).collect())
+                    }
+                    whole => whole,
+                };
                 pieces(reader, form, part_bytes, &mut |piece, tree| {
                     piece_needs(reader.index, disk, piece, tree, visit).map(|()| true)
                 })?;

@@ -5,7 +5,7 @@
 //! increment keeps the parent's chunk ids where nothing changed, so only dirty chunks are read; what is stored is still
 //! the whole disk. Stock restic lists, checks, dumps and restores all of it.
 //!
-//! It is not a restic client: rustic makes repositories, opens their keys, prunes and checks; everything else is our own reading and
+//! It is not a restic client: rustic makes repositories, opens their keys and prunes; everything else is our own reading and
 //! writing of the format.
 //!
 //! Invariants: packs → index → snapshot, each durable before the next, the snapshot last; packs are removed only while
@@ -13,7 +13,9 @@
 
 mod chunks;
 mod current;
+mod cursor;
 mod damages;
+mod deep;
 mod directory;
 mod documents;
 mod fetch;
@@ -25,6 +27,7 @@ mod points;
 mod read;
 mod repository;
 mod restore;
+mod verify;
 mod writer;
 
 use std::collections::HashMap;
@@ -145,18 +148,6 @@ impl ResticDatastore {
         config.part_bytes -= config.part_bytes % u64::from(config.chunk_bytes);
         config.threads = config.threads.clamp(1, 64);
         Ok(Self { config, keys: Mutex::default(), used: Mutex::default() })
-    }
-
-    /// Verifies the structure of a series' repository and, with `read_data`, every byte of it.
-    ///
-    /// # Errors
-    /// [`Kind::Corrupt`] when something is wrong; [`Kind::Missing`] when there is no repository.
-    pub fn check(&self, series: &str, read_data: bool) -> Result<()> {
-        self.series_path(series)?;
-        let _read = self.lease(series, LeaseKind::Read, false)?;
-        let opened = self.open(series)?.ok_or_else(|| no_repository(series))?;
-        let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
-        repository::check(&opened.directory, &opened.key, read_data)
     }
 
     /// The directory of a series. The name becomes part of paths, so it is bounded and plain.
@@ -399,12 +390,13 @@ impl BackupDatastore for ResticDatastore {
     fn verify(
         &self,
         request: &VerifyRequest<'_>,
-        _save: &mut dyn FnMut(&str) -> Result<()>,
-        _progress: &Progress,
-        _cancel: &Cancel,
+        save: &mut dyn FnMut(&str) -> Result<()>,
+        progress: &Progress,
+        cancel: &Cancel,
     ) -> Result<Verified> {
-        self.check(request.series, request.depth == crate::datastore::Depth::Deep)?;
-        Ok(Verified::default())
+        let directory = self.directory(self.series_path(request.series)?);
+        let _read = self.lease(request.series, LeaseKind::Read, false)?;
+        verify::verify(&self.config, &directory, &|| self.open(request.series), request, save, progress, cancel)
     }
 
     fn forget(&self, series: &str, points: &[String], _progress: &Progress, _cancel: &Cancel) -> Result<Forgotten> {

@@ -1,4 +1,4 @@
-//! What rustic does for us: make a repository, open its key, prune it, check it. The only file that names rustic.
+//! What rustic does for us: make a repository, open its key, prune it. The only file that names rustic.
 //!
 //! Its API changes with each minor release, so nothing of it leaves this file. Its own `restore` and `archive` are not
 //! used: the first panics on a full disk, the second answers Ok when a source could not be read. All its file access
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustic_core::repofile::{Chunker, MasterKey};
 use rustic_core::{
-    BytesList, CheckOptions, ConfigOptions, Credentials, ErrorKind, FileType, Id as RusticId, KeyOptions, LimitOption,
-    OpenStatus, PruneOptions, ReadBackend, Repository, RepositoryBackends, RepositoryOptions, RusticError,
-    RusticResult, WriteBackend,
+    BytesList, ConfigOptions, Credentials, ErrorKind, FileType, Id as RusticId, KeyOptions, LimitOption, OpenStatus,
+    PruneOptions, ReadBackend, Repository, RepositoryBackends, RepositoryOptions, RusticError, RusticResult,
+    WriteBackend,
 };
 use zeroize::Zeroize as _;
 
@@ -101,7 +101,8 @@ pub(super) fn unlock(directory: &Arc<Directory>, password: &Secret) -> Result<Re
             doing.clone(),
             "the datastore's password opens none of its keys; correct the password of the datastore",
         ))),
-        Err(error) => Err(error),
+        // What is left are a config or keys that are not what they should be.
+        Err(error) => Ok(Err(DriverError::new(Kind::Corrupt, doing.clone(), message(&error)))),
     })?
 }
 
@@ -124,17 +125,6 @@ pub(super) fn prune(directory: &Arc<Directory>, key: &RepositoryKey, how: Prune)
         let plan = repository.prune_plan(&options)?;
         repository.prune(&options, plan)
     })
-}
-
-/// Verifies structure, and with `read_data` every byte.
-pub(super) fn check(directory: &Arc<Directory>, key: &RepositoryKey, read_data: bool) -> Result<()> {
-    let doing = format!("checking the repository {}", directory.root().display());
-    guarded(&doing, || open(directory, key)?.check(CheckOptions::default().read_data(read_data))?.is_ok()).map_err(
-        |mut error| {
-            error.kind = Kind::Corrupt;
-            error
-        },
-    )
 }
 
 fn credentials(password: &Secret) -> Credentials {

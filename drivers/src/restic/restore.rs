@@ -294,7 +294,7 @@ fn told(
         // What cannot be read or is none of ours has no say.
         let Ok(document) = snapshot(reader.directory, reader.cipher, &id) else { continue };
         let mut uses = IdSet::default();
-        let walked = needs(reader, &document.tree, config.part_bytes, &mut |need| {
+        let walked = needs(reader, &document.tree, config.part_bytes, &mut |_| false, &mut |need| {
             let used = match need {
                 Need::Chunk { id, .. } => Some(*id),
                 Need::Lost { id, .. } => id,
