@@ -41,7 +41,12 @@ impl Cursor {
         resumed.filter(|cursor| cursor.points == fresh.points).unwrap_or(fresh)
     }
 
-    /// Whether each of `packs` (ascending) was read and is whole.
+    /// Whether damage was found in a pack: it is to be read again, after the others.
+    pub(super) fn is_damaged(&self, pack: &Id) -> bool {
+        self.damaged.contains(pack)
+    }
+
+    /// Whether each of `packs` (ascending) was read.
     pub(super) fn finished(&self, packs: &[Id]) -> Vec<bool> {
         let mut finished = Vec::with_capacity(packs.len());
         for folder in packs.chunk_by(|a, b| a.0[0] == b.0[0]) {
@@ -49,7 +54,7 @@ impl Cursor {
                 Some((count, ids)) if *count <= folder.len() && *ids == digest_of(&folder[..*count]) => *count,
                 _ => 0,
             };
-            finished.extend(folder.iter().enumerate().map(|(at, id)| at < count && !self.damaged.contains(id)));
+            finished.extend((0..folder.len()).map(|at| at < count));
         }
         finished
     }
@@ -116,7 +121,8 @@ mod tests {
         let text = cursor.text();
         let again = Cursor::of(&VerifyRequest { resume: Some(&text), ..request });
         assert_eq!(again, cursor);
-        assert_eq!(again.finished(&packs), [true, false, true, true, false, true]);
+        assert_eq!(again.finished(&packs), [true, true, true, true, false, true]);
+        assert!(again.is_damaged(&id(0, 5)) && !again.is_damaged(&id(0, 1)));
         // One came into folder 0, one went from folder 9, one came behind what was read of folder 3.
         let packs = [id(0, 1), id(0, 4), id(0, 5), id(3, 1), id(3, 2), id(3, 3), id(3, 4), id(9, 2)];
         assert_eq!(again.finished(&packs), [false, false, false, true, true, false, false, false]);

@@ -84,11 +84,13 @@ impl Deep<'_> {
     pub(super) fn run(&self, mut cursor: Cursor, save: &mut dyn FnMut(&str) -> Result<()>) -> Result<Found> {
         let ids: Vec<Id> = self.packs.iter().map(|pack| pack.id).collect();
         let mut done = cursor.finished(&ids);
-        for (pack, done) in self.packs.iter().zip(&done) {
-            self.progress.add_total(pack.length);
-            self.progress.add_done(if *done { pack.length } else { 0 });
-        }
-        let todo: Vec<usize> = (0..ids.len()).filter(|at| !done[*at]).collect();
+        let (known, mut todo): (Vec<usize>, Vec<usize>) = (0..ids.len()).partition(|at| done[*at]);
+        let (again, whole): (Vec<usize>, Vec<usize>) = known.into_iter().partition(|at| cursor.is_damaged(&ids[*at]));
+        self.progress.add_total(self.packs.iter().map(|pack| pack.length).sum());
+        self.progress.add_done(whole.iter().map(|at| self.packs[*at].length).sum());
+        // Behind the new ones, or a call that is interrupted early each time would never get further.
+        todo.extend(&again);
+        let mut damaged: Vec<Id> = again.iter().map(|at| ids[*at]).collect();
         let stop = AtomicBool::new(false);
         let (jobs, queue) = bounded(self.threads);
         let (reports, received) = bounded(self.threads);
@@ -100,7 +102,7 @@ impl Deep<'_> {
             drop((queue, reports));
             let todo = &todo;
             scope.spawn(move || self.plan(todo, &jobs));
-            let result = self.gather(&ids, &mut done, &mut cursor, &received, save);
+            let result = self.gather(&ids, (&mut done, todo.len()), &mut damaged, &mut cursor, &received, save);
             stop.store(true, Ordering::Release);
             drop(received);
             result
@@ -110,17 +112,18 @@ impl Deep<'_> {
     fn gather(
         &self,
         ids: &[Id],
-        done: &mut [bool],
+        (done, todo): (&mut [bool], usize),
+        damaged: &mut Vec<Id>,
         cursor: &mut Cursor,
         reports: &Receiver<Result<Report>>,
         save: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Found> {
         let mut found = Found { read_bytes: cursor.read_bytes, ..Found::default() };
-        let mut damaged: Vec<Id> = Vec::new();
         let mut saved: Option<(Instant, u64)> = None;
+        let mut count = 0;
         loop {
             if self.cancel.is_cancelled() {
-                cursor.advance(ids, done, &damaged, found.read_bytes);
+                cursor.advance(ids, done, damaged, found.read_bytes);
                 save(&cursor.text())?;
                 self.cancel.check()?;
             }
@@ -130,20 +133,23 @@ impl Deep<'_> {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             done[report.at] = true;
+            count += 1;
             found.read_bytes += self.packs[report.at].length;
             if report.fault.is_some() || !report.bad.is_empty() || self.packs[report.at].is_short {
-                damaged.push(ids[report.at]);
+                if !damaged.contains(&ids[report.at]) {
+                    damaged.push(ids[report.at]);
+                }
                 self.note(&mut found, report);
             }
             let is_due =
                 saved.is_none_or(|(at, bytes)| at.elapsed() >= SAVE_EVERY || found.read_bytes - bytes >= SAVE_BYTES);
             if is_due {
                 saved = Some((Instant::now(), found.read_bytes));
-                cursor.advance(ids, done, &damaged, found.read_bytes);
+                cursor.advance(ids, done, damaged, found.read_bytes);
                 save(&cursor.text())?;
             }
         }
-        if done.iter().all(|done| *done) {
+        if done.iter().all(|done| *done) && count == todo {
             return Ok(found);
         }
         Err(DriverError::new(Kind::Permanent, "verifying packs", "a thread that reads packs ended early"))

@@ -1,6 +1,8 @@
 //! Short forms of a datastore's calls, for tests that neither watch nor cancel.
 
 pub mod memory;
+#[cfg(feature = "restic")]
+pub mod restic_rig;
 
 use drivers::datastore::{Forgotten, RestoreRequest, Restored};
 use drivers::{BackupDatastore, Cancel, DiskWriter, Progress, Result};
