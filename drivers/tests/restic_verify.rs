@@ -128,7 +128,9 @@ fn an_interrupted_verification_goes_on_and_finds_the_same() {
         let mut save = |cursor: &str| {
             assert!(cursor.len() <= 64 << 10);
             text = Some(cursor.to_owned());
-            cancel.cancel();
+            if calls < 8 {
+                cancel.cancel();
+            }
             Ok(())
         };
         match rig.datastore.verify(&request, &mut save, &progress, &cancel) {
@@ -136,7 +138,7 @@ fn an_interrupted_verification_goes_on_and_finds_the_same() {
             Err(error) => assert_eq!(error.kind, Kind::Cancelled),
         }
     };
-    assert!(calls > 2, "{calls}");
+    assert_eq!(calls, 8);
     assert_eq!(resumed.damages, whole.damages);
     assert!(resumed.read_bytes >= whole.read_bytes);
 }

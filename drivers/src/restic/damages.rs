@@ -9,13 +9,16 @@ const MAX_RANGES: usize = 100_000;
 /// Said of ranges beyond the limits.
 const MORE: &str = "more damage than is told one by one, within this range";
 
+/// Disk, offset, length and number of the cause.
+type Key = (Option<u32>, u64, u64, u32);
+
 /// Damage of some points, numbered in the order they were given.
 pub(super) struct Collector {
     points: Vec<String>,
     causes: Vec<String>,
     numbers: HashMap<String, u32>,
-    /// By disk, offset, length and cause: the points.
-    found: BTreeMap<(Option<u32>, u64, u64, u32), Vec<u32>>,
+    /// The points of each.
+    found: BTreeMap<Key, Vec<u32>>,
     rest: BTreeMap<Option<u32>, Rest>,
 }
 
@@ -73,7 +76,7 @@ impl Collector {
             numbers.iter().filter_map(|number| points.get(*number as usize).cloned()).collect()
         };
         // (key, points) with neighbours merged; `open` has the last range of each cause and set of points.
-        let mut merged: Vec<((Option<u32>, u64, u64, u32), Vec<u32>)> = Vec::new();
+        let mut merged: Vec<(Key, Vec<u32>)> = Vec::new();
         let mut open: HashMap<(Option<u32>, u32, Vec<u32>), usize> = HashMap::new();
         for ((disk, offset, length, cause), mut numbers) in found {
             numbers.sort_unstable();

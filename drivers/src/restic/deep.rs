@@ -210,7 +210,7 @@ impl Deep<'_> {
             Err(error) => return drop(reports.send(Err(error))),
         };
         for job in jobs {
-            let report = self.read(&mut opener, job, stop);
+            let report = self.read(&mut opener, &job, stop);
             let is_last = report.is_err();
             if reports.send(report).is_err() || is_last {
                 return;
@@ -218,7 +218,7 @@ impl Deep<'_> {
         }
     }
 
-    fn read(&self, opener: &mut BlobOpener, job: Job, stop: &AtomicBool) -> Result<Report> {
+    fn read(&self, opener: &mut BlobOpener, job: &Job, stop: &AtomicBool) -> Result<Report> {
         let pack = self.packs[job.at];
         let mut report = Report { at: job.at, bad: Vec::new(), fault: None };
         if pack.length > u32::MAX.into() {

@@ -126,7 +126,7 @@ impl<'a> Fetcher<'a> {
         let mut fetcher = Self { reader, opener, events, stop };
         for job in jobs {
             let done = match job {
-                Job::Fetch(run) => fetcher.fetch(run),
+                Job::Fetch(run) => fetcher.fetch(&run),
                 Job::Compare { offset, bytes, wanted } => fetcher.compare(offset, &bytes, wanted),
             };
             if done.is_err() {
@@ -156,23 +156,23 @@ impl<'a> Fetcher<'a> {
                 None => differing.push(chunk),
             }
         }
-        runs(differing).into_iter().try_for_each(|run| self.fetch(run))
+        runs(differing).iter().try_for_each(|run| self.fetch(run))
     }
 
-    fn fetch(&mut self, run: Run) -> std::result::Result<(), Stopped> {
+    fn fetch(&mut self, run: &Run) -> std::result::Result<(), Stopped> {
         if run.end - run.start > RUN_BYTES.max(MAX_CHUNK_BYTES.into()) {
             return self.bad(&run.wanted, "the index claims an impossible length");
         }
-        match self.read(&run) {
+        match self.read(run) {
             Ok(sealed) => run
                 .wanted
                 .chunk_by(|a, b| a.location.offset == b.location.offset && a.id == b.id)
-                .try_for_each(|same| self.open(&run, &sealed, same)),
+                .try_for_each(|same| self.open(run, &sealed, same)),
             Err(error) => match self.reader.damage_of(error) {
                 Err(error) => Err(self.fail(error)),
                 Ok(reason) if run.is_single() => self.bad(&run.wanted, reason),
                 // Some of it may be readable.
-                Ok(_) => run.wanted.chunk_by(|a, b| a.id == b.id).try_for_each(|same| self.fetch(Run::of(same))),
+                Ok(_) => run.wanted.chunk_by(|a, b| a.id == b.id).try_for_each(|same| self.fetch(&Run::of(same))),
             },
         }
     }
