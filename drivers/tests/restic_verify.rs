@@ -220,8 +220,7 @@ proptest! {
             prop_assert!(!damage.points.is_empty() && !damage.what.is_empty(), "{shown}");
         }
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let is_index = file.parent().unwrap().ends_with("index");
-        if !deleted_point && !(is_index && matches!(fault, Fault::Delete)) && !matches!(fault, Fault::Delete) {
+        if !matches!(fault, Fault::Delete) {
             let shown_name = &name[..name.len().min(8)];
             prop_assert!(damages.iter().any(|damage| damage.what.contains(shown_name)), "{shown}");
         }
