@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::WriteGate;
 use super::format::Id;
-use crate::{DriverError, Kind, Result};
+use crate::{Cancel, DriverError, Kind, Pace, Progress, Result};
 
 /// Ends the name of a file that is being written by us.
 const TEMPORARY_SUFFIX: &str = "-tmp-keeplast";
@@ -49,19 +49,45 @@ impl FileKind {
             Self::Lock => "locks",
         }
     }
+
+    /// Locks are neither paced nor ended by a cancel: they are what an operation leaves in order.
+    fn is_lock(self) -> bool {
+        self == Self::Lock
+    }
 }
 
-/// One repository's directory. Its counter belongs to one operation.
+/// What all file access of one operation passes through.
+#[derive(Clone, Default)]
+pub(super) struct Flow {
+    /// Asked before each write.
+    pub(super) gate: Option<WriteGate>,
+    /// The limit on bytes per second.
+    pub(super) pace: Pace,
+    /// Where each access beats, so that long work of rustic's shows signs of life.
+    pub(super) progress: Progress,
+    /// Ends reading and writing, but never the removal of files: what was begun there is finished.
+    pub(super) cancel: Cancel,
+}
+
+/// One repository's directory, as one operation uses it.
 pub(super) struct Directory {
     root: PathBuf,
-    gate: Option<WriteGate>,
+    flow: Flow,
     written: AtomicU64,
 }
 
 impl Directory {
     /// The repository at `root`, which need not exist.
-    pub(super) fn new(root: PathBuf, gate: Option<WriteGate>) -> Self {
-        Self { root, gate, written: AtomicU64::new(0) }
+    pub(super) fn new(root: PathBuf, flow: Flow) -> Self {
+        Self { root, flow, written: AtomicU64::new(0) }
+    }
+
+    /// Beats, looks at the cancel, and waits until `bytes` may be moved. [`Self::read`], [`Self::read_range`] and
+    /// [`Self::write`] do it themselves; whoever opens a file by [`Self::path`] does it before each read.
+    pub(super) fn pace(&self, bytes: u64) -> Result<()> {
+        self.flow.progress.beat();
+        self.flow.cancel.check()?;
+        self.flow.pace.take(bytes, &self.flow.progress, &self.flow.cancel)
     }
 
     /// Where it is.
@@ -107,6 +133,12 @@ impl Directory {
             .map_err(|error| DriverError::io(format!("looking for the repository {}", self.root.display()), error))
     }
 
+    /// Whether the file is there.
+    pub(super) fn exists(&self, kind: FileKind, id: &Id) -> Result<bool> {
+        let path = self.path(kind, id);
+        path.try_exists().map_err(|error| DriverError::io(format!("looking for {}", path.display()), error))
+    }
+
     /// Every file of `kind` with its length in bytes. Files with other names than ids are left out.
     pub(super) fn list(&self, kind: FileKind) -> Result<Vec<(Id, u64)>> {
         let mut found = Vec::new();
@@ -136,10 +168,12 @@ impl Directory {
 
     fn walk(&self, kind: FileKind, visit: &mut dyn FnMut(&str, &fs::DirEntry) -> io::Result<()>) -> Result<()> {
         let folder = self.root.join(kind.folder());
+        self.flow.progress.beat();
         let listed = if kind == FileKind::Pack {
             fs::read_dir(&folder).and_then(|folders| {
                 for inner in folders {
                     let inner = inner?;
+                    self.flow.progress.beat();
                     if inner.file_type()?.is_dir() {
                         visit_folder(&inner.path(), visit)?;
                     }
@@ -159,11 +193,16 @@ impl Directory {
     /// All bytes of a file.
     pub(super) fn read(&self, kind: FileKind, id: &Id) -> Result<Vec<u8>> {
         let path = self.path(kind, id);
-        fs::read(&path).map_err(|error| DriverError::io(format!("reading {}", path.display()), error))
+        let failed = |error| DriverError::io(format!("reading {}", path.display()), error);
+        if !kind.is_lock() {
+            self.pace(fs::metadata(&path).map_err(failed)?.len())?;
+        }
+        fs::read(&path).map_err(failed)
     }
 
     /// `length` bytes of a file from `offset`.
     pub(super) fn read_range(&self, kind: FileKind, id: &Id, offset: u32, length: u32) -> Result<Vec<u8>> {
+        self.pace(length.into())?;
         let path = self.path(kind, id);
         let mut bytes = vec![0; length as usize];
         File::open(&path)
@@ -174,6 +213,9 @@ impl Directory {
 
     /// Writes a file whole and durable. A failure leaves nothing under its name.
     pub(super) fn write<P: AsRef<[u8]>>(&self, kind: FileKind, id: &Id, parts: &[P]) -> Result<()> {
+        if !kind.is_lock() {
+            self.pace(parts.iter().map(|part| part.as_ref().len() as u64).sum())?;
+        }
         let path = self.path(kind, id);
         let temporary = temporary_name(&path);
         let failed = |error| {
@@ -196,7 +238,7 @@ impl Directory {
     }
 
     fn write_temporary<P: AsRef<[u8]>>(&self, path: &Path, temporary: &Path, parts: &[P]) -> io::Result<u64> {
-        if let Some(gate) = &self.gate {
+        if let Some(gate) = &self.flow.gate {
             gate(path)?;
         }
         let mut options = OpenOptions::new();
@@ -205,6 +247,10 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let folder = path.parent().ok_or(error)?;
                 DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(folder)?;
+                // The new folder's own name must outlast a crash, too, and that of the folder around it.
+                for outer in folder.ancestors().skip(1).take_while(|outer| outer.starts_with(&self.root)) {
+                    sync_directory(outer)?;
+                }
                 options.open(temporary)?
             }
             other => other?,
@@ -222,6 +268,7 @@ impl Directory {
     /// once: packs are removed after them, and must not be gone while a name that leads to them comes back.
     pub(super) fn remove(&self, kind: FileKind, id: &Id) -> Result<()> {
         let path = self.path(kind, id);
+        self.flow.progress.beat();
         let removed = match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Ok(()) if matches!(kind, FileKind::Snapshot | FileKind::Index) => {

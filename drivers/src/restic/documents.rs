@@ -184,7 +184,7 @@ pub(super) struct SnapshotDocument {
     pub(super) summary: Option<Summary>,
     /// What only we read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) keeplast: Option<Transfer>,
+    pub(super) keeplast: Option<Extension>,
 }
 
 /// Counts of one backup, as restic 0.17 and later keep them.
@@ -207,14 +207,69 @@ pub(super) struct Summary {
     pub(super) total_bytes_processed: u64,
 }
 
-/// What a restore point cost.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+/// What a restore point is to us: what it cost, and whose it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Transfer {
+pub(super) struct Extension {
     /// Bytes read from the disks.
     pub(super) read_bytes: u64,
     /// Bytes that the repository grew by, the snapshot file itself not counted.
     pub(super) stored_bytes: u64,
+    /// As in [`crate::datastore::Stored::unmarked_bytes`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub(super) unmarked_bytes: u64,
+    /// The operation that made it; also the last tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) job: Option<String>,
+    /// The series, in a repository that several share; also the tag before the last, after `series=`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) series: Option<String>,
+}
+
+/// How the tag of a series begins.
+const SERIES_TAG: &str = "series=";
+/// How the tag of an operation begins in points that have no [`Extension::job`].
+const JOB_TAG: &str = "job=";
+
+/// The tags of a snapshot: the caller's, the series where several share the repository, the job.
+pub(super) fn tags(labels: &[String], series: Option<&str>, job: &str) -> Vec<String> {
+    let series = series.map(|series| format!("{SERIES_TAG}{series}"));
+    labels.iter().cloned().chain(series).chain([job.to_owned()]).collect()
+}
+
+impl SnapshotDocument {
+    /// The series it belongs to, in a shared repository.
+    pub(super) fn series(&self) -> Option<&str> {
+        // The tag alone is left when another program rewrote the snapshot.
+        let tag = || self.tags.iter().flatten().rev().find_map(|tag| tag.strip_prefix(SERIES_TAG));
+        self.keeplast.as_ref().and_then(|own| own.series.as_deref()).or_else(tag)
+    }
+
+    /// The operation that made it.
+    pub(super) fn job(&self) -> Option<&str> {
+        let tag = || self.tags.iter().flatten().rev().find(|tag| tag.starts_with(JOB_TAG)).map(String::as_str);
+        self.keeplast.as_ref().and_then(|own| own.job.as_deref()).or_else(tag)
+    }
+
+    /// Whether `job` made it.
+    pub(super) fn is_of(&self, job: &str) -> bool {
+        match self.keeplast.as_ref().and_then(|own| own.job.as_deref()) {
+            Some(own) => own == job,
+            None => self.tags.iter().flatten().any(|tag| tag == job),
+        }
+    }
+
+    /// The caller's labels, with `shared` when the repository is shared: the tags without those that we added.
+    pub(super) fn labels(&self, shared: bool) -> Vec<String> {
+        let mut labels = self.tags.clone().unwrap_or_default();
+        let series = self.series().filter(|_| shared).map(|series| format!("{SERIES_TAG}{series}"));
+        for ours in [self.job().map(str::to_owned), series].into_iter().flatten() {
+            if let Some(at) = labels.iter().rposition(|tag| *tag == ours) {
+                labels.remove(at);
+            }
+        }
+        labels
+    }
 }
 
 /// A lock file.

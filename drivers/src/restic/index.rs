@@ -1,11 +1,14 @@
 //! The index of one repository in memory: which blob lies where.
 //!
-//! Loaded anew for each operation. For who writes, a blob whose pack file is gone is not stored: a full backup then stores
-//! it again, and an increment that would lean on it is refused. Who only reads makes the best of what is readable.
+//! Made for each operation, over what earlier ones have decoded: index files never change. A blob whose pack file is gone is treated as not stored: a full backup then stores it
+//! again, and an increment that would lean on it is refused.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::directory::{Directory, FileKind};
 use super::documents::{IndexDocument, IndexedPack};
@@ -71,58 +74,23 @@ pub(super) struct IndexedFile {
     pub(super) header_bytes: u64,
 }
 
-/// Every blob of a repository. The kinds are apart: a VM's document may be byte for byte a directory.
-pub(super) struct Index {
+/// Every blob that the index files name. The kinds are apart: a VM's document may be byte for byte a directory.
+#[derive(Default, Clone)]
+struct Catalog {
+    files: IdSet,
     packs: Vec<IndexedFile>,
     numbers: HashMap<Id, u32, BuildHasherDefault<IdHasher>>,
     data: Locations,
     trees: Locations,
+    /// Whether a pack that is named is not there; it may come back.
+    partial: bool,
 }
 
-impl Index {
-    /// Reads every index file and the list of packs.
-    pub(super) fn load(directory: &Directory, cipher: &Cipher) -> Result<Self> {
-        let (index, damaged) = Self::read(directory, cipher, false)?;
-        match damaged.into_iter().next() {
-            None => Ok(index),
-            Some((id, reason)) => {
-                let doing = format!("reading index {id} of {}", directory.root().display());
-                Err(DriverError::new(Kind::Corrupt, doing, reason))
-            }
-        }
-    }
-
-    /// For reading only, and for finding damage: index files that cannot be read are left out and named, each with one
-    /// clause; blobs of packs that are gone are kept, so that reading them names the pack.
-    pub(super) fn load_readable(directory: &Directory, cipher: &Cipher) -> Result<(Self, Vec<(Id, String)>)> {
-        Self::read(directory, cipher, true)
-    }
-
-    fn read(directory: &Directory, cipher: &Cipher, with_lost: bool) -> Result<(Self, Vec<(Id, String)>)> {
-        // Packs are listed after the index files were, so that a pack written meanwhile is not taken for lost.
-        let mut files = directory.ids(FileKind::Index)?;
-        // Of a blob that is there twice, the same one each time.
-        files.sort_unstable();
-        let present: IdSet = directory.ids(FileKind::Pack)?.into_iter().collect();
-        let mut index = Self {
-            packs: Vec::new(),
-            numbers: HashMap::default(),
-            data: Locations::default(),
-            trees: Locations::default(),
-        };
-        let mut damaged = Vec::new();
-        for id in files {
-            match decode(cipher, directory.read(FileKind::Index, &id)?) {
-                Ok(document) => index.add(document, &present, with_lost)?,
-                Err(reason) => damaged.push((id, reason)),
-            }
-        }
-        Ok((index, damaged))
-    }
-
+impl Catalog {
     fn add(&mut self, document: IndexDocument, present: &IdSet, with_lost: bool) -> Result<()> {
         for pack in document.packs {
             let is_present = present.contains(&pack.id);
+            self.partial |= !is_present;
             if !is_present && !with_lost {
                 continue;
             }
@@ -159,27 +127,132 @@ impl Index {
         Ok(number)
     }
 
-    /// Where the blob `id` of `kind` lies.
-    pub(super) fn get(&self, kind: BlobKind, id: &Id) -> Option<&Location> {
-        match kind {
-            BlobKind::Data => self.data.get(id),
-            BlobKind::Tree => self.trees.get(id),
+    fn blobs(&self) -> usize {
+        self.data.len() + self.trees.len()
+    }
+}
+
+/// What was last known of one repository's index.
+#[derive(Default)]
+pub(super) struct IndexCache(Mutex<Option<(Instant, Arc<Catalog>)>>);
+
+impl IndexCache {
+    /// How many blobs it keeps, some 70 bytes each, and when it was last of use. `None` when it is empty or being used.
+    pub(super) fn kept(&self) -> Option<(Instant, usize)> {
+        let kept = self.0.try_lock().ok()?;
+        kept.as_ref().map(|(used, catalog)| (*used, catalog.blobs()))
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// The blobs of a repository whose packs are there, as one operation uses them.
+pub(super) struct Index {
+    catalog: Arc<Catalog>,
+    /// Per pack, whether a blob of it was asked for.
+    used: Vec<AtomicBool>,
+}
+
+impl Index {
+    /// Reads every index file that `cache` has not seen, and the list of packs.
+    pub(super) fn load(directory: &Directory, cipher: &Cipher, cache: &IndexCache) -> Result<Self> {
+        // Held while loading: whoever comes meanwhile would only decode the same.
+        let mut kept = cache.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Packs are listed after the index files were, so that a pack written meanwhile is not taken for lost.
+        let files: IdSet = directory.ids(FileKind::Index)?.into_iter().collect();
+        let present: IdSet = directory.ids(FileKind::Pack)?.into_iter().collect();
+        // A pack or an index file that is gone makes all that was known of it wrong.
+        let known = kept.take().map(|(_, catalog)| catalog).filter(|known| {
+            known.files.iter().all(|file| files.contains(file))
+                && known.packs.iter().all(|pack| present.contains(&pack.id))
+        });
+        let mut catalog = known.unwrap_or_default();
+        let mut new: Vec<Id> = files.iter().filter(|file| !catalog.files.contains(*file)).copied().collect();
+        // Of a blob that is there twice, the same one each time.
+        new.sort_unstable();
+        if !new.is_empty() {
+            // In place, unless an operation that runs still uses it.
+            let whole = Arc::make_mut(&mut catalog);
+            for file in new {
+                let document = decode(cipher, directory.read(FileKind::Index, &file)?).map_err(|reason| {
+                    let doing = format!("reading index {file} of {}", directory.root().display());
+                    DriverError::new(Kind::Corrupt, doing, reason)
+                })?;
+                whole.add(document, &present, false)?;
+                whole.files.insert(file);
+            }
         }
+        if !catalog.partial {
+            *kept = Some((Instant::now(), Arc::clone(&catalog)));
+        }
+        Ok(Self::over(catalog))
+    }
+
+    /// For reading only, and for finding damage: index files that cannot be read are left out and named, each with one
+    /// clause; blobs of packs that are gone are kept, so that reading them names the pack.
+    pub(super) fn load_readable(directory: &Directory, cipher: &Cipher) -> Result<(Self, Vec<(Id, String)>)> {
+        let mut files = directory.ids(FileKind::Index)?;
+        files.sort_unstable();
+        let present: IdSet = directory.ids(FileKind::Pack)?.into_iter().collect();
+        let (mut catalog, mut damaged) = (Catalog::default(), Vec::new());
+        for file in files {
+            match decode(cipher, directory.read(FileKind::Index, &file)?) {
+                Ok(document) => catalog.add(document, &present, true)?,
+                Err(reason) => damaged.push((file, reason)),
+            }
+            catalog.files.insert(file);
+        }
+        Ok((Self::over(Arc::new(catalog)), damaged))
+    }
+
+    fn over(catalog: Arc<Catalog>) -> Self {
+        let used = catalog.packs.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { catalog, used }
+    }
+
+    /// Where the blob `id` of `kind` lies; its pack counts as relied on from now.
+    pub(super) fn get(&self, kind: BlobKind, id: &Id) -> Option<&Location> {
+        let location = match kind {
+            BlobKind::Data => self.catalog.data.get(id),
+            BlobKind::Tree => self.catalog.trees.get(id),
+        }?;
+        if let Some(used) = self.used.get(location.pack as usize) {
+            used.store(true, Ordering::Relaxed);
+        }
+        Some(location)
     }
 
     /// The pack of a location of this index.
     pub(super) fn pack(&self, location: &Location) -> &Id {
-        &self.packs[location.pack as usize].id
+        &self.catalog.packs[location.pack as usize].id
+    }
+
+    /// The packs of all blobs that were asked for.
+    pub(super) fn relied_on(&self) -> impl Iterator<Item = &Id> {
+        self.catalog
+            .packs
+            .iter()
+            .zip(&self.used)
+            .filter(|(_, used)| used.load(Ordering::Relaxed))
+            .map(|(pack, _)| &pack.id)
+    }
+
+    /// The index files that this was read from.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Id> {
+        self.catalog.files.iter()
     }
 
     /// Every pack; [`Location::pack`] counts in this list.
     pub(super) fn packs(&self) -> &[IndexedFile] {
-        &self.packs
+        &self.catalog.packs
     }
 
     /// Every blob, in no order.
     pub(super) fn blobs(&self) -> impl Iterator<Item = (&Id, &Location)> {
-        self.data.iter().chain(&self.trees)
+        self.catalog.data.iter().chain(&self.catalog.trees)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Who may touch a repository now.
 //!
 //! Two things, because two worlds must be kept out:
-//! - a [`Lease`] is a `flock` on a file of ours beside the repositories; it serialises our own operations, in this and in
+//! - a [`Lease`] is a `flock` on files of ours beside the repositories; it orders our own operations, in this and in
 //!   other processes, and ends with the process;
 //! - a [`ResticLock`] is a lock file in the repository's `locks/`, so that stock `restic prune` keeps away while we work.
 //!   It is renewed every five minutes (restic calls it stale after thirty) and survives a crash; the sweep removes it.
+//!
+//! What only adds or reads shares a repository; what removes packs has it alone. Who wants it alone stands in a turnstile
+//! while it waits, through which long operations pass when they begin: so ever new backups cannot keep a forget waiting
+//! for ever.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -20,7 +24,7 @@ use rustix::process::{Pid, test_kill_process};
 use super::directory::{Directory, FileKind};
 use super::documents::{LockDocument, now};
 use super::format::{Cipher, Id};
-use crate::{DriverError, Kind, Result};
+use crate::{Cancel, DriverError, Kind, Progress, Result};
 
 /// How often a lock file is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -28,16 +32,17 @@ const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(30);
 /// How often a lease that is taken is asked for again.
 const POLL: Duration = Duration::from_millis(50);
+/// How often the locks of other programs are looked at again.
+const POLL_LOCKS: Duration = Duration::from_secs(1);
 /// The user in our lock files. No account can be called so: it tells our locks from those of restic run by our account.
 const OWNER: &str = "keeplast (datastore driver)";
 
-/// Which lease of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LeaseKind {
-    /// One operation at a time changes the repository.
-    Write,
-    /// Restores share it; what removes packs holds it alone.
-    Read,
+/// How long to wait, where the wait shows, and what ends it early.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    pub(super) wait: Duration,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
 }
 
 /// A held `flock`; given back when dropped.
@@ -47,13 +52,42 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease of `series`, waiting up to `wait`.
-    pub(super) fn take(folder: &Path, series: &str, kind: LeaseKind, exclusive: bool, wait: Duration) -> Result<Self> {
-        let doing = || format!("reserving series {series}");
-        let name = match kind {
-            LeaseKind::Write => format!("{series}.write"),
-            LeaseKind::Read => format!("{series}.read"),
-        };
+    /// For a moment's reading of `repository`: beside everything but a removal that runs. Passes by the turnstile.
+    pub(super) fn brief(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
+        let deadline = Instant::now() + patience.wait;
+        Self::take(folder, &format!("{repository}.use"), false, deadline, patience, REMOVAL)
+    }
+
+    /// For a store, restore or verification: beside everything but a removal that runs or waits.
+    pub(super) fn shared(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
+        let deadline = Instant::now() + patience.wait;
+        let _turn = Self::take(folder, &format!("{repository}.turn"), false, deadline, patience, REMOVAL)?;
+        Self::take(folder, &format!("{repository}.use"), false, deadline, patience, REMOVAL)
+    }
+
+    /// For what removes packs: nothing of ours beside it. Long operations that begin meanwhile wait behind it.
+    pub(super) fn alone(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
+        let deadline = Instant::now() + patience.wait;
+        let anything = "a backup, restore, forget or clean-up";
+        let _turn = Self::take(folder, &format!("{repository}.turn"), true, deadline, patience, anything)?;
+        Self::take(folder, &format!("{repository}.use"), true, deadline, patience, anything)
+    }
+
+    /// For the two short acts of a store that must not be done twice at a time: making a repository, publishing a point.
+    pub(super) fn moment(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
+        let deadline = Instant::now() + patience.wait;
+        Self::take(folder, &format!("{repository}.publish"), true, deadline, patience, "the end of another backup")
+    }
+
+    fn take(
+        folder: &Path,
+        name: &str,
+        exclusive: bool,
+        deadline: Instant,
+        patience: Patience<'_>,
+        who: &str,
+    ) -> Result<Self> {
+        let doing = || format!("reserving {}", folder.join(name).display());
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let opened =
@@ -65,8 +99,8 @@ impl Lease {
         };
         let how =
             if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
-        let deadline = Instant::now() + wait;
         loop {
+            patience.cancel.check()?;
             match flock(&file, how) {
                 Ok(()) => return Ok(Self { _file: Some(file) }),
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
@@ -74,17 +108,20 @@ impl Lease {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let who = match kind {
-                    LeaseKind::Write => "another backup, forget or clean-up",
-                    LeaseKind::Read => "a restore or a forget",
-                };
-                let reason = format!("{who} has used it for the last {} s; try again later", wait.as_secs());
+                let reason = format!(
+                    "{who} has used the repository for the last {} s; try again later",
+                    patience.wait.as_secs()
+                );
                 return Err(DriverError::new(Kind::Retry, doing(), reason));
             }
             std::thread::sleep(POLL.min(left));
+            patience.progress.beat();
         }
     }
 }
+
+/// Who is in the way of what only adds or reads.
+const REMOVAL: &str = "a forget or clean-up";
 
 /// A lock file of ours in a repository; removed when dropped.
 pub(super) struct ResticLock {
@@ -103,19 +140,38 @@ struct Shared {
 struct State {
     /// The lock file; `None` where none can be written.
     id: Option<Id>,
+    /// Whether a lock file was found gone when it was renewed: somebody removed it.
+    lost: bool,
     stopped: bool,
 }
 
 impl ResticLock {
     /// Writes the lock, then looks for others': with `exclusive` any live one is in the way, without it only an exclusive
-    /// one. Locks of our own are not looked at, leases decide between those.
+    /// one, whose end is waited for. Locks of our own are not looked at, leases decide between those.
     ///
     /// A file system that is full or read-only gets no lock file: restoring from it, and making room in it, must work.
-    pub(super) fn take(directory: &Arc<Directory>, cipher: &Cipher, exclusive: bool) -> Result<Self> {
-        Self::take_renewed(directory, cipher, exclusive, RENEW_EVERY)
+    pub(super) fn take(
+        directory: &Arc<Directory>,
+        cipher: &Cipher,
+        exclusive: bool,
+        patience: Patience<'_>,
+    ) -> Result<Self> {
+        let deadline = Instant::now() + patience.wait;
+        loop {
+            patience.cancel.check()?;
+            let tried = Self::take_renewed(directory, cipher, exclusive, RENEW_EVERY);
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Who is alone keeps our own operations waiting: it does not wait for others beside that.
+            if exclusive || left.is_zero() || !matches!(&tried, Err(error) if error.kind == Kind::Retry) {
+                return tried;
+            }
+            std::thread::sleep(POLL_LOCKS.min(left));
+            patience.progress.beat();
+        }
     }
 
     fn take_renewed(directory: &Arc<Directory>, cipher: &Cipher, exclusive: bool, every: Duration) -> Result<Self> {
+        refuse_others(directory, cipher, exclusive)?;
         let id = match write_lock(directory, cipher, exclusive) {
             Ok(id) => Some(id),
             Err(error) if takes_no_file(&error) => {
@@ -128,27 +184,43 @@ impl ResticLock {
             directory: Arc::clone(directory),
             cipher: cipher.clone(),
             exclusive,
-            state: Mutex::new(State { id, stopped: false }),
+            state: Mutex::new(State { id, lost: false, stopped: false }),
             stop: Condvar::new(),
         });
         let mut lock = Self { shared: Arc::clone(&shared), renewer: None };
-        for (_, other) in read_locks(directory, cipher)? {
-            if other.username != OWNER && (exclusive || other.exclusive) && is_live(&other) {
-                return Err(DriverError::new(
-                    Kind::Retry,
-                    format!("locking the repository {}", directory.root().display()),
-                    format!(
-                        "it is locked by process {} of {} on {} since {}; try again when that has ended, or run `restic unlock` if it is gone",
-                        other.pid, other.username, other.hostname, other.time
-                    ),
-                ));
-            }
-        }
+        // Again, now that others see ours: who wrote theirs in between looks as well, and one of us goes back.
+        refuse_others(directory, cipher, exclusive)?;
         let thread = std::thread::Builder::new().name("restic-lock".to_owned()).spawn(move || renew(&shared, every));
         lock.renewer =
             Some(thread.map_err(|error| DriverError::io("starting the thread that renews the lock", error))?);
         Ok(lock)
     }
+
+    /// Whether the lock was there all the time, as far as can be seen; true where no lock file could be written.
+    pub(super) fn was_kept(&self) -> Result<bool> {
+        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.id {
+            _ if state.lost => Ok(false),
+            Some(id) => self.shared.directory.exists(FileKind::Lock, id),
+            None => Ok(true),
+        }
+    }
+}
+
+fn refuse_others(directory: &Directory, cipher: &Cipher, exclusive: bool) -> Result<()> {
+    for (_, other) in read_locks(directory, cipher)? {
+        if other.username != OWNER && (exclusive || other.exclusive) && is_live(&other) {
+            return Err(DriverError::new(
+                Kind::Retry,
+                format!("locking the repository {}", directory.root().display()),
+                format!(
+                    "it is locked by process {} of {} on {} since {}; try again when that has ended, or run `restic unlock` if it is gone",
+                    other.pid, other.username, other.hostname, other.time
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Drop for ResticLock {
@@ -194,6 +266,7 @@ fn renew(shared: &Shared, every: Duration) {
         match write_lock(&shared.directory, &shared.cipher, shared.exclusive) {
             Ok(id) => {
                 let old = state.id.replace(id);
+                state.lost |= old.is_some_and(|old| matches!(shared.directory.exists(FileKind::Lock, &old), Ok(false)));
                 shared.discard(old);
             }
             Err(error) => tracing::warn!(%error, "the repository's lock could not be renewed"),
@@ -201,7 +274,7 @@ fn renew(shared: &Shared, every: Duration) {
     }
 }
 
-/// Removes lock files that operations of ours left behind. The caller holds both leases alone, so none of them is alive.
+/// Removes lock files that operations of ours left behind. The caller has the repository alone, so none of them is alive.
 pub(super) fn remove_own_locks(directory: &Directory, cipher: &Cipher) -> Result<()> {
     for (id, lock) in read_locks(directory, cipher)? {
         if lock.username == OWNER {
@@ -259,11 +332,18 @@ fn hostname() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::directory::Flow;
     use super::*;
+
+    fn take(directory: &Arc<Directory>, cipher: &Cipher, exclusive: bool) -> Result<ResticLock> {
+        let (progress, cancel) = Default::default();
+        let patience = Patience { wait: Duration::ZERO, progress: &progress, cancel: &cancel };
+        ResticLock::take(directory, cipher, exclusive, patience)
+    }
 
     fn repository() -> (tempfile::TempDir, Arc<Directory>, Cipher) {
         let base = tempfile::tempdir().unwrap();
-        let directory = Arc::new(Directory::new(base.path().join("7"), None));
+        let directory = Arc::new(Directory::new(base.path().join("7"), Flow::default()));
         directory.create().unwrap();
         (base, directory, Cipher::new(&[7; 64]))
     }
@@ -294,13 +374,73 @@ mod tests {
         put("2020-01-01T00:00:00Z".to_owned(), "elsewhere", 1);
         put(now(), &hostname(), i32::MAX);
         directory.write(FileKind::Lock, &Id::of(b"torn"), &[b"torn"]).unwrap();
-        drop(ResticLock::take(&directory, &cipher, true).unwrap());
+        drop(take(&directory, &cipher, true).unwrap());
         for (host, pid) in [("elsewhere", i32::MAX), (hostname().as_str(), 1)] {
             let id = put(now(), host, pid);
-            assert_eq!(ResticLock::take(&directory, &cipher, false).map(drop).unwrap_err().kind, Kind::Retry);
+            assert_eq!(take(&directory, &cipher, false).map(drop).unwrap_err().kind, Kind::Retry);
             directory.remove(FileKind::Lock, &id).unwrap();
         }
         // Nothing of ours stayed behind, nothing of theirs was touched.
         assert_eq!(directory.ids(FileKind::Lock).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_lock_that_somebody_removed_is_missed_even_after_its_renewal() {
+        let (_base, directory, cipher) = repository();
+        let lock = take(&directory, &cipher, false).unwrap();
+        assert!(lock.was_kept().unwrap());
+        directory.remove(FileKind::Lock, &directory.ids(FileKind::Lock).unwrap()[0]).unwrap();
+        assert!(!lock.was_kept().unwrap());
+        drop(lock);
+        let lock = ResticLock::take_renewed(&directory, &cipher, false, Duration::from_millis(1)).unwrap();
+        while lock.was_kept().unwrap() {
+            for id in directory.ids(FileKind::Lock).unwrap() {
+                directory.remove(FileKind::Lock, &id).unwrap();
+            }
+        }
+        while !lock.shared.state.lock().unwrap().lost {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!lock.was_kept().unwrap());
+    }
+
+    #[test]
+    fn who_waits_to_be_alone_goes_before_those_who_come_after_and_a_glance_passes_by() {
+        let base = tempfile::tempdir().unwrap();
+        let (progress, cancel) = (Progress::default(), Cancel::default());
+        let long = Patience { wait: Duration::from_secs(60), progress: &progress, cancel: &cancel };
+        let none = Patience { wait: Duration::ZERO, ..long };
+        let first = Lease::shared(base.path(), "7", none).unwrap();
+        drop(Lease::shared(base.path(), "7", none).unwrap());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lease::alone(base.path(), "7", long).unwrap());
+            let before = progress.pulse();
+            while progress.pulse() < before + 2 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(Lease::shared(base.path(), "7", none).map(drop).unwrap_err().kind, Kind::Retry);
+            drop(Lease::brief(base.path(), "7", none).unwrap());
+            drop(first);
+            let alone = waiting.join().unwrap();
+            assert_eq!(Lease::brief(base.path(), "7", none).map(drop).unwrap_err().kind, Kind::Retry);
+            drop(alone);
+        });
+        drop(Lease::shared(base.path(), "7", none).unwrap());
+    }
+
+    #[test]
+    fn a_cancel_ends_a_wait_for_a_lease() {
+        let base = tempfile::tempdir().unwrap();
+        let (progress, cancel) = (Progress::default(), Cancel::default());
+        let patience = Patience { wait: Duration::from_secs(3600), progress: &progress, cancel: &cancel };
+        let _alone = Lease::alone(base.path(), "7", patience).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lease::shared(base.path(), "7", patience).map(drop).unwrap_err());
+            while progress.pulse() == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            cancel.cancel();
+            assert_eq!(waiting.join().unwrap().kind, Kind::Cancelled);
+        });
     }
 }

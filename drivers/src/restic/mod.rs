@@ -1,4 +1,4 @@
-//! The backup datastore in restic format: one repository per series.
+//! The backup datastore in restic format: one repository per series, or one for all.
 //!
 //! Every restore point is a complete snapshot: directory `/one` with `vm.xml` and, per disk, the file `disk.N` — or,
 //! above [`ResticConfig::part_bytes`], the folder `disk.N` with the parts `00000/data`, `00001/data`, ... in order. An
@@ -9,7 +9,7 @@
 //! writing of the format.
 //!
 //! Invariants: packs → index → snapshot, each durable before the next, the snapshot last; packs are removed only while
-//! no other operation of ours reads or writes the series; one store, forget or sweep per series at a time.
+//! no other operation of ours reads or writes the repository; a point of one series is never shown or removed in another.
 
 mod chunks;
 mod current;
@@ -23,10 +23,13 @@ mod format;
 mod index;
 mod layout;
 mod lease;
+mod marked;
+mod opened;
 mod points;
 mod read;
 mod repository;
 mod restore;
+mod series;
 mod verify;
 mod writer;
 
@@ -37,18 +40,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::directory::{Directory, FileKind, sync_directory};
+use self::directory::FileKind;
 use self::documents::{SnapshotDocument, Tree};
-use self::format::{Cipher, Id};
-use self::index::Index;
-use self::lease::{Lease, LeaseKind, ResticLock};
+use self::format::Id;
+use self::lease::{Lease, Patience, ResticLock};
+use self::opened::{Known, Opened, is_chunk_length};
+use self::points::Store;
 use self::read::PointReader;
-use self::repository::{NewRepository, Prune, RepositoryKey};
+use self::repository::Prune;
+use self::series::Visit;
 use crate::datastore::{
     BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
     Verified, VerifyRequest,
 };
-use crate::{Cancel, DiskWriter, DriverError, Kind, MAX_READ_BYTES, Progress, Result, Secret};
+use crate::{Cancel, DiskWriter, DriverError, Kind, Pace, Progress, Result, Secret};
 
 /// Asked with its path before a file is written; an error fails that write. For throttles, quotas and tests of faults.
 pub type WriteGate = Arc<dyn Fn(&Path) -> io::Result<()> + Send + Sync>;
@@ -60,8 +65,11 @@ pub struct ResticConfig {
     pub base_path: PathBuf,
     /// Opens every repository in it.
     pub password: Secret,
-    /// Length of a chunk in bytes: a multiple of 4096 up to 8 MiB, at best a multiple of the dirty bitmap's 64 KiB.
-    /// Changing it makes the next backup of each series a full one.
+    /// Whether new series share one repository, which then stores what several VMs have in common only once. A series
+    /// keeps the repository that it has.
+    pub shared: bool,
+    /// Length of a chunk in new repositories, bytes: a multiple of 4096 up to 8 MiB, at best a multiple of the dirty
+    /// bitmap's 64 KiB. A repository remembers its own; one that was made by stock restic does not, and follows this.
     pub chunk_bytes: u32,
     /// zstd level, -7 to 22.
     pub compression_level: i32,
@@ -74,27 +82,33 @@ pub struct ResticConfig {
     /// Longest single file; larger disks become folders of parts this long. Rounded down to whole chunks. Changing it
     /// makes the next backup of larger disks a full one.
     pub part_bytes: u64,
-    /// How long to wait for a series that is in use.
+    /// How long a store, restore or verification waits for a repository that is being pruned; a forget or sweep waits a
+    /// third of it for those.
     pub lease_wait: Duration,
+    /// The limit on bytes written and read.
+    pub pace: Pace,
     /// See [`WriteGate`].
     pub write_gate: Option<WriteGate>,
 }
 
 impl ResticConfig {
-    /// The defaults: 256 KiB chunks, zstd 3, one thread per processor, packs of 32 MiB, parts of 64 GiB, writes verified,
-    /// 30 s of waiting.
+    /// The defaults: a repository per series, 256 KiB chunks, zstd 3, one thread per processor, packs of 32 MiB, parts of
+    /// 64 GiB, writes verified, no limit on bytes per second, and half an hour of waiting: a prune rewrites at most a tenth
+    /// of a repository, which takes minutes for terabytes, and who waits may be cancelled.
     #[must_use]
     pub fn new(base_path: PathBuf, password: Secret) -> Self {
         Self {
             base_path,
             password,
+            shared: false,
             chunk_bytes: 256 << 10,
             compression_level: 3,
             threads: std::thread::available_parallelism().map_or(2, NonZeroUsize::get),
             verify_writes: true,
             pack_bytes: 32 << 20,
             part_bytes: 64 << 30,
-            lease_wait: Duration::from_secs(30),
+            lease_wait: Duration::from_secs(30 * 60),
+            pace: Pace::default(),
             write_gate: None,
         }
     }
@@ -108,21 +122,15 @@ const LEASE_FOLDER: &str = ".lease";
 const RESERVE_FILE: &str = ".reserve";
 /// Length of the reserve; it is made only where much more is free.
 const RESERVE_BYTES: u64 = 4 << 20;
-/// Longest name of a series.
-const MAX_SERIES_LENGTH: usize = 100;
+/// Blobs that are kept decoded for all repositories together, some 70 bytes each.
+const MAX_CACHED_BLOBS: usize = 1_000_000;
 
 /// A directory of repositories.
 pub struct ResticDatastore {
     config: ResticConfig,
-    keys: Mutex<HashMap<String, RepositoryKey>>,
+    /// By folder.
+    known: Mutex<HashMap<String, Arc<Known>>>,
     used: Mutex<Option<(Instant, u64)>>,
-}
-
-/// An opened repository.
-struct Opened {
-    directory: Arc<Directory>,
-    cipher: Cipher,
-    key: RepositoryKey,
 }
 
 impl ResticDatastore {
@@ -132,8 +140,7 @@ impl ResticDatastore {
     /// [`Kind::Permanent`] when a value is out of its bounds.
     pub fn new(mut config: ResticConfig) -> Result<Self> {
         let wrong = |reason: &str| Err(DriverError::new(Kind::Permanent, "configuring a restic datastore", reason));
-        if config.chunk_bytes < 4096 || config.chunk_bytes > MAX_READ_BYTES || !config.chunk_bytes.is_multiple_of(4096)
-        {
+        if !is_chunk_length(config.chunk_bytes) {
             return wrong("the chunk length must be a multiple of 4096 bytes up to 8 MiB");
         }
         if config.part_bytes < config.chunk_bytes.into() {
@@ -145,96 +152,16 @@ impl ResticDatastore {
         if !(-7..=22).contains(&config.compression_level) {
             return wrong("the compression level must be -7 to 22");
         }
-        config.part_bytes -= config.part_bytes % u64::from(config.chunk_bytes);
         config.threads = config.threads.clamp(1, 64);
-        Ok(Self { config, keys: Mutex::default(), used: Mutex::default() })
+        Ok(Self { config, known: Mutex::default(), used: Mutex::default() })
     }
 
-    /// The directory of a series. The name becomes part of paths, so it is bounded and plain.
-    fn series_path(&self, series: &str) -> Result<PathBuf> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-        if series.is_empty()
-            || series.len() > MAX_SERIES_LENGTH
-            || series.starts_with('.')
-            || !series.bytes().all(plain)
-        {
-            return Err(DriverError::new(
-                Kind::Permanent,
-                "naming a series",
-                "its name must be 1 to 100 letters, digits, `_`, `-` or `.`, not beginning with `.`",
-            ));
-        }
-        if !self.config.base_path.is_dir() {
-            return Err(DriverError::new(
-                Kind::Retry,
-                format!("using the datastore in {}", self.config.base_path.display()),
-                "the directory is not there; create it or mount its file system",
-            ));
-        }
-        Ok(self.config.base_path.join(series))
+    fn patience<'a>(&self, progress: &'a Progress, cancel: &'a Cancel) -> Patience<'a> {
+        Patience { wait: self.config.lease_wait, progress, cancel }
     }
 
-    fn lease(&self, series: &str, kind: LeaseKind, exclusive: bool) -> Result<Lease> {
-        let folder = self.config.base_path.join(LEASE_FOLDER);
-        Lease::take(&folder, series, kind, exclusive, self.config.lease_wait)
-    }
-
-    fn directory(&self, path: PathBuf) -> Arc<Directory> {
-        Arc::new(Directory::new(path, self.config.write_gate.clone()))
-    }
-
-    fn keys(&self) -> std::sync::MutexGuard<'_, HashMap<String, RepositoryKey>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Opens the repository of a series, if there is one. Cheap after the first time: the key is kept in memory.
-    fn open(&self, series: &str) -> Result<Option<Opened>> {
-        let directory = self.directory(self.series_path(series)?);
-        if !directory.is_repository()? {
-            return Ok(None);
-        }
-        let known = self.keys().get(series).cloned();
-        if let Some(key) = known {
-            let cipher = key.cipher()?;
-            if points::read_config(&directory, &cipher).is_ok() {
-                return Ok(Some(Opened { directory, cipher, key }));
-            }
-            // The repository was replaced by another since.
-            self.keys().remove(series);
-        }
-        let key = repository::unlock(&directory, &self.config.password)?;
-        let cipher = key.cipher()?;
-        points::read_config(&directory, &cipher)?;
-        self.keys().insert(series.to_owned(), key.clone());
-        Ok(Some(Opened { directory, cipher, key }))
-    }
-
-    /// Opens the repository of a series or makes it. The caller holds the write lease. A new one is made aside and
-    /// renamed, so that a crash leaves none by halves.
-    fn open_or_create(&self, series: &str) -> Result<Opened> {
-        if let Some(opened) = self.open(series)? {
-            return Ok(opened);
-        }
-        let path = self.series_path(series)?;
-        let directory = self.directory(path.clone());
-        directory.refuse_foreign_content()?;
-        let aside = self.unfinished_path(series);
-        let failed = |error| DriverError::io(format!("creating the repository {}", path.display()), error);
-        remove_folder(&aside).map_err(failed)?;
-        let new = NewRepository {
-            chunk_bytes: self.config.chunk_bytes,
-            compression_level: self.config.compression_level,
-            pack_bytes: self.config.pack_bytes,
-        };
-        let made =
-            repository::initialise(&self.directory(aside.clone()), &self.config.password, &new).and_then(|key| {
-                std::fs::rename(&aside, &path).and_then(|()| sync_directory(&self.config.base_path)).map_err(failed)?;
-                Ok(key)
-            });
-        let key = made.inspect_err(|_| drop(remove_folder(&aside)))?;
-        let cipher = key.cipher()?;
-        self.keys().insert(series.to_owned(), key.clone());
-        Ok(Opened { directory, cipher, key })
+    fn lease_folder(&self) -> PathBuf {
+        self.config.base_path.join(LEASE_FOLDER)
     }
 
     fn free_bytes(&self) -> Result<u64> {
@@ -258,8 +185,12 @@ impl ResticDatastore {
         }
     }
 
-    fn unfinished_path(&self, series: &str) -> PathBuf {
-        self.config.base_path.join(format!(".new-{series}"))
+    /// Gives up the reserve when the file system is full: what makes room must be able to write a little.
+    fn make_room(&self) -> Result<()> {
+        if self.free_bytes()? < RESERVE_BYTES {
+            std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).ok();
+        }
+        Ok(())
     }
 
     /// Opens a point for reading and hands it to `work`, with the packs kept from being removed meanwhile.
@@ -267,36 +198,39 @@ impl ResticDatastore {
         &self,
         series: &str,
         point: &str,
+        visit: Visit<'_>,
         work: impl FnOnce(&PointReader<'_>, &SnapshotDocument, &Tree, &Opened) -> Result<T>,
     ) -> Result<T> {
-        self.series_path(series)?;
         let missing = || DriverError::new(Kind::Missing, format!("opening restore point {point}"), "it is not there");
-        let id = Id::parse(point).ok_or_else(missing)?;
-        let _read = self.lease(series, LeaseKind::Read, false)?;
-        let opened = self.open(series)?.ok_or_else(missing)?;
-        let snapshot = read::snapshot(&opened.directory, &opened.cipher, &id)
-            .map_err(|error| if error.kind == Kind::Missing { missing() } else { error })?;
-        let (index, damaged) = Index::load_readable(&opened.directory, &opened.cipher)?;
-        for (id, reason) in damaged {
-            tracing::warn!(index = %id, %reason, "reading without a damaged index file");
-        }
-        let reader = PointReader::new(&opened.directory, &opened.cipher, &index);
-        let tree = reader.directory_of(&snapshot)?;
-        work(&reader, &snapshot, &tree, &opened)
+        self.reading(series, visit, |opened| {
+            let id = Id::parse(point).ok_or_else(missing)?;
+            let opened = opened.ok_or_else(missing)?;
+            let snapshot =
+                opened.snapshot(&id).map_err(|error| if error.kind == Kind::Missing { missing() } else { error })?;
+            let (index, damaged) = index::Index::load_readable(&opened.directory, &opened.cipher)?;
+            for (id, reason) in damaged {
+                tracing::warn!(index = %id, %reason, "reading without a damaged index file");
+            }
+            let reader = PointReader::new(&opened.directory, &opened.cipher, &index);
+            let tree = reader.directory_of(&snapshot)?;
+            work(&reader, &snapshot, &tree, opened)
+        })
     }
 
-    /// Holds a series alone, locked against others and cleaned of dead locks of ours; `None` without a repository.
-    fn alone<T>(&self, series: &str, work: impl FnOnce(&Opened) -> Result<T>) -> Result<Option<T>> {
-        self.series_path(series)?;
-        let _write = self.lease(series, LeaseKind::Write, true)?;
-        let _read = self.lease(series, LeaseKind::Read, true)?;
-        let unfinished = self.unfinished_path(series);
-        remove_folder(&unfinished)
-            .map_err(|error| DriverError::io(format!("removing {}", unfinished.display()), error))?;
-        let Some(opened) = self.open(series)? else { return Ok(None) };
-        lease::remove_own_locks(&opened.directory, &opened.cipher)?;
-        let _lock = ResticLock::take(&opened.directory, &opened.cipher, true)?;
-        work(&opened).map(Some)
+    /// What `snapshot` is for a catalogue.
+    fn facts(&self, opened: &Opened, index: &index::Index, id: &Id, snapshot: &SnapshotDocument) -> Result<PointFacts> {
+        let stored = points::stored(opened, index, id, snapshot)?;
+        let parent = match &snapshot.parent {
+            Some(parent) if opened.directory.exists(FileKind::Snapshot, parent)? => Some(parent.hex()),
+            _ => None,
+        };
+        Ok(PointFacts {
+            stored: Stored { unmarked_bytes: 0, ..stored },
+            parent,
+            job: snapshot.job().unwrap_or_default().to_owned(),
+            tags: snapshot.labels(opened.shared_series.is_some()),
+            time: chrono::DateTime::parse_from_rfc3339(&snapshot.time).map_or(0, |time| time.timestamp()),
+        })
     }
 }
 
@@ -328,49 +262,42 @@ impl BackupDatastore for ResticDatastore {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Stored> {
-        self.series_path(request.series)?;
         cancel.check()?;
-        let _write = self.lease(request.series, LeaseKind::Write, true)?;
+        let home = self.home(request.series, &self.flow(progress, cancel))?;
+        let (folder, patience) = (self.lease_folder(), self.patience(progress, cancel));
+        let _shared = Lease::shared(&folder, &home.folder, patience)?;
         self.keep_reserve();
-        let opened = self.open_or_create(request.series)?;
-        let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
-        points::store(&self.config, &opened.directory, &opened.cipher, request, disks, progress, cancel)
+        let opened = self.open_or_create(&home, progress, cancel)?;
+        let lock = ResticLock::take(&opened.directory, &opened.cipher, false, patience)?;
+        if let Some(published) = points::published(&opened, request.job)? {
+            return Ok(published);
+        }
+        let publishing = || Lease::moment(&folder, &home.folder, patience);
+        let (config, opened, lock) = (&self.config, &opened, &lock);
+        let stored = Store { config, opened, lock, publishing: &publishing, progress, cancel }.store(request, disks);
+        self.trim_indexes();
+        stored
     }
 
     fn find(&self, series: &str, job: &str) -> Result<Option<Stored>> {
-        let Some(opened) = self.open(series)? else { return Ok(None) };
-        for id in opened.directory.ids(FileKind::Snapshot)? {
-            let snapshot = match read::snapshot(&opened.directory, &opened.cipher, &id) {
-                Ok(snapshot) => snapshot,
-                // Forgotten since the folder was read.
-                Err(error) if error.kind == Kind::Missing => continue,
-                Err(error) => return Err(error),
-            };
-            if snapshot.tags.iter().flatten().any(|tag| tag == job) {
-                return self.inspect(series, &id.hex()).map(Some);
-            }
-        }
-        Ok(None)
+        self.reading(series, Visit::Brief, |opened| match opened {
+            Some(opened) => points::published(opened, job),
+            None => Ok(None),
+        })
     }
 
     fn inspect(&self, series: &str, point: &str) -> Result<Stored> {
-        self.with_point(series, point, |reader, snapshot, tree, opened| {
-            let transfer = snapshot.keeplast.unwrap_or_default();
-            let own_bytes = Id::parse(point)
-                .and_then(|id| std::fs::metadata(opened.directory.path(FileKind::Snapshot, &id)).ok())
-                .map_or(0, |metadata| metadata.len());
-            Ok(Stored {
-                point: point.to_owned(),
-                read_bytes: transfer.read_bytes,
-                stored_bytes: transfer.stored_bytes + own_bytes,
-                unmarked_bytes: 0,
-                disks: reader.disks(tree)?,
-            })
+        let missing = || DriverError::new(Kind::Missing, format!("opening restore point {point}"), "it is not there");
+        self.reading(series, Visit::Brief, |opened| {
+            let (opened, id) = opened.zip(Id::parse(point)).ok_or_else(missing)?;
+            let snapshot =
+                opened.snapshot(&id).map_err(|error| if error.kind == Kind::Missing { missing() } else { error })?;
+            points::stored(opened, &self.index(opened)?, &id, &snapshot)
         })
     }
 
     fn document(&self, series: &str, point: &str) -> Result<Vec<u8>> {
-        self.with_point(series, point, |reader, _, tree, _| reader.document(tree))
+        self.with_point(series, point, Visit::Brief, |reader, _, tree, _| reader.document(tree))
     }
 
     fn restore(
@@ -381,8 +308,9 @@ impl BackupDatastore for ResticDatastore {
         cancel: &Cancel,
     ) -> Result<Restored> {
         let (series, point) = (request.series, request.point);
-        self.with_point(series, point, |reader, _, tree, opened| {
-            let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
+        self.with_point(series, point, Visit::Long(progress, cancel), |reader, _, tree, opened| {
+            let patience = self.patience(progress, cancel);
+            let _lock = ResticLock::take(&opened.directory, &opened.cipher, false, patience)?;
             restore::restore(&self.config, reader, tree, request, target, progress, cancel)
         })
     }
@@ -394,62 +322,61 @@ impl BackupDatastore for ResticDatastore {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Verified> {
-        let directory = self.directory(self.series_path(request.series)?);
-        let _read = self.lease(request.series, LeaseKind::Read, false)?;
-        verify::verify(&self.config, &directory, &|| self.open(request.series), request, save, progress, cancel)
+        let flow = self.flow(progress, cancel);
+        let home = self.home(request.series, &flow)?;
+        let _shared = Lease::shared(&self.lease_folder(), &home.folder, self.patience(progress, cancel))?;
+        let directory = self.directory(&home.folder, &flow);
+        verify::verify(&self.config, &directory, &|| self.open(&home, &flow), request, save, progress, cancel)
     }
 
-    fn forget(&self, series: &str, points: &[String], _progress: &Progress, _cancel: &Cancel) -> Result<Forgotten> {
-        if self.free_bytes()? < RESERVE_BYTES {
-            std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).ok();
-        }
-        let freed = self.alone(series, |opened| {
+    fn forget(&self, series: &str, points: &[String], progress: &Progress, cancel: &Cancel) -> Result<Forgotten> {
+        let freed = self.alone(series, progress, cancel, |opened| {
             // Of a forget or store that was cut off; nobody else writes now.
             opened.directory.remove_temporaries()?;
             let before = opened.directory.size_bytes()?;
-            points::forget(&opened.directory, points)?;
-            repository::prune(&opened.directory, &opened.key, Prune::Reclaim { repository_bytes: before })?;
+            points::forget(opened, points)?;
+            let (directory, key) = (&opened.directory, &opened.known.key);
+            if self.free_bytes()? < before {
+                // Rewriting may need the room that whole packs without use give back.
+                repository::prune(directory, key, Prune::Unreferenced)?;
+            }
+            let (repository_bytes, free_bytes) = (before, self.free_bytes()?);
+            repository::prune(directory, key, Prune::Reclaim { repository_bytes, free_bytes })?;
             Ok(before.saturating_sub(opened.directory.size_bytes()?))
         })?;
         Ok(Forgotten { freed_bytes: freed.unwrap_or(0), resized: Vec::new() })
     }
 
-    fn sweep(&self, series: &str, _progress: &Progress) -> Result<()> {
-        self.alone(series, |opened| {
+    fn sweep(&self, series: &str, progress: &Progress) -> Result<()> {
+        self.alone(series, progress, &Cancel::default(), |opened| {
             opened.directory.remove_temporaries()?;
-            repository::prune(&opened.directory, &opened.key, Prune::Unreferenced)
+            repository::prune(&opened.directory, &opened.known.key, Prune::Unreferenced)
         })
         .map(|_| ())
     }
 
     fn series(&self) -> Result<Vec<String>> {
-        let base = &self.config.base_path;
-        let failed = |error| DriverError::io(format!("listing {}", base.display()), error);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(base).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            if self.series_path(&name).is_ok_and(|path| path.join("config").is_file()) {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        self.all_series()
     }
 
     fn points(&self, series: &str) -> Result<Vec<PointFacts>> {
-        let Some(opened) = self.open(series)? else { return Ok(Vec::new()) };
-        let mut points = Vec::new();
-        for id in opened.directory.ids(FileKind::Snapshot)? {
-            let snapshot = read::snapshot(&opened.directory, &opened.cipher, &id)?;
-            let stored = self.inspect(series, &id.hex())?;
-            let mut tags = snapshot.tags.unwrap_or_default();
-            let job = tags.iter().position(|tag| tag.starts_with("job=")).map(|at| tags.remove(at)).unwrap_or_default();
-            let parent = snapshot.parent.map(|id| id.hex());
-            let time = chrono::DateTime::parse_from_rfc3339(&snapshot.time).map_or(0, |time| time.timestamp());
-            points.push(PointFacts { stored, parent, job, tags, time });
-        }
-        points.sort_by(|a, b| (a.time, &a.stored.point).cmp(&(b.time, &b.stored.point)));
-        Ok(points)
+        self.reading(series, Visit::Brief, |opened| {
+            let Some(opened) = opened else { return Ok(Vec::new()) };
+            let snapshots = opened.snapshots()?;
+            let index = self.index(opened)?;
+            let mut points = Vec::new();
+            for (id, snapshot) in snapshots {
+                match self.facts(opened, &index, &id, &snapshot) {
+                    Ok(facts) => points.push(facts),
+                    Err(error) if matches!(error.kind, Kind::Missing | Kind::Corrupt) => {
+                        tracing::warn!(point = %id, %error, "a damaged restore point is left out");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            points.sort_by(|a, b| (a.time, &a.stored.point).cmp(&(b.time, &b.stored.point)));
+            Ok(points)
+        })
     }
 }
 

@@ -1,14 +1,18 @@
 //! Makes and forgets restore points: the splice, the directory tree, the snapshot.
 
 use super::ResticConfig;
-use super::chunks::{self, Origin};
-use super::directory::{Directory, FileKind};
+use super::chunks;
+use super::chunks::Origin;
+use super::directory::FileKind;
 use super::documents::{
-    DOCUMENT_NAME, Node, PART_FILE, POINT_DIRECTORY, SnapshotDocument, Summary, Transfer, Tree, now, timestamp,
+    DOCUMENT_NAME, Extension, Node, PART_FILE, POINT_DIRECTORY, SnapshotDocument, Summary, Tree, now, tags, timestamp,
 };
-use super::format::{BlobKind, Cipher, Id};
+use super::format::{BlobKind, Id};
 use super::index::{IdSet, Index};
-use super::read::{FileContent, PointReader, StoredForm, disk_name, snapshot};
+use super::lease::{Lease, ResticLock};
+use super::marked::Marked;
+use super::opened::Opened;
+use super::read::{FileContent, PointReader, StoredForm, disk_name};
 use super::writer::{Counts, Pipeline, Span, WriteOptions};
 use crate::datastore::{Change, SourceDisk, StoreRequest, Stored, StoredDisk};
 use crate::{Cancel, DriverError, Kind, Progress, Result};
@@ -16,29 +20,25 @@ use crate::{Cancel, DriverError, Kind, Progress, Result};
 /// The document is stored in pieces of this length.
 const DOCUMENT_PIECE: usize = 1 << 20;
 
-/// What every operation must know of a repository's configuration.
-#[derive(serde::Deserialize)]
-struct RepositoryConfig {
-    version: u32,
+/// How the disks of one repository are cut.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Length of chunks, bytes.
+    chunk: u32,
+    /// Length of parts, bytes: whole chunks, at least one.
+    part: u64,
 }
 
-/// Reads the config file, which proves that `cipher` belongs to the repository.
-pub(super) fn read_config(directory: &Directory, cipher: &Cipher) -> Result<()> {
-    let doing = || format!("opening the repository {}", directory.root().display());
-    let corrupt = |reason: String| DriverError::new(Kind::Corrupt, doing(), format!("reading its config: {reason}"));
-    // The id plays no part in the path of the config file.
-    let json = cipher.open_document(directory.read(FileKind::Config, &Id([0; 32]))?).map_err(corrupt)?;
-    let config: RepositoryConfig = serde_json::from_slice(&json).map_err(|error| corrupt(error.to_string()))?;
-    if config.version == 2 {
-        return Ok(());
+impl Cut {
+    fn new(config: &ResticConfig, chunk: u32) -> Self {
+        let width = u64::from(chunk);
+        Self { chunk, part: (config.part_bytes - config.part_bytes % width).max(width) }
     }
-    let reason = format!("it has format version {}; run `restic migrate upgrade_repo_v2` on it", config.version);
-    Err(DriverError::new(Kind::Permanent, doing(), reason))
 }
 
-/// Where the unchanged chunks of a disk come from.
+/// Where the unchanged chunks of a disk come from, or what its chunks are compared with.
 enum Base {
-    /// Nowhere: the whole disk is listed.
+    /// Nowhere: the whole disk is stored for itself.
     None,
     /// The parent's file.
     Whole(FileContent),
@@ -46,68 +46,194 @@ enum Base {
     Parts(Vec<Id>),
 }
 
-/// Stores one point; the snapshot is the last thing written.
-pub(super) fn store(
-    config: &ResticConfig,
-    directory: &Directory,
-    cipher: &Cipher,
-    request: &StoreRequest<'_>,
-    disks: Vec<SourceDisk>,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<Stored> {
-    let started = now();
-    let index = Index::load(directory, cipher)?;
-    let reader = PointReader::new(directory, cipher, &index);
-    let (parent, bases) = bases(config, directory, cipher, &reader, request, &disks)?;
-    let options = WriteOptions {
-        threads: config.threads,
-        compression_level: config.compression_level,
-        verify_writes: config.verify_writes,
-        pack_bytes: config.pack_bytes,
-    };
-    let ((tree, read_bytes, stored), counts) = Pipeline::run(directory, cipher, &index, options, cancel, |pipeline| {
-        let mut writer = DiskStore { config, pipeline, reader: &reader, time: request.time, progress, read_bytes: 0 };
-        let mut entries = Tree::default();
-        let mut stored = Vec::new();
-        for (disk, base) in disks.into_iter().zip(bases) {
-            cancel.check()?;
-            stored.push(StoredDisk { id: disk.id, size_bytes: disk.reader.size_bytes() });
-            entries.nodes.push(writer.disk(disk, base)?);
-        }
-        entries.nodes.push(writer.document(request.document)?);
-        let inner = pipeline.tree(entries)?;
-        let root = Tree { nodes: vec![Node::directory(POINT_DIRECTORY, request.time, inner)] };
-        Ok((pipeline.tree(root)?, writer.read_bytes, stored))
-    })?;
-    let transfer = Transfer { read_bytes, stored_bytes: directory.written_bytes() };
-    let document = SnapshotDocument {
-        time: timestamp(request.time),
-        parent,
-        tree,
-        paths: vec![format!("/{POINT_DIRECTORY}")],
-        hostname: "one".to_owned(),
-        username: "keeplast".to_owned(),
-        tags: Some(tags(request)),
-        program_version: Some(concat!("keeplast ", env!("CARGO_PKG_VERSION")).to_owned()),
-        summary: Some(summary(started, &stored, request, counts, transfer)),
-        keeplast: Some(transfer),
-    };
-    let json = serde_json::to_vec(&document)
-        .map_err(|error| DriverError::other(Kind::Permanent, "encoding a restore point", error))?;
-    let sealed = cipher.seal_document(&json)?;
-    let id = Id::of(&sealed);
-    directory.write(FileKind::Snapshot, &id, &[sealed])?;
-    let mut disks = stored;
-    disks.sort_by_key(|disk| disk.id);
-    Ok(Stored { point: id.hex(), read_bytes, stored_bytes: directory.written_bytes(), unmarked_bytes: 0, disks })
+/// What a store works with.
+pub(super) struct Store<'a> {
+    pub(super) config: &'a ResticConfig,
+    pub(super) opened: &'a Opened,
+    pub(super) lock: &'a ResticLock,
+    /// Takes the lease under which points are published.
+    pub(super) publishing: &'a dyn Fn() -> Result<Lease>,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
 }
 
-/// Removes the snapshots of `points`. Fails when the folder then lists fewer of the others than before: pruning after
-/// that would take their data for garbage.
-pub(super) fn forget(directory: &Directory, points: &[String]) -> Result<()> {
+/// What the pipeline stored of the disks.
+struct Written {
+    tree: Id,
+    read_bytes: u64,
+    unmarked_bytes: u64,
+    disks: Vec<StoredDisk>,
+}
+
+impl Store<'_> {
+    /// Stores one point; the snapshot is the last thing written.
+    pub(super) fn store(&self, request: &StoreRequest<'_>, disks: Vec<SourceDisk>) -> Result<Stored> {
+        let started = now();
+        let Opened { directory, cipher, .. } = self.opened;
+        let index = self.opened.index()?;
+        let reader = PointReader::new(directory, cipher, &index);
+        let cut = Cut::new(self.config, self.opened.chunk_bytes);
+        let (parent, bases) = bases(cut, self.opened, &reader, request, &disks)?;
+        let (written, counts) = self.write(&index, cut, request, disks.into_iter().zip(bases).collect())?;
+        let own = Extension {
+            read_bytes: written.read_bytes,
+            stored_bytes: directory.written_bytes(),
+            unmarked_bytes: written.unmarked_bytes,
+            job: Some(request.job.to_owned()),
+            series: self.opened.shared_series.clone(),
+        };
+        let document = SnapshotDocument {
+            time: timestamp(request.time),
+            parent,
+            tree: written.tree,
+            paths: vec![format!("/{POINT_DIRECTORY}")],
+            hostname: "one".to_owned(),
+            username: "keeplast".to_owned(),
+            tags: Some(tags(request.tags, self.opened.shared_series.as_deref(), request.job)),
+            program_version: Some(concat!("keeplast ", env!("CARGO_PKG_VERSION")).to_owned()),
+            summary: Some(summary(started, &written.disks, request, &counts, own.stored_bytes)),
+            keeplast: Some(own),
+        };
+        // Only now, for a moment: who stores the same beside us must not publish it twice.
+        let _publishing = (self.publishing)()?;
+        if let Some(published) = published(self.opened, request.job)? {
+            return Ok(published);
+        }
+        let id = self.publish(&document, &index, &counts)?;
+        let mut disks = written.disks;
+        disks.sort_by_key(|disk| disk.id);
+        Ok(Stored {
+            point: id.hex(),
+            read_bytes: written.read_bytes,
+            stored_bytes: directory.written_bytes(),
+            unmarked_bytes: written.unmarked_bytes,
+            disks,
+        })
+    }
+
+    fn write(
+        &self,
+        index: &Index,
+        cut: Cut,
+        request: &StoreRequest<'_>,
+        disks: Vec<(SourceDisk, Base)>,
+    ) -> Result<(Written, Counts)> {
+        let Opened { directory, cipher, .. } = self.opened;
+        let reader = PointReader::new(directory, cipher, index);
+        let options = WriteOptions {
+            threads: self.config.threads,
+            compression_level: self.config.compression_level,
+            verify_writes: self.config.verify_writes,
+            pack_bytes: self.config.pack_bytes,
+        };
+        Pipeline::run(directory, cipher, index, options, self.cancel, |pipeline| {
+            let mut writer = DiskStore {
+                cut,
+                pipeline,
+                reader: &reader,
+                time: request.time,
+                progress: self.progress,
+                read_bytes: 0,
+                unmarked_bytes: 0,
+            };
+            let mut entries = Tree::default();
+            let mut stored = Vec::new();
+            for (disk, base) in disks {
+                self.cancel.check()?;
+                stored.push(StoredDisk { id: disk.id, size_bytes: disk.reader.size_bytes() });
+                entries.nodes.push(writer.disk(disk, &base)?);
+            }
+            entries.nodes.push(writer.document(request.document)?);
+            let inner = pipeline.tree(entries)?;
+            let root = Tree { nodes: vec![Node::directory(POINT_DIRECTORY, request.time, inner)] };
+            Ok(Written {
+                tree: pipeline.tree(root)?,
+                read_bytes: writer.read_bytes,
+                unmarked_bytes: writer.unmarked_bytes,
+                disks: stored,
+            })
+        })
+    }
+
+    /// Writes the snapshot, and takes it back when something that it needs was removed by another program.
+    fn publish(&self, document: &SnapshotDocument, index: &Index, counts: &Counts) -> Result<Id> {
+        let Opened { directory, cipher, .. } = self.opened;
+        let json = serde_json::to_vec(document)
+            .map_err(|error| DriverError::other(Kind::Permanent, "encoding a restore point", error))?;
+        let sealed = cipher.seal_document(&json)?;
+        let id = Id::of(&sealed);
+        directory.write(FileKind::Snapshot, &id, &[sealed])?;
+        self.check_undisturbed(index, counts).inspect_err(|_| {
+            if let Err(error) = directory.remove(FileKind::Snapshot, &id) {
+                tracing::error!(point = %id, %error, "a restore point that cannot be trusted stays behind; remove it");
+            }
+        })?;
+        Ok(id)
+    }
+
+    /// Whether all that the new point needs is still there. Our own operations cannot have removed it (leases), and stock
+    /// restic keeps away from our lock; but that can be forced, and rustic looks at no lock.
+    fn check_undisturbed(&self, index: &Index, counts: &Counts) -> Result<()> {
+        let directory = &self.opened.directory;
+        let disturbed = |what: String| {
+            let reason = format!(
+                "{what}, removed by another program while this backup ran (restic or rustic, prune or unlock); the new restore point was taken back; keep other programs from pruning, and run `restic check`"
+            );
+            DriverError::new(
+                Kind::Corrupt,
+                format!("publishing in the repository {}", directory.root().display()),
+                reason,
+            )
+        };
+        let packs: IdSet = directory.ids(FileKind::Pack)?.into_iter().collect();
+        if let Some(lost) = index.relied_on().chain(&counts.packs).find(|pack| !packs.contains(*pack)) {
+            return Err(disturbed(format!("pack {lost} is gone")));
+        }
+        let files: IdSet = directory.ids(FileKind::Index)?.into_iter().collect();
+        if let Some(lost) = index.files().chain(&counts.indexes).find(|file| !files.contains(*file)) {
+            return Err(disturbed(format!("index file {lost} is gone")));
+        }
+        // Last: with the lock there all the time no prune of stock restic can be half-way now.
+        if self.lock.was_kept()? { Ok(()) } else { Err(disturbed("this backup's lock file is gone".to_owned())) }
+    }
+}
+
+/// The point that `job` published in the series, if it did.
+pub(super) fn published(opened: &Opened, job: &str) -> Result<Option<Stored>> {
+    match opened.snapshots()?.into_iter().find(|(_, snapshot)| snapshot.is_of(job)) {
+        Some((id, snapshot)) => stored(opened, &opened.index()?, &id, &snapshot).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a snapshot says of itself, and the disks that it lists.
+pub(super) fn stored(opened: &Opened, index: &Index, id: &Id, snapshot: &SnapshotDocument) -> Result<Stored> {
+    let reader = PointReader::new(&opened.directory, &opened.cipher, index);
+    let disks = reader.disks(&reader.directory_of(snapshot)?)?;
+    let own = snapshot.keeplast.clone().unwrap_or_default();
+    let own_bytes =
+        std::fs::metadata(opened.directory.path(FileKind::Snapshot, id)).map_or(0, |metadata| metadata.len());
+    Ok(Stored {
+        point: id.hex(),
+        read_bytes: own.read_bytes,
+        stored_bytes: own.stored_bytes + own_bytes,
+        unmarked_bytes: own.unmarked_bytes,
+        disks,
+    })
+}
+
+/// Removes the snapshots of `points` that are not of another series. Fails when the folder then lists fewer of the others
+/// than before: pruning after that would take their data for garbage.
+pub(super) fn forget(opened: &Opened, points: &[String]) -> Result<()> {
+    let directory = &opened.directory;
     let before = directory.ids(FileKind::Snapshot)?;
-    let unwanted: IdSet = points.iter().filter_map(|point| Id::parse(point)).collect();
+    let mut unwanted: IdSet = points.iter().filter_map(|point| Id::parse(point)).collect();
+    // One that cannot be read is the one that was named: nobody else knows its id.
+    for (id, snapshot) in opened.all_snapshots()? {
+        if !opened.owns(&snapshot) && unwanted.remove(&id) {
+            tracing::warn!(point = %id, "not forgotten: it belongs to another series of the repository");
+        }
+    }
     for id in before.iter().filter(|id| unwanted.contains(*id)) {
         directory.remove(FileKind::Snapshot, id)?;
     }
@@ -122,20 +248,12 @@ pub(super) fn forget(directory: &Directory, points: &[String]) -> Result<()> {
     }
 }
 
-fn tags(request: &StoreRequest<'_>) -> Vec<String> {
-    let mut tags = request.tags.to_vec();
-    if !tags.iter().any(|tag| tag == request.job) {
-        tags.push(request.job.to_owned());
-    }
-    tags
-}
-
 fn summary(
     started: String,
     disks: &[StoredDisk],
     request: &StoreRequest<'_>,
-    counts: Counts,
-    transfer: Transfer,
+    counts: &Counts,
+    stored_bytes: u64,
 ) -> Summary {
     let files = disks.len() as u64 + 1;
     let changed = if request.parent.is_some() { files } else { 0 };
@@ -149,18 +267,18 @@ fn summary(
         data_blobs: counts.data_blobs,
         tree_blobs: counts.tree_blobs,
         data_added: counts.plain_bytes,
-        data_added_packed: transfer.stored_bytes,
+        data_added_packed: stored_bytes,
         total_files_processed: files,
         total_bytes_processed: disks.iter().map(|disk| disk.size_bytes).sum::<u64>() + request.document.len() as u64,
         ..Summary::default()
     }
 }
 
-/// Finds the base of every disk and checks all of them before anything is read.
+/// Finds the base of every disk and checks all of them before anything is read. Also gives the parent, when a disk refers
+/// to it.
 fn bases(
-    config: &ResticConfig,
-    directory: &Directory,
-    cipher: &Cipher,
+    cut: Cut,
+    opened: &Opened,
     reader: &PointReader<'_>,
     request: &StoreRequest<'_>,
     disks: &[SourceDisk],
@@ -173,19 +291,16 @@ fn bases(
         }
         seen.push(disk.id);
     }
-    if disks.iter().all(|disk| disk.change != Change::SinceParent) {
-        // A parent that is only mentioned need not exist.
-        let parent = request.parent.and_then(Id::parse);
-        return Ok((parent, disks.iter().map(|_| Base::None).collect()));
+    if disks.iter().all(|disk| disk.change == Change::Whole) {
+        return Ok((None, disks.iter().map(|_| Base::None).collect()));
     }
-    let refused = |reason: String| DriverError::new(Kind::Missing, "looking up the parent of an increment", reason);
     let id =
         request.parent.and_then(Id::parse).ok_or_else(|| refused("no parent restore point is named".to_owned()))?;
-    let parent = snapshot(directory, cipher, &id)?;
+    let parent = opened.snapshot(&id)?;
     let tree = reader.directory_of(&parent)?;
     let mut bases = Vec::new();
     for disk in disks {
-        if disk.change != Change::SinceParent {
+        if disk.change == Change::Whole {
             bases.push(Base::None);
             continue;
         }
@@ -193,7 +308,7 @@ fn bases(
         let form = reader
             .disk(&tree, disk.id)?
             .ok_or_else(|| refused(format!("restore point {id} holds no disk {}", disk.id)))?;
-        bases.push(base(config, reader, form, size).map_err(|mut error| {
+        bases.push(base(cut, reader, form, size, disk.change).map_err(|mut error| {
             error.reason = format!("disk {} of restore point {id}: {}", disk.id, error.reason);
             error
         })?);
@@ -201,39 +316,51 @@ fn bases(
     Ok((Some(id), bases))
 }
 
-fn base(config: &ResticConfig, reader: &PointReader<'_>, form: StoredForm, size: u64) -> Result<Base> {
-    let refused = |reason: &str| DriverError::new(Kind::Missing, "looking up the parent of an increment", reason);
-    match form {
-        StoredForm::Whole(file) if size <= config.part_bytes => {
-            check_base(config, reader, &file, size)?;
-            Ok(Base::Whole(file))
+fn refused(reason: impl Into<String>) -> DriverError {
+    DriverError::new(Kind::Missing, "looking up the parent of an increment", reason)
+}
+
+/// The parent's disk as a base for one of `size` bytes. Only a comparison may have another size.
+fn base(cut: Cut, reader: &PointReader<'_>, form: StoredForm, size: u64, change: Change) -> Result<Base> {
+    let (base, stored, parts) = match form {
+        StoredForm::Whole(file) => {
+            check_base(cut, reader, &file)?;
+            let size = file.size;
+            (Base::Whole(file), size, 1)
         }
-        StoredForm::Parts(parts) if size > config.part_bytes => {
-            if parts.len() as u64 != size.div_ceil(config.part_bytes) {
-                return Err(refused("it has another size"));
-            }
+        StoredForm::Parts(parts) => {
+            let mut sum = 0_u64;
             for (number, part) in parts.iter().enumerate() {
-                let left = size - number as u64 * config.part_bytes;
-                check_base(config, reader, &reader.part(part)?, left.min(config.part_bytes))?;
+                let file = reader.part(part)?;
+                check_base(cut, reader, &file)?;
+                let last = number + 1 == parts.len();
+                if file.size > cut.part || (file.size < cut.part && !last) {
+                    return Err(refused("it has another length of parts"));
+                }
+                sum = sum.saturating_add(file.size);
             }
-            Ok(Base::Parts(parts))
+            let count = parts.len() as u64;
+            (Base::Parts(parts), sum, count)
         }
-        _ => Err(refused("it has another size or another length of parts")),
+    };
+    match (&base, change) {
+        (Base::Whole(file), Change::Compare) if file.size > cut.part => Err(refused("it has another length of parts")),
+        (_, Change::Compare) => Ok(base),
+        _ if stored != size => Err(refused("it has another size")),
+        (Base::Whole(_), _) if size <= cut.part => Ok(base),
+        (Base::Parts(_), _) if size > cut.part && parts == size.div_ceil(cut.part) => Ok(base),
+        _ => Err(refused("it has another length of parts")),
     }
 }
 
-/// Whether every chunk of `file` is in the repository and has the length that a disk of `size` bytes wants there.
-fn check_base(config: &ResticConfig, reader: &PointReader<'_>, file: &FileContent, size: u64) -> Result<()> {
-    let refused = |reason: &str| DriverError::new(Kind::Missing, "looking up the parent of an increment", reason);
-    if file.size != size {
-        return Err(refused("it has another size"));
-    }
-    if file.ids.len() as u64 != chunks::count(size, config.chunk_bytes) {
+/// Whether every chunk of `file` is in the repository and has the length that its place wants.
+fn check_base(cut: Cut, reader: &PointReader<'_>, file: &FileContent) -> Result<()> {
+    if file.ids.len() as u64 != chunks::count(file.size, cut.chunk) {
         return Err(refused("it has another chunk length"));
     }
     for (number, id) in file.ids.iter().enumerate() {
         let length = reader.locate(BlobKind::Data, id)?.plain_length();
-        if length != chunks::length(size, config.chunk_bytes, number as u64) {
+        if length != chunks::length(file.size, cut.chunk, number as u64) {
             return Err(refused("it has another chunk length"));
         }
     }
@@ -242,63 +369,91 @@ fn check_base(config: &ResticConfig, reader: &PointReader<'_>, file: &FileConten
 
 /// Turns disks into directory entries.
 struct DiskStore<'a> {
-    config: &'a ResticConfig,
+    cut: Cut,
     pipeline: &'a Pipeline<'a>,
     reader: &'a PointReader<'a>,
     time: i64,
     progress: &'a Progress,
     read_bytes: u64,
+    unmarked_bytes: u64,
 }
 
 impl DiskStore<'_> {
-    fn disk(&mut self, mut disk: SourceDisk, base: Base) -> Result<Node> {
+    fn disk(&mut self, mut disk: SourceDisk, base: &Base) -> Result<Node> {
         let size = disk.reader.size_bytes();
-        let chunk = self.config.chunk_bytes;
+        let Cut { chunk, part } = self.cut;
         let extents = disk.reader.extents()?;
         let origins = chunks::origins(size, chunk, &extents, disk.change)?;
         let to_read = origins.iter().enumerate().filter(|(_, origin)| **origin == Origin::Read);
         self.progress.add_total(to_read.map(|(number, _)| u64::from(chunks::length(size, chunk, number as u64))).sum());
         let name = disk_name(disk.id);
-        if size <= self.config.part_bytes {
-            let parent = match base {
-                Base::Whole(file) => file.ids,
-                _ => Vec::new(),
-            };
-            let ids = self.file(&mut disk, Span { base: 0, end: size, chunk }, &origins, &parent)?;
+        if size <= part {
+            let ids = self.file(&mut disk, Span { base: 0, end: size, chunk }, &origins, base, 0)?;
             return Ok(Node::file(name, self.time, size, ids));
         }
-        let parent = match base {
-            Base::Parts(parts) => parts,
-            _ => Vec::new(),
-        };
         let mut parts = Tree::default();
-        // Whole chunks, at least one: ResticDatastore::new rounds it.
-        let per_part = (self.config.part_bytes / u64::from(chunk)) as usize;
+        let per_part = usize::try_from(part / u64::from(chunk)).unwrap_or(usize::MAX);
         for (number, origins) in origins.chunks(per_part).enumerate() {
-            let first = number as u64 * self.config.part_bytes;
-            let span = Span { base: first, end: (first + self.config.part_bytes).min(size), chunk };
-            let subtree = self.part(&mut disk, span, origins, parent.get(number))?;
+            let first = number as u64 * part;
+            let span = Span { base: first, end: first.saturating_add(part).min(size), chunk };
+            let subtree = self.part(&mut disk, span, origins, base, number)?;
             parts.nodes.push(Node::directory(format!("{number:05}"), self.time, subtree));
         }
         Ok(Node::directory(name, self.time, self.pipeline.tree(parts)?))
     }
 
     /// The tree of one part; an untouched one keeps the parent's.
-    fn part(&mut self, disk: &mut SourceDisk, span: Span, origins: &[Origin], parent: Option<&Id>) -> Result<Id> {
+    fn part(
+        &mut self,
+        disk: &mut SourceDisk,
+        span: Span,
+        origins: &[Origin],
+        base: &Base,
+        number: usize,
+    ) -> Result<Id> {
         let untouched = origins.iter().all(|origin| *origin == Origin::Parent);
-        let ids = match parent {
-            Some(tree) if untouched => return Ok(*tree),
-            Some(tree) => self.reader.part(tree)?.ids,
-            None => Vec::new(),
-        };
-        let ids = self.file(disk, span, origins, &ids)?;
+        if let (Base::Parts(parts), true) = (base, untouched)
+            && let Some(tree) = parts.get(number)
+        {
+            return Ok(*tree);
+        }
+        let ids = self.file(disk, span, origins, base, number)?;
         let file = Node::file(PART_FILE, self.time, span.end - span.base, ids);
         self.pipeline.tree(Tree { nodes: vec![file] })
     }
 
-    fn file(&mut self, disk: &mut SourceDisk, span: Span, origins: &[Origin], parent: &[Id]) -> Result<Vec<Id>> {
+    /// Stores the stretch `span`, the `number`th part of its disk.
+    fn file(
+        &mut self,
+        disk: &mut SourceDisk,
+        span: Span,
+        origins: &[Origin],
+        base: &Base,
+        number: usize,
+    ) -> Result<Vec<Id>> {
+        let read;
+        let (parent, parent_size) = match base {
+            Base::Whole(file) if number == 0 => (file.ids.as_slice(), file.size),
+            Base::Parts(parts) if number < parts.len() => {
+                read = self.reader.part(&parts[number])?;
+                (read.ids.as_slice(), read.size)
+            }
+            _ => (&[][..], 0),
+        };
         let (ids, read_bytes) = self.pipeline.file(disk.reader.as_mut(), span, origins, parent, self.progress)?;
         self.read_bytes += read_bytes;
+        if let (Change::Compare, Some(marked)) = (disk.change, &disk.marked) {
+            let marked = Marked::new(marked);
+            for (nth, (new, old)) in ids.iter().zip(parent).enumerate() {
+                let length = chunks::length(span.end - span.base, span.chunk, nth as u64);
+                let start = span.base + nth as u64 * u64::from(span.chunk);
+                // The short last chunk of a disk that was resized has nothing to be compared with.
+                let comparable = length == chunks::length(parent_size, span.chunk, nth as u64);
+                if new != old && comparable && !marked.touches(start, u64::from(length)) {
+                    self.unmarked_bytes += u64::from(length);
+                }
+            }
+        }
         Ok(ids)
     }
 

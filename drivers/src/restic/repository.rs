@@ -57,6 +57,8 @@ pub(super) enum Prune {
     Reclaim {
         /// Size of the repository, bytes.
         repository_bytes: u64,
+        /// Free space of its file system: rewriting takes at most half of it.
+        free_bytes: u64,
     },
     /// After a crash: only removes packs that nothing refers to.
     Unreferenced,
@@ -101,9 +103,31 @@ pub(super) fn unlock(directory: &Arc<Directory>, password: &Secret) -> Result<Re
             doing.clone(),
             "the datastore's password opens none of its keys; correct the password of the datastore",
         ))),
-        // What is left are a config or keys that are not what they should be.
-        Err(error) => Ok(Err(DriverError::new(Kind::Corrupt, doing.clone(), message(&error)))),
+        // A cancel ends our reading of the key, which rustic reports as a failure of the file.
+        Err(error) => Ok(Err(directory.pace(0).err().unwrap_or_else(|| unopened(&doing, &message(&error))))),
     })?
+}
+
+/// Why a repository could not be opened although the password may be right: by then only its config file is left to read.
+fn unopened(doing: &str, text: &str) -> DriverError {
+    if let Some((version, _)) = text.strip_prefix("Config version `").and_then(|rest| rest.split_once('`')) {
+        return DriverError::new(Kind::Permanent, doing, unknown_version(version));
+    }
+    // A file that the system did not give says so itself; what came and makes no sense is damaged.
+    let damaged = ["cryptograph", "internal"].iter().any(|kind| text.contains(kind));
+    if damaged {
+        DriverError::new(Kind::Corrupt, doing, "its file config is damaged; put a copy of that file back")
+    } else {
+        DriverError::new(Kind::Permanent, doing, text)
+    }
+}
+
+/// The reason to refuse a repository of this format version.
+pub(super) fn unknown_version(version: &str) -> String {
+    match version {
+        "0" | "1" => format!("it has format version {version}; run `restic migrate upgrade_repo_v2` on it"),
+        _ => format!("it has format version {version}, which is newer than this program knows (2); update Keeplast"),
+    }
 }
 
 /// Removes what no snapshot needs. The caller holds the repository for itself.
@@ -113,8 +137,8 @@ pub(super) fn prune(directory: &Arc<Directory>, key: &RepositoryKey, how: Prune)
         let repository = open(directory, key)?;
         let mut options = PruneOptions::default().instant_delete(true).fast_repack(true);
         match how {
-            Prune::Reclaim { repository_bytes } => {
-                let most = (repository_bytes / 10).max(MIN_REWRITE_BYTES);
+            Prune::Reclaim { repository_bytes, free_bytes } => {
+                let most = (repository_bytes / 10).max(MIN_REWRITE_BYTES).min(free_bytes / 2);
                 options = options.max_repack(format!("{most}B").parse::<LimitOption>()?);
             }
             Prune::Unreferenced => {

@@ -14,7 +14,7 @@ use super::directory::{Directory, FileKind};
 use super::format::{BlobKind, Id};
 use super::index::{IdSet, Index};
 use super::layout::{Need, needs};
-use super::lease::ResticLock;
+use super::lease::{Patience, ResticLock};
 use super::read::{NOT_INDEXED, PointReader, damage_of, pack_fault, short, snapshot};
 use super::{Opened, no_repository};
 use crate::datastore::{Depth, Verified, VerifyRequest};
@@ -53,7 +53,12 @@ pub(super) fn verify(
         }
         Err(error) => return Err(error),
     };
-    let _lock = ResticLock::take(&opened.directory, &opened.cipher, false)?;
+    let _lock = ResticLock::take(
+        &opened.directory,
+        &opened.cipher,
+        false,
+        Patience { wait: config.lease_wait, progress, cancel },
+    )?;
     let (index, damaged) = Index::load_readable(&opened.directory, &opened.cipher)?;
     for (id, reason) in &damaged {
         everywhere(&format!("index {}: {reason}", short(id)));
@@ -61,7 +66,7 @@ pub(super) fn verify(
     let reader = PointReader::new(&opened.directory, &opened.cipher, &index);
     let mut trees = Vec::new();
     for (number, point) in (0..count).zip(request.points) {
-        match root(&reader, point)? {
+        match root(&opened, &reader, point)? {
             Ok(tree) => trees.push((number, tree)),
             Err(what) => collector.add(number, None, 0, 0, &what),
         }
@@ -98,10 +103,11 @@ fn keys(directory: &Directory, tell: &mut dyn FnMut(&str)) -> Result<bool> {
 }
 
 /// The root directory of a point, or what is damaged.
-fn root(reader: &PointReader<'_>, point: &str) -> Result<std::result::Result<Id, String>> {
+fn root(opened: &Opened, reader: &PointReader<'_>, point: &str) -> Result<std::result::Result<Id, String>> {
     let missing = || DriverError::new(Kind::Missing, format!("verifying restore point {point}"), "it is not there");
     let id = Id::parse(point).ok_or_else(missing)?;
     let reason = match snapshot(reader.directory, reader.cipher, &id) {
+        Ok(document) if !opened.owns(&document) => return Err(missing()),
         Ok(document) => return Ok(Ok(document.tree)),
         Err(error) if error.kind == Kind::Missing => return Err(missing()),
         Err(error) if error.kind == Kind::Corrupt => error.reason,

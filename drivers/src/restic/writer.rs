@@ -43,7 +43,7 @@ pub(super) struct WriteOptions {
 }
 
 /// What was stored.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Counts {
     /// New data blobs.
     pub(super) data_blobs: u64,
@@ -51,6 +51,10 @@ pub(super) struct Counts {
     pub(super) tree_blobs: u64,
     /// Plain bytes of both.
     pub(super) plain_bytes: u64,
+    /// The packs that were written.
+    pub(super) packs: Vec<Id>,
+    /// The index files that were written.
+    pub(super) indexes: Vec<Id>,
 }
 
 /// A stretch of a disk that becomes one file.
@@ -84,6 +88,8 @@ struct Shared<'a> {
     trees: Mutex<Filling>,
     zeros: Mutex<Vec<(u32, Id)>>,
     plain_bytes: AtomicU64,
+    /// Packs and index files that are durable.
+    written: Mutex<(Vec<Id>, Vec<Id>)>,
 }
 
 /// The blobs of one kind that are new in this run, and the pack they go to.
@@ -134,6 +140,7 @@ impl<'a> Pipeline<'a> {
             trees: Mutex::new(Filling { fresh: IdSet::default(), pack: PackBuilder::new(BlobKind::Tree) }),
             zeros: Mutex::new(Vec::new()),
             plain_bytes: AtomicU64::new(0),
+            written: Mutex::default(),
         };
         let sealer = Mutex::new(shared.sealer()?);
         let result = std::thread::scope(|scope| {
@@ -153,7 +160,10 @@ impl<'a> Pipeline<'a> {
         }
         let value = result?;
         cancel.check()?;
+        let (packs, indexes) = std::mem::take(&mut *lock(&shared.written));
         let counts = Counts {
+            packs,
+            indexes,
             data_blobs: lock(&shared.data).fresh.len() as u64,
             tree_blobs: lock(&shared.trees).fresh.len() as u64,
             plain_bytes: shared.plain_bytes.load(Ordering::Relaxed),
@@ -362,6 +372,7 @@ impl<'a> Shared<'a> {
     fn write_pack(&self, pack: PackBuilder, pending: &mut IndexDocument) -> Result<()> {
         let pack = pack.finish(self.cipher)?;
         self.directory.write(FileKind::Pack, &pack.id, &pack.parts)?;
+        lock(&self.written).0.push(pack.id);
         let blobs = pack
             .blobs
             .iter()
@@ -387,7 +398,9 @@ impl<'a> Shared<'a> {
         let json = serde_json::to_vec(pending)
             .map_err(|error| DriverError::other(Kind::Permanent, "encoding an index", error))?;
         let sealed = self.cipher.seal_document(&json)?;
-        self.directory.write(FileKind::Index, &Id::of(&sealed), &[sealed])?;
+        let id = Id::of(&sealed);
+        self.directory.write(FileKind::Index, &id, &[sealed])?;
+        lock(&self.written).1.push(id);
         pending.packs.clear();
         Ok(())
     }
