@@ -19,6 +19,7 @@ pub mod hypervisor;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod nbd;
+pub mod nfs;
 mod pace;
 pub mod qcow2;
 #[cfg(feature = "restic")]
