@@ -620,6 +620,51 @@ fn a_point_that_is_read_is_not_forgotten_but_others_are() {
     assert_eq!(rig.datastore.ids("7").unwrap(), [first]);
 }
 
+/// A file system of its own, unmounted at the end.
+struct Mounted(TempDir);
+
+impl Mounted {
+    fn tmpfs(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Self(folder);
+        mounted.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"]);
+        mounted
+    }
+
+    fn mount(&self, arguments: &[&str]) {
+        let output = Command::new("mount").args(arguments).arg(self.0.path()).output().unwrap();
+        assert!(output.status.success(), "mount needs root: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0.path()).status().ok();
+    }
+}
+
+#[test]
+fn a_full_file_system_is_said_in_a_sentence_and_can_be_emptied_and_a_read_only_one_restored_from() {
+    let mounted = Mounted::tmpfs("8m");
+    let datastore = NfsDatastore::new(config(mounted.0.path())).unwrap();
+    let disk = noise(64 * CLUSTER, 1);
+    let whole = |bytes: &[u8]| vec![(0, MemoryReader::whole(bytes), Change::Whole)];
+    let first = store(&datastore, "job=1", None, whole(&disk), &Cancel::default()).unwrap().point;
+    let error = store(&datastore, "job=2", None, whole(&disk), &Cancel::default()).unwrap_err();
+    assert_eq!(error.kind, Kind::Permanent);
+    assert!(error.reason.contains("the file system is full"), "{error}");
+    let since = vec![(0, MemoryReader::changed(&disk, vec![data(0, disk.len() as u64)]), Change::SinceParent)];
+    let error = store(&datastore, "job=3", Some(&first), since, &Cancel::default()).unwrap_err();
+    assert!(error.reason.contains("are missing"), "{error}");
+    assert_eq!(datastore.ids("7").unwrap(), [first.as_str()]);
+    mounted.mount(&["-o", "remount,ro"]);
+    assert!(restored(&datastore, &first, disk.len()).unwrap() == disk);
+    assert_eq!(verify(&datastore, std::slice::from_ref(&first), Depth::Deep).damages, []);
+    mounted.mount(&["-o", "remount,rw"]);
+    datastore.forget_now("7", &[first]).unwrap();
+    store(&datastore, "job=4", None, whole(&disk), &Cancel::default()).unwrap();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Full,
