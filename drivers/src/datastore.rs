@@ -21,7 +21,7 @@ use crate::hypervisor::DiskFormat;
 use crate::{Cancel, DiskReader, DiskWriter, Extent, Progress, Result};
 
 /// Bytes of the file system (or quota) behind a datastore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Capacity {
     /// In all.
     pub total_bytes: u64,
@@ -32,7 +32,7 @@ pub struct Capacity {
 }
 
 /// How a disk relates to the parent point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
     /// The reader's extents cover the whole disk; it is stored for itself.
     Whole,
@@ -73,7 +73,7 @@ pub struct StoreRequest<'a> {
 }
 
 /// One stored disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredDisk {
     /// The VM's disk id.
     pub id: u32,
@@ -82,7 +82,7 @@ pub struct StoredDisk {
 }
 
 /// A published restore point.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stored {
     /// The driver's id of the point; for restic the 64 hex digits of the snapshot.
     pub point: String,
@@ -98,7 +98,7 @@ pub struct Stored {
 }
 
 /// What a datastore knows of a published point by itself: enough to rebuild a catalogue that was lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PointFacts {
     /// As [`BackupDatastore::store`] returned it (`unmarked_bytes` is 0).
     pub stored: Stored,
@@ -128,7 +128,7 @@ pub struct RestoreRequest<'a> {
 }
 
 /// A disk that was given back.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Restored {
     /// Bytes written into the target; zeros are left out.
     pub written_bytes: u64,
@@ -176,7 +176,7 @@ pub struct VerifyRequest<'a> {
 }
 
 /// What was seen.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Verified {
     /// Bytes read from the datastore, those before an interruption included.
     pub read_bytes: u64,
@@ -188,7 +188,7 @@ pub struct Verified {
 pub const MAX_DAMAGES: usize = 1000;
 
 /// What came of forgetting.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Forgotten {
     /// Bytes that the datastore shrank by.
     pub freed_bytes: u64,

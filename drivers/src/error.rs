@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 /// What the caller can do about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// The outside is down, busy or too slow: the same call may work later.
     Retry,

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod dummy;
 mod error;
 pub mod hypervisor;
+pub mod isolation;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod nbd;
@@ -30,6 +31,7 @@ pub use error::{DriverError, Kind, Result};
 pub use hypervisor::{BackupSession, Hypervisor};
 pub use pace::Pace;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -86,6 +88,21 @@ pub trait DiskReader: Send {
         ranges: &mut dyn Iterator<Item = (u64, u32)>,
         sink: &mut dyn FnMut(u64, Vec<u8>) -> Result<()>,
     ) -> Result<()>;
+
+    /// Gives the connection away that the bytes come through, for another process to read from; this reader is of no use
+    /// afterwards. None = there is no such thing, and this reader stays as it is.
+    fn hand_over(&mut self) -> Option<HandedOver> {
+        None
+    }
+}
+
+/// A reader's connection on its way to another process, where [`nbd::Export::take_over`] makes a reader of it again.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The connected socket, with no answer under way.
+    pub socket: OwnedFd,
+    /// What was agreed on with the server (JSON).
+    pub state: String,
 }
 
 /// The longest range one [`DiskReader::read`] request may ask for: 8 MiB (QEMU's limit is 32 MiB).

@@ -10,7 +10,7 @@ use super::failure::{lost, nonsense, refused_option, refused_request};
 use super::link::Link;
 use super::pending::Pending;
 use super::wire::{self, Descriptor};
-use crate::{Content, DiskReader, DriverError, Extent, Kind, MAX_READ_BYTES, Result};
+use crate::{Content, DiskReader, DriverError, Extent, HandedOver, Kind, MAX_READ_BYTES, Result};
 
 /// Requests in flight. QEMU works on 16 requests of one client at a time; more would only queue.
 const WINDOW: usize = 16;
@@ -40,6 +40,18 @@ pub struct Export {
     next_cookie: u64,
     /// Something failed earlier, so answers may be missing or left over.
     broken: bool,
+}
+
+/// What a handshake agreed on, for [`Export::take_over`].
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Agreed {
+    name: String,
+    size_bytes: u64,
+    structured: bool,
+    allocation: Option<u32>,
+    dirty: Option<u32>,
+    next_cookie: u64,
+    timeout_ms: u32,
 }
 
 /// Header of one answer or of one chunk of it.
@@ -92,6 +104,29 @@ impl Export {
         };
         this.handshake(export, bitmap_context.as_deref(), &doing).inspect_err(|_| this.broken = true)?;
         Ok(this)
+    }
+
+    /// Goes on with the connection of another process's export, which [`DiskReader::hand_over`] gave away.
+    ///
+    /// # Errors
+    /// [`Kind::Permanent`] for a state that is none.
+    pub fn take_over(given: HandedOver) -> Result<Self> {
+        let doing = "taking over an NBD connection";
+        let state: Agreed =
+            serde_json::from_str(&given.state).map_err(|error| DriverError::other(Kind::Permanent, doing, error))?;
+        if i64::try_from(state.size_bytes).is_err() {
+            return Err(DriverError::new(Kind::Permanent, doing, "its size is impossible"));
+        }
+        Ok(Self {
+            link: Link::over(given.socket, Duration::from_millis(state.timeout_ms.into())),
+            name: state.name,
+            size_bytes: state.size_bytes,
+            structured: state.structured,
+            allocation: state.allocation,
+            dirty: state.dirty,
+            next_cookie: state.next_cookie,
+            broken: false,
+        })
     }
 
     /// Whether the server tells what is allocated; if not, all that is asked for counts as data.
@@ -453,6 +488,25 @@ impl DiskReader for Export {
         let doing = format!("reading disk {:?}", self.name);
         self.usable(&doing)?;
         self.read_window(ranges, sink, &doing).inspect_err(|_| self.broken = true)
+    }
+
+    fn hand_over(&mut self) -> Option<HandedOver> {
+        if self.broken {
+            return None;
+        }
+        let agreed = Agreed {
+            name: self.name.clone(),
+            size_bytes: self.size_bytes,
+            structured: self.structured,
+            allocation: self.allocation,
+            dirty: self.dirty,
+            next_cookie: self.next_cookie,
+            timeout_ms: u32::try_from(self.link.timeout().as_millis()).unwrap_or(u32::MAX),
+        };
+        let given = HandedOver { state: serde_json::to_string(&agreed).ok()?, socket: self.link.socket()? };
+        // Two would read each other's answers, and a goodbye of this one would end the other.
+        self.broken = true;
+        Some(given)
     }
 }
 

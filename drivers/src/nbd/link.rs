@@ -1,6 +1,7 @@
 //! A Unix socket on which nothing waits past a deadline.
 
 use std::io::{self, BufReader, Read, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -34,6 +35,26 @@ impl Link {
         rustix::net::connect(&fd, &address)?;
         let timed = Timed { stream: UnixStream::from(fd), deadline: Instant::now() + timeout };
         Ok(Self { reader: BufReader::with_capacity(BUFFER_BYTES, timed), timeout })
+    }
+
+    /// Goes on with a socket that is connected already.
+    pub(super) fn over(socket: OwnedFd, timeout: Duration) -> Self {
+        let timeout = timeout.max(Duration::from_millis(1));
+        let timed = Timed { stream: UnixStream::from(socket), deadline: Instant::now() + timeout };
+        Self { reader: BufReader::with_capacity(BUFFER_BYTES, timed), timeout }
+    }
+
+    /// Another handle of the socket; none while bytes are here that the other handle would not get.
+    pub(super) fn socket(&self) -> Option<OwnedFd> {
+        if !self.reader.buffer().is_empty() {
+            return None;
+        }
+        self.reader.get_ref().stream.as_fd().try_clone_to_owned().ok()
+    }
+
+    /// The longest wait for the next answer.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Gives the next steps the whole time-out again.
