@@ -164,8 +164,8 @@ impl DiskReader for MemoryReader {
         sink: &mut dyn FnMut(u64, Vec<u8>) -> Result<()>,
     ) -> Result<()> {
         if let Some((here, gone)) = self.gate.take() {
-            drop(here.send(()));
-            drop(gone.recv_timeout(SURELY));
+            let _ = here.send(());
+            let _ = gone.recv_timeout(SURELY);
         }
         if let Some(kind) = self.error {
             return Err(DriverError::new(kind, "reading vda", "the disk is broken"));
@@ -785,9 +785,9 @@ fn a_cancel_ends_a_store_that_waits_for_its_disk() {
 /// A FUSE file system that takes requests and never answers. Whoever waits for it cannot be killed.
 struct DeadShare {
     point: TempDir,
-    /// Dropped by the thread that reads, so that the kernel gives its waiters up.
     stop: Arc<AtomicBool>,
     requests: Arc<Mutex<u64>>,
+    server: Option<std::thread::JoinHandle<()>>,
 }
 
 impl DeadShare {
@@ -802,20 +802,19 @@ impl DeadShare {
         assert!(status.success(), "fusermount3: {status}; is /dev/fuse there?");
         let device = File::from(receive_fd(&ours));
         let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(0)));
-        let share = Self { point, stop: Arc::clone(&stop), requests: Arc::clone(&requests) };
-        std::thread::spawn(move || swallow(device, &stop, &requests));
-        share
+        rustix::fs::fcntl_setfl(&device, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let seen = (Arc::clone(&stop), Arc::clone(&requests));
+        let server = Some(std::thread::spawn(move || swallow(device, &seen.0, &seen.1)));
+        Self { point, stop, requests, server }
     }
 }
 
 impl Drop for DeadShare {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        // Wakes the thread, which drops the device, which ends all waits.
-        let point = self.point.path().to_owned();
-        let poke = std::thread::spawn(move || drop(std::fs::metadata(point.join("poke"))));
         drop(Command::new("fusermount3").args(["-u", "-z", "--"]).arg(self.point.path()).status());
-        drop(poke.join());
+        // With the device the kernel gives all waits up.
+        self.stop.store(true, Ordering::Release);
+        drop(self.server.take().map(std::thread::JoinHandle::join));
     }
 }
 
@@ -838,7 +837,7 @@ fn receive_fd(socket: &UnixStream) -> OwnedFd {
 /// Answers the first request (linux/fuse.h: FUSE_INIT), so that the mount stands, and no other.
 fn swallow(mut device: File, stop: &AtomicBool, requests: &Mutex<u64>) {
     let mut buffer = vec![0; 1 << 20];
-    let Ok(_) = device.read(&mut buffer) else { return };
+    surely("the kernel's first request", || device.read(&mut buffer).is_ok());
     let mut answer = vec![0; 16 + 64];
     answer[0..4].copy_from_slice(&80_u32.to_ne_bytes());
     answer[8..16].copy_from_slice(&buffer[8..16]);
@@ -847,8 +846,11 @@ fn swallow(mut device: File, stop: &AtomicBool, requests: &Mutex<u64>) {
     answer[20..24].copy_from_slice(&31_u32.to_ne_bytes());
     answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
     device.write_all(&answer).unwrap();
-    while !stop.load(Ordering::Acquire) && device.read(&mut buffer).is_ok() {
-        *requests.lock().unwrap() += 1;
+    while !stop.load(Ordering::Acquire) {
+        match device.read(&mut buffer) {
+            Ok(_) => *requests.lock().unwrap() += 1,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
     }
 }
 
