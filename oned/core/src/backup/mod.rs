@@ -12,12 +12,14 @@ pub mod disks;
 pub mod plan;
 pub mod restore;
 pub mod retain;
+pub mod share;
 
 pub use config::{BackupConfig, FsFreeze, IncrementMode, Mode};
 pub use disks::{Disk, DiskKind, Disks, IncrementObstacle};
 pub use plan::{Chain, Plan, PlanInput, PlanKind, plan};
 pub use restore::{BackupPath, BackupPathError, ChainLink, RestoreOptions, restore_template};
 pub use retain::{Flatten, expired_images, flatten};
+pub use share::{ShareAddress, ShareConfig};
 
 /// The name of a new backup image: `<VM id> DD-Mon HH.MM.SS`, local time, English month (`0 01-Dec 13.36.56`).
 ///
