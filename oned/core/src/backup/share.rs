@@ -18,8 +18,9 @@
 //! Options of file systems in user space can name programs that mount(8) runs as root, so whoever may set these
 //! attributes must be trusted with that; the caller sees to it.
 
+// Addresses as values: `core` has no sockets.
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::template::Template;
 
