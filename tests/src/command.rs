@@ -282,6 +282,8 @@ fn package_of(program: &str) -> &str {
         "mkfs.ext4" => "e2fsprogs",
         "unshare" => "util-linux",
         "nbdinfo" | "nbdcopy" => "libnbd-bin",
+        "ssh-keygen" => "openssh-client",
+        "mount" | "umount" => "mount",
         other => other,
     }
 }
