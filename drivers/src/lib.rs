@@ -19,6 +19,7 @@ pub mod hypervisor;
 pub mod isolation;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
+pub mod mount;
 pub mod nbd;
 pub mod nfs;
 mod pace;
