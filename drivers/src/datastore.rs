@@ -207,7 +207,8 @@ pub trait BackupDatastore: Send + Sync {
     /// Stores one restore point; see the module text for what that promises. Disks are taken in the given order.
     ///
     /// When `parent` cannot be used (missing, damaged, other geometry), a disk that refers to it is refused with
-    /// [`crate::Kind::Corrupt`] or [`crate::Kind::Missing`] before anything is read; the caller then makes a full one.
+    /// [`crate::Kind::Corrupt`] or [`crate::Kind::Missing`] before anything is read; the caller then makes a full one. With
+    /// [`Change::Compare`] a disk of another size may be compared as far as both go.
     /// Storing again under a `job` that is published gives the point that is there.
     ///
     /// # Errors

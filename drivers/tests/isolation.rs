@@ -397,11 +397,13 @@ impl BackupDatastore for Echo {
         let size = current.size_bytes();
         let damages = vec![Damage { points: Vec::new(), disk: None, offset: 1, length: size, what: "x".into() }];
         let mut piece = 0;
-        while request.skip_bad {
+        if request.skip_bad {
             // For ever, until somebody stops it.
-            cancel.check()?;
-            progress.beat();
-            target.write_at(0, &[1; 4096])?;
+            loop {
+                cancel.check()?;
+                progress.beat();
+                target.write_at(0, &[1; 4096])?;
+            }
         }
         current.read(&mut std::iter::once((0, size as u32)), &mut |offset, bytes| {
             piece = bytes.len() as u64;
@@ -849,8 +851,8 @@ fn swallow(mut device: File, stop: &AtomicBool, requests: &Mutex<u64>) {
     device.write_all(&answer).unwrap();
     while !stop.load(Ordering::Acquire) {
         match device.read(&mut buffer) {
-            Ok(_) => *requests.lock().unwrap() += 1,
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(length) if length > 0 => *requests.lock().unwrap() += 1,
+            _ => std::thread::sleep(Duration::from_millis(10)),
         }
     }
 }

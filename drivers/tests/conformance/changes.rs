@@ -119,7 +119,14 @@ pub fn a_parent_that_does_not_fit_is_refused_before_anything_is_read(rig: &dyn R
             if id != 0 {
                 disks.insert(0, first.changes(0));
             }
-            let error = store.store("job=2", parent, disks).unwrap_err();
+            let outcome = store.store("job=2", parent, disks);
+            if let (Ok(stored), true) = (&outcome, compares && what.starts_with("a disk that")) {
+                // A driver may compare what both have; then the point must be right.
+                store.check(&stored.point, &[bytes]);
+                store.forget(&[stored.point.as_str()]);
+                continue;
+            }
+            let error = outcome.unwrap_err();
             assert!(matches!(error.kind, Kind::Missing | Kind::Corrupt), "{what}: {error} ({:?})", error.kind);
             assert_eq!((reads.count(), first_reads.count()), (0, 0), "{what} was read");
             assert_eq!(store.datastore.find(SERIES, "job=2").unwrap(), None, "{what}");
