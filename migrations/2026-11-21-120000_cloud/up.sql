@@ -192,6 +192,14 @@ CREATE TABLE increment (
     warning TEXT NOT NULL,
     disks TEXT NOT NULL,
     document TEXT NOT NULL,
+    -- Runs of the chain since its disks were last read whole; 0 = by this one.
+    compare_age INTEGER NOT NULL,
+    -- What this run found changed that the record of changes did not list; 0 also when nobody looked.
+    unmarked_bytes INTEGER NOT NULL,
+    -- The last verification: when (epoch seconds, 0 never), how closely, and what it saw (JSON; empty = never).
+    verified_at INTEGER NOT NULL,
+    verify_depth TEXT NOT NULL CHECK (verify_depth IN ('', 'QUICK', 'DEEP')),
+    verify_result TEXT NOT NULL,
     PRIMARY KEY (image_id, increment_id)
 ) STRICT;
 

@@ -51,6 +51,10 @@ pub enum JobKind {
     Delete,
     /// Forgets restore points that KEEP_LAST no longer wants.
     Retain,
+    /// Looks whether restore points can be given back.
+    Verify,
+    /// Makes images of the restore points of a datastore that nobody knows.
+    ImportBackups,
     /// Gives a VM another disk.
     AttachDisk,
     /// Takes a disk from a VM.
@@ -91,6 +95,8 @@ const KINDS: &[(JobKind, &str)] = &[
     (JobKind::Restore, "RESTORE"),
     (JobKind::Delete, "DELETE"),
     (JobKind::Retain, "RETAIN"),
+    (JobKind::Verify, "VERIFY"),
+    (JobKind::ImportBackups, "IMPORT_BACKUPS"),
     (JobKind::AttachDisk, "ATTACH_DISK"),
     (JobKind::DetachDisk, "DETACH_DISK"),
     (JobKind::ResizeDisk, "RESIZE_DISK"),
@@ -364,7 +370,27 @@ pub struct RestorePlan {
     pub disk: u32,
     /// Where it goes.
     pub target: PathBuf,
+    /// Leave what is damaged as zeros, instead of giving up.
+    #[serde(default)]
+    pub skip_bad: bool,
 }
+
+/// Restore points to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyPlan {
+    /// Backup datastore.
+    pub datastore_id: i64,
+    /// Series in it.
+    pub series: String,
+    /// Increments, by id.
+    pub increments: Vec<i64>,
+    /// Every byte, instead of structure and presence.
+    pub deep: bool,
+}
+
+/// Restore points of a datastore, the job's, to be taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportBackupsPlan {}
 
 /// Data to remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

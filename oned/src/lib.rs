@@ -28,4 +28,5 @@ pub mod secret;
 pub mod service;
 pub mod session;
 pub mod store;
+pub mod verification;
 pub mod wake;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use one_core::access::{Caller, may};
-use one_core::backup::{self, Chain, Plan, PlanInput, PlanKind};
+use one_core::backup::{self, Audit, Chain, Plan, PlanInput, PlanKind};
 use one_core::doc;
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmOperation, VmState};
 use one_core::quota::cost;
@@ -17,6 +17,7 @@ use crate::ledger;
 use crate::quota;
 use crate::store::rows::{DatastoreRow, VmRow};
 use crate::store::{JobFilter, Tx};
+use crate::verification;
 
 /// `one.vm.backup`: starts a backup now; returns the VM's id.
 ///
@@ -50,8 +51,15 @@ pub fn start(
     }
     let disks = devices::of_backup(&row);
     let chain = chain(tx, &config)?;
-    let input =
-        PlanInput { vm: row.id, config: &config, disks: &disks, chain: chain.as_ref(), datastore: datastore_id, reset };
+    let input = PlanInput {
+        vm: row.id,
+        config: &config,
+        disks: &disks,
+        chain: chain.as_ref(),
+        datastore: datastore_id,
+        reset,
+        compare_every: cloud.config.backup_compare_every,
+    };
     let decision = backup::plan(input)?;
     let datastore = target(cloud, tx, caller, &decision)?;
     if decision.disk_ids.is_empty() {
@@ -115,7 +123,11 @@ fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<Chain>
     let Some(image) = tx.image_find(image_id)? else { return Ok(None) };
     let Some(last) = tx.increments(image_id)?.pop() else { return Ok(None) };
     let disk_ids = ledger::disk_ids(&last);
+    let audit = Audit { age: last.compare_age, unmarked_bytes: last.unmarked_bytes };
+    let damaged = verification::is_damaged(&last);
     Ok(Some(Chain {
+        audit,
+        damaged,
         image_id,
         datastore_id: image.datastore_id,
         last_increment: last.increment_id,

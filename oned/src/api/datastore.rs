@@ -10,6 +10,7 @@ use one_core::template::Template;
 use super::owned::{self, Pooled as _};
 use super::pool::PoolFilter;
 use super::{Cloud, attributes, datastore_for, parse, vdc, view};
+use crate::job::{self, ImportBackupsPlan, JobKind, JobSubject};
 use crate::session;
 use crate::store::Tx;
 use crate::store::rows::DatastoreRow;
@@ -189,6 +190,8 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     for name in OWN_COLUMNS {
         new.remove(name);
     }
+    // Shown in the document, kept elsewhere.
+    new.remove("IMPORTING_BACKUPS");
     cloud.store.write(|tx| {
         let mut row = datastore_for(tx, caller, Right::Manage, id)?;
         change_drivers(cloud, tx, &mut row, wish)?;
@@ -250,6 +253,28 @@ pub fn enable(cloud: &Cloud, caller: &Caller, id: i64, enabled: bool) -> Result<
     Ok(id)
 }
 
+/// `one.datastore.importbackups`: has images made of the restore points of a backup datastore that no image has. Returns the
+/// datastore's id; the outcome is shown in its template.
+///
+/// # Errors
+/// Not authorised (ADMIN); no backup datastore; an import that is not at its end.
+pub fn import_backups(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
+    cloud.store.write(|tx| {
+        let row = datastore_for(tx, caller, Right::Admin, id)?;
+        if row.kind != BACKUP_DS {
+            return Err(Refusal::NotABackupDatastore { datastore: id });
+        }
+        if view::import_under_way(tx, id)?.is_some() {
+            return Err(Refusal::Action(format!("Datastore {id}: its backups are being imported already; wait.")));
+        }
+        let subject = JobSubject { datastore_id: Some(id), uid: caller.uid, ..JobSubject::default() };
+        job::add(tx, JobKind::ImportBackups, subject, &ImportBackupsPlan {}, cloud.clock.now())?;
+        Ok(())
+    })?;
+    cloud.wake.ring();
+    Ok(id)
+}
+
 /// `one.datastore.delete`: forgets an empty datastore; its directory is left alone.
 ///
 /// # Errors
@@ -260,7 +285,9 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
         if id < 100 {
             return Err(Refusal::Action(format!("Datastore {id} belongs to the installation and stays.")));
         }
-        if !tx.image_ids_in_datastore(id)?.is_empty() {
+        // An import may be about to fill it.
+        let filling = view::import_under_way(tx, id)?.is_some();
+        if filling || !tx.image_ids_in_datastore(id)?.is_empty() {
             return Err(Refusal::DatastoreNotEmpty { datastore: id });
         }
         vdc::forget(tx, ObjectKind::Datastore, id)?;

@@ -272,8 +272,9 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let mut new = parse(text)?;
     // Shown in the document, kept elsewhere.
-    new.remove("INCREMENT_INFO");
-    new.remove("PROGRESS");
+    for name in ["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS"] {
+        new.remove(name);
+    }
     cloud.store.write(|tx| {
         let mut row = image_for(tx, caller, Right::Manage, id)?;
         let old = view::stored(&row.template);

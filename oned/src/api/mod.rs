@@ -27,6 +27,7 @@ pub mod security_group;
 pub mod system;
 pub mod template;
 pub mod vdc;
+pub mod verification;
 pub mod view;
 pub mod vm;
 pub mod vm_action;

@@ -60,9 +60,13 @@ pub fn restore(
         let chain = tx.increments(image_id)?;
         let point = chosen(&chain, &options)?;
         let base = options.base_name(image.backup_vm_id.unwrap_or(-1), view::short_point(&point.point));
-        let vm = read::vm(&point.document).map_err(|e| {
-            Refusal::Internal(format!("The VM's description in backup image {image_id} cannot be read: {e}."))
-        })?;
+        let vm = match read::vm(&point.document) {
+            // A disk can do without the VM that it was of.
+            Err(_) if options.disk_id.is_some() => read::VmDocument::default(),
+            other => other.map_err(|e| {
+                Refusal::Internal(format!("The VM's description in backup image {image_id} cannot be read: {e}."))
+            })?,
+        };
         let source = Source { image: &image, chain: &chain, point, vm, base };
         make(cloud, tx, caller, &source, &datastore, &options)
     })?;
@@ -100,7 +104,7 @@ fn make(
     }
     let mut images = BTreeMap::new();
     for disk in wanted {
-        images.insert(disk, make_image(cloud, tx, caller, source, datastore, disk)?);
+        images.insert(disk, make_image(cloud, tx, caller, source, datastore, (disk, options.skip_bad))?);
     }
     let template_id = if options.disk_id.is_some() {
         -1
@@ -138,7 +142,7 @@ fn make_image(
     caller: &Caller,
     source: &Source<'_>,
     datastore: &DatastoreRow,
-    disk: i64,
+    (disk, skip_bad): (i64, bool),
 ) -> Result<i64, Refusal> {
     let was = disk_vector(&source.vm.template, disk);
     let scheme = tx.datastore(source.image.datastore_id)?.ds_mad;
@@ -179,6 +183,7 @@ fn make_image(
         point: source.point.point.clone(),
         disk: u32::try_from(disk).unwrap_or(u32::MAX),
         target: PathBuf::from(&row.source),
+        skip_bad,
     };
     let subject = JobSubject::image(row.id, datastore.id, caller.uid);
     job::add(tx, JobKind::Restore, subject, &plan, cloud.clock.now())?;

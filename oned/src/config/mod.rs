@@ -144,6 +144,8 @@ pub struct Config {
     pub max_backups_host: Option<u32>,
     /// SCRATCH_RESERVE_MB: space on the host's scratch disk that a backup leaves free; it is given up before.
     pub scratch_reserve_mb: u64,
+    /// BACKUP_COMPARE_EVERY: every how many runs of a chain whole disks are read and compared; 0 is never.
+    pub backup_compare_every: u32,
     /// TIMEZONE: in which the days and hours of schedules are meant.
     pub timezone: Tz,
     /// DATASTORE_LOCATION: the folder with a sub-folder per datastore.
@@ -196,7 +198,8 @@ enum Shown {
 }
 
 /// Settings beyond the published schema of `one.system.config`; these are ours alone, and not in the document.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
+    "BACKUP_COMPARE_EVERY",
     "DUMMY_DIRECTORY",
     "DUMMY_DRIVERS",
     "RESTRICTED_DIRS",
@@ -254,6 +257,7 @@ impl Config {
             max_backups: r.limit("MAX_BACKUPS", 5),
             max_backups_host: r.limit("MAX_BACKUPS_HOST", 2),
             scratch_reserve_mb: r.number("SCRATCH_RESERVE_MB", 1_024, 0..=1 << 30),
+            backup_compare_every: r.small("BACKUP_COMPARE_EVERY", 14, 0..=10_000),
             timezone: r.timezone(),
             datastore_location: r.folder("DATASTORE_LOCATION", &overrides.state_dir.join("datastores")),
             datastore_capacity_check: r.yes("DATASTORE_CAPACITY_CHECK", true),

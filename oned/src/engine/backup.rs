@@ -16,13 +16,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::datastore::{Change, SourceDisk, StoreRequest, Stored};
 use drivers::hypervisor::{BackupDisk, BackupSpec, DiskFormat, Freeze};
 use drivers::{BackupDatastore, BackupSession, Cancel, DriverError, Hypervisor, Kind, Progress};
-use one_core::backup::{FsFreeze, Mode, PlanKind};
+use one_core::backup::{FsFreeze, Mode, PlanKind, unmarked_warning};
 use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
 
 use super::backup_record::{Sealed, retain, write_point};
+use super::backup_store::{Copied, begin, store};
 use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
@@ -46,7 +46,7 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn vm_id(&self) -> i64 {
+    pub(super) fn vm_id(&self) -> i64 {
         self.job.vm_id.unwrap_or(-1)
     }
 
@@ -83,7 +83,7 @@ impl Engine {
         let mut phase = phase_of(job)?;
         let untouched = phase == JobPhase::Planned && job.attempts == 0;
         if !untouched {
-            phase = self.take_up(&work, phase)?;
+            phase = self.take_up(&work, phase, &progress)?;
         }
         if phase == JobPhase::Undoing {
             return self.finish_undo(&work);
@@ -152,7 +152,7 @@ impl Engine {
     }
 
     /// Decides how an interrupted job goes on, and clears what stands in the way.
-    fn take_up(&self, work: &Work<'_>, phase: JobPhase) -> Result<JobPhase, Trouble> {
+    fn take_up(&self, work: &Work<'_>, phase: JobPhase, progress: &Progress) -> Result<JobPhase, Trouble> {
         if phase == JobPhase::Undoing || matches!(phase, JobPhase::Recorded | JobPhase::Cleaned) {
             return Ok(phase);
         }
@@ -173,10 +173,12 @@ impl Engine {
                 if phase != JobPhase::Sealed {
                     let reason = work.reason_of_plan();
                     let warning = "the daemon was stopped while this backup ran".to_string();
-                    let sealed = Sealed::new(stored, reason, warning, work.plan.time, self.cloud.clock.now());
+                    // What a comparison found is not known any more, so it does not count as one.
+                    let copied = Copied { stored, reason, warning: None, whole: work.parent().is_none() };
+                    let sealed = Sealed::new(copied, vec![warning], work.plan.time, self.cloud.clock.now());
                     self.seal(work, phase, JobEvent::Adopt, &sealed)?;
                     // Its lock may still lie there. The point is good whatever comes of this.
-                    sweep_if_possible(work.datastore.as_ref(), &work.plan.series);
+                    sweep_if_possible(work.datastore.as_ref(), &work.plan.series, progress);
                 }
                 Ok(JobPhase::Sealed)
             }
@@ -187,7 +189,7 @@ impl Engine {
             (Recovery::Resume, _) => Ok(phase),
             (Recovery::Redo | Recovery::AdoptSealed, _) => {
                 work.drop_checkpoint()?;
-                work.datastore.sweep(&work.plan.series, &Progress::default())?;
+                work.datastore.sweep(&work.plan.series, progress)?;
                 if phase != JobPhase::Planned {
                     self.advance(work, phase, JobEvent::Redo, "starting anew")?;
                 }
@@ -235,7 +237,7 @@ impl Engine {
         crate::crash::point("backup.planned");
         // Not the plan's time: the job may have waited, or be on a further attempt.
         let time = self.cloud.clock.now();
-        let (session, whole) = begin(work)?;
+        let (session, lost) = begin(work)?;
         let mut session = Guarded { session: Some(session), work };
         crate::crash::point("backup.begun");
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
@@ -246,9 +248,9 @@ impl Engine {
             self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20),
             cancel,
         );
-        let stored = store_or_read_all(work, session.get()?.as_mut(), whole, time, progress, cancel);
+        let copied = store(work, session.get()?.as_mut(), lost, time, progress, cancel);
         let full = watch.stop();
-        let (stored, whole) = match stored {
+        let copied = match copied {
             Err(error) if error.kind == Kind::Cancelled && full => {
                 return Err(DriverError::new(
                     Kind::Permanent,
@@ -262,8 +264,7 @@ impl Engine {
         };
         crate::crash::point("backup.published");
         self.advance(work, JobPhase::Prepared, JobEvent::Copy, "")?;
-        let reason = whole.unwrap_or_else(|| work.reason_of_plan());
-        let sealed = Sealed::new(stored, reason, warnings.join("; "), time, self.cloud.clock.now());
+        let sealed = Sealed::new(copied, warnings, time, self.cloud.clock.now());
         self.seal(work, JobPhase::Copied, JobEvent::Seal, &sealed)?;
         session.end()?;
         crate::crash::point("backup.ended");
@@ -295,6 +296,10 @@ impl Engine {
             tx.vm_update(&vm)?;
             if ledger::phase(&vm).is_backing_up() {
                 ledger::vm_step(tx, &mut vm, VmEvent::BackupEnd, now)?;
+            }
+            if sealed.unmarked_bytes > 0 {
+                let text = format!("BACKUP: {}", unmarked_warning(sealed.unmarked_bytes));
+                ledger::vm_error(tx, &mut vm, Some((&text, now, zone)))?;
             }
             // The image or increment counts with its real size now.
             quota::release_backup(tx, work.job.id)?;
@@ -337,14 +342,19 @@ impl Engine {
 }
 
 impl Work<'_> {
-    fn parent(&self) -> Option<&str> {
+    pub(super) fn parent(&self) -> Option<&str> {
         match &self.plan.decision.kind {
             PlanKind::Increment { parent_point, .. } => Some(parent_point),
             PlanKind::Full { .. } => None,
         }
     }
 
-    fn reason_of_plan(&self) -> String {
+    /// Whether it is this run's turn to compare whole disks.
+    pub(super) fn compares(&self) -> bool {
+        matches!(self.plan.decision.kind, PlanKind::Increment { compare: true, .. })
+    }
+
+    pub(super) fn reason_of_plan(&self) -> String {
         match &self.plan.decision.kind {
             PlanKind::Full { reason, .. } => reason.clone(),
             PlanKind::Increment { since_checkpoint: Some(_), .. } => String::new(),
@@ -357,75 +367,10 @@ impl Work<'_> {
 
 /// Removes what a dead daemon left in a series, when nobody else is busy there. What stays costs room, or keeps stock restic
 /// from pruning for half an hour, nothing more.
-pub(super) fn sweep_if_possible(datastore: &dyn BackupDatastore, series: &str) {
-    if let Err(error) = datastore.sweep(series, &Progress::default()) {
+pub(super) fn sweep_if_possible(datastore: &dyn BackupDatastore, series: &str, progress: &Progress) {
+    if let Err(error) = datastore.sweep(series, progress) {
         tracing::warn!(target: "ONE", "Series {series} is not swept: {error}");
     }
-}
-
-/// Opens the session. When what changed is not known any more, everything is read, and the second value says why.
-fn begin(work: &Work<'_>) -> Result<(Box<dyn BackupSession>, Option<String>), DriverError> {
-    let asked_since = work.spec.disks.iter().any(|disk| disk.since.is_some());
-    match work.hypervisor.begin_backup(&work.spec) {
-        Err(error) if error.kind == Kind::Missing && asked_since => {
-            let mut spec = work.spec.clone();
-            spec.disks.iter_mut().for_each(|disk| disk.since = None);
-            let session = work.hypervisor.begin_backup(&spec)?;
-            Ok((session, Some(format!("the record of what changed was lost ({error}); everything was read"))))
-        }
-        Ok(session) if work.parent().is_some() && !asked_since => {
-            Ok((session, Some("no record of what changed was kept; everything was read".into())))
-        }
-        other => Ok((other?, None)),
-    }
-}
-
-/// Stores what is asked for. When the parent cannot be built upon, everything is read once more, as a point of its own in
-/// the same chain, and the second value says why.
-fn store_or_read_all(
-    work: &Work<'_>,
-    session: &mut dyn BackupSession,
-    whole: Option<String>,
-    time: i64,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<(Stored, Option<String>), DriverError> {
-    match store(work, session, whole.is_some(), time, progress, cancel) {
-        Err(error)
-            if matches!(error.kind, Kind::Corrupt | Kind::Missing) && work.parent().is_some() && whole.is_none() =>
-        {
-            let reason = format!("{error}; everything was read");
-            Ok((store(work, session, true, time, progress, cancel)?, Some(reason)))
-        }
-        other => Ok((other?, whole)),
-    }
-}
-
-fn store(
-    work: &Work<'_>,
-    session: &mut dyn BackupSession,
-    whole: bool,
-    time: i64,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<Stored, DriverError> {
-    let change = if whole || work.parent().is_none() { Change::Whole } else { Change::SinceParent };
-    let mut disks = Vec::new();
-    for disk in &work.plan.disks {
-        let reader = if whole { session.whole_disk(disk.id)? } else { session.disk(disk.id)? };
-        disks.push(SourceDisk { id: disk.id, reader, change, marked: None });
-    }
-    let tags = [format!("one-{}", work.vm_id())];
-    let label = BackupPlan::label(work.job.id);
-    let request = StoreRequest {
-        series: &work.plan.series,
-        tags: &tags,
-        job: &label,
-        time,
-        parent: work.parent().filter(|_| change == Change::SinceParent),
-        document: work.plan.document.as_bytes(),
-    };
-    work.datastore.store(&request, disks, progress, cancel)
 }
 
 /// A session that is ended also when the copy fails on the way.

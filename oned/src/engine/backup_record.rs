@@ -1,19 +1,20 @@
 //! The records of a finished backup: image or increment, and what KEEP_LAST then has to go.
 
 use one_core::access::Permissions;
-use one_core::backup::{PlanKind, expired_images, flatten, image_name};
+use one_core::backup::{Audit, PlanKind, expired_images, flatten, image_name};
 use one_core::lifecycle::ImageState;
 use serde::{Deserialize, Serialize};
 
 use drivers::datastore::{Stored, StoredDisk};
 
 use super::Trouble;
+use super::backup_store::Copied;
 use super::image_jobs::mb;
 use crate::job::{self, BackupPlan, JobKind, JobSubject, RetainPlan};
 use crate::ledger;
 use crate::quota;
 use crate::store::rows::{ImageRow, IncrementRow, VmRow};
-use crate::store::{JobFilter, Tx};
+use crate::store::{JobFilter, StoreError, Tx};
 
 /// What a sealed backup has to be recorded with; in the job's row from *sealed* on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,13 +35,32 @@ pub(super) struct Sealed {
     pub time: i64,
     /// From the instant of the backup to its end, seconds.
     pub duration_s: i64,
+    /// Whether whole disks were read.
+    #[serde(default)]
+    pub whole: bool,
+    /// What a comparison found that the record of changes did not list.
+    #[serde(default)]
+    pub unmarked_bytes: u64,
 }
 
 impl Sealed {
-    pub(super) fn new(stored: Stored, reason: String, warning: String, time: i64, now: i64) -> Self {
+    pub(super) fn new(copied: Copied, mut warnings: Vec<String>, time: i64, now: i64) -> Self {
+        let Copied { stored, reason, warning, whole } = copied;
+        warnings.extend(warning);
         let disks = stored.disks.iter().map(|disk: &StoredDisk| (disk.id, disk.size_bytes)).collect();
-        let Stored { point, read_bytes, stored_bytes, .. } = stored;
-        Self { point, read_bytes, stored_bytes, disks, reason, warning, time, duration_s: (now - time).max(0) }
+        let Stored { point, read_bytes, stored_bytes, unmarked_bytes, .. } = stored;
+        Self {
+            point,
+            read_bytes,
+            stored_bytes,
+            disks,
+            reason,
+            warning: warnings.join("; "),
+            time,
+            duration_s: (now - time).max(0),
+            whole,
+            unmarked_bytes,
+        }
     }
 }
 
@@ -63,6 +83,12 @@ pub(super) fn write_point(
         }
         PlanKind::Full { new_chain, .. } => (new_image(tx, plan, vm, sealed, *new_chain, zone)?, 0, -1, "FULL"),
     };
+    let compare_age = match &plan.decision.kind {
+        PlanKind::Full { .. } => 0,
+        PlanKind::Increment { .. } => {
+            tx.increments(image_id)?.last().map(audit_of).unwrap_or_default().age_after(sealed.whole)
+        }
+    };
     let disks: Vec<String> = sealed.disks.iter().map(|(id, _)| id.to_string()).collect();
     tx.increment_append(&IncrementRow {
         image_id,
@@ -81,8 +107,35 @@ pub(super) fn write_point(
         warning: ledger::flat(&sealed.warning),
         disks: disks.join(","),
         document: plan.document.clone(),
+        compare_age,
+        unmarked_bytes: i64::try_from(sealed.unmarked_bytes).unwrap_or(i64::MAX),
+        verified_at: 0,
+        verify_depth: String::new(),
+        verify_result: String::new(),
     })?;
     Ok((image_id, increment_id))
+}
+
+fn audit_of(row: &IncrementRow) -> Audit {
+    Audit { age: row.compare_age, unmarked_bytes: row.unmarked_bytes }
+}
+
+/// A name for a backup image that its owner does not use yet.
+pub(super) fn free_name(
+    tx: &mut Tx<'_>,
+    uid: i64,
+    vm_id: i64,
+    time: i64,
+    zone: chrono_tz::Tz,
+) -> Result<String, StoreError> {
+    let base = image_name(vm_id, time, zone);
+    let mut name = base.clone();
+    let mut suffix = 1;
+    while tx.image_by_name(uid, &name)?.is_some() {
+        suffix += 1;
+        name = format!("{base} {suffix}");
+    }
+    Ok(name)
 }
 
 fn new_image(
@@ -93,13 +146,7 @@ fn new_image(
     new_chain: bool,
     zone: chrono_tz::Tz,
 ) -> Result<i64, Trouble> {
-    let base = image_name(vm.id, sealed.time, zone);
-    let mut name = base.clone();
-    let mut suffix = 1;
-    while tx.image_by_name(vm.uid, &name)?.is_some() {
-        suffix += 1;
-        name = format!("{base} {suffix}");
-    }
+    let name = free_name(tx, vm.uid, vm.id, sealed.time, zone)?;
     let id = tx.next_id("image")?;
     let row = ImageRow {
         id,

@@ -66,6 +66,7 @@ impl Engine {
     pub(super) fn finish_undo(&self, work: &Work<'_>) -> Result<(), Trouble> {
         work.hypervisor.abandon_backup(&work.spec)?;
         work.drop_checkpoint()?;
+        // Not the job's own wish to stop: it is what is being carried out.
         // Published after all (the answer was lost, or the cancel came too late): it is not wanted any more.
         if let Some(stored) = work.datastore.find(&work.plan.series, &BackupPlan::label(work.job.id))? {
             let progress = Progress::default();

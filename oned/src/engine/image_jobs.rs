@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drivers::datastore::{ImageTarget, RestoreRequest};
+use drivers::datastore::{Damage, ImageTarget, RestoreRequest};
 use drivers::hypervisor::{DiskFormat, DomainDisk};
 use drivers::{Cancel, DriverError, Kind, Progress, disk};
 use one_core::lifecycle::ImageState;
@@ -17,6 +17,7 @@ use crate::progress::Subject;
 use crate::quota;
 use crate::store::rows::{ImageRow, JobRow};
 use crate::store::{StoreError, Tx};
+use crate::verification::{Flaw, LISTED_MAX};
 
 const MIB: u64 = 1 << 20;
 
@@ -138,7 +139,7 @@ impl Engine {
         let _shown = self.cloud.board.show(Subject::Image(row.id), "restore", &progress);
         if job.attempts > 0 {
             // A restore that was cut off left its lock.
-            sweep_if_possible(datastore.as_ref(), &plan.series);
+            sweep_if_possible(datastore.as_ref(), &plan.series, &progress);
         }
         let point = datastore.inspect(&plan.series, &plan.point)?;
         let size_bytes = point.disks.iter().find(|disk| disk.id == plan.disk).map(|disk| disk.size_bytes);
@@ -152,14 +153,43 @@ impl Engine {
             series: &plan.series,
             point: &plan.point,
             disk: plan.disk,
-            skip_bad: false,
+            skip_bad: plan.skip_bad,
             current: None,
         };
         let target = ImageTarget { path: plan.target.clone(), format: DiskFormat::Qcow2, size_bytes };
         crate::crash::point("restore.begun");
-        datastore.restore_image(request, &target, &progress, cancel)?;
+        let restored = datastore.restore_image(request, &target, &progress, cancel)?;
         crate::crash::point("restore.finished");
+        self.note_damages(job, row.id, plan.disk, &restored.damages)?;
         self.ready(job, row.id, &plan.target, "qcow2", size_bytes)
+    }
+
+    /// Writes down what a restore had to leave as zeros: in the image, where its owner looks, and in the job's story.
+    fn note_damages(&self, job: &JobRow, image_id: i64, disk: u32, damages: &[Damage]) -> Result<(), Trouble> {
+        if damages.is_empty() {
+            return Ok(());
+        }
+        let now = self.cloud.clock.now();
+        let bytes: u64 = damages.iter().fold(0, |sum, damage| damage.length.saturating_add(sum));
+        let text = format!("{} damaged ranges, {bytes} bytes, are left as zeros", damages.len());
+        tracing::warn!(target: "ONE", job = job.id, "Image {image_id}, restored disk {disk}: {text}.");
+        self.cloud.store.write(|tx| {
+            let mut row = tx.image(image_id)?;
+            let mut template = stored(&row.template);
+            // Those of an attempt that was cut off.
+            template.remove("RESTORE_DAMAGE");
+            template.set("RESTORE_WARNING", text.as_str());
+            for damage in damages.iter().take(LISTED_MAX) {
+                let Damage { offset, length, what, .. } = damage;
+                let flaw = Flaw { disk: Some(disk), offset: *offset, length: *length, what: ledger::flat(what) };
+                template.push_vector("RESTORE_DAMAGE", flaw.vector());
+                let line = format!("left as zeros: disk {disk}, offset {offset}, {length} bytes: {}", flaw.what);
+                tx.job_note(job.id, now, "planned", &line)?;
+            }
+            row.template = template.to_text();
+            tx.image_update(&row)
+        })?;
+        Ok(())
     }
 
     pub(super) fn backup_datastore(&self, id: i64) -> Result<std::sync::Arc<dyn drivers::BackupDatastore>, Trouble> {
@@ -174,7 +204,7 @@ impl Engine {
     }
 
     /// Removes an image's data, then its record.
-    pub(super) fn delete(&self, job: &JobRow) -> Result<(), Trouble> {
+    pub(super) fn delete(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
         let plan: DeletePlan = job::plan(job)?;
         match &plan {
             DeletePlan::Record => {}
@@ -184,10 +214,12 @@ impl Engine {
             }
             DeletePlan::Points { datastore_id, series, points, force } => {
                 let progress = Progress::default();
-                let gone = self
-                    .backup_datastore(*datastore_id)
-                    .and_then(|d| Ok(d.forget(series, points, &progress, &Cancel::default())?));
+                let _shown = job.image_id.map(|id| self.cloud.board.show(Subject::Image(id), "delete", &progress));
+                let gone =
+                    self.backup_datastore(*datastore_id).and_then(|d| Ok(d.forget(series, points, &progress, cancel)?));
                 match gone {
+                    // Force is for a datastore that fails, not for a daemon that ends.
+                    Err(trouble) if trouble.is_cancel() => return Err(trouble),
                     Err(trouble) if *force => {
                         tracing::warn!(target: "ONE", "Forced deletion leaves data in datastore {datastore_id}: {trouble}");
                     }
@@ -217,10 +249,12 @@ impl Engine {
     }
 
     /// Forgets the oldest restore points of a chain; the first that is kept becomes its FULL one.
-    pub(super) fn retain(&self, job: &JobRow) -> Result<(), Trouble> {
+    pub(super) fn retain(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
         let plan: RetainPlan = job::plan(job)?;
         let datastore = self.backup_datastore(plan.datastore_id)?;
-        let gone = datastore.forget(&plan.series, &plan.points, &Progress::default(), &Cancel::default())?;
+        let progress = Progress::default();
+        let _shown = job.image_id.map(|id| self.cloud.board.show(Subject::Image(id), "retain", &progress));
+        let gone = datastore.forget(&plan.series, &plan.points, &progress, cancel)?;
         crate::crash::point("retain.forgotten");
         let now = self.cloud.clock.now();
         self.cloud.store.write(|tx| {
@@ -252,22 +286,25 @@ impl Engine {
         Ok(())
     }
 
-    /// An image that could not be filled or removed shows ERROR and why; a chain that could not be shortened stays long.
+    /// An image that could not be filled or removed shows ERROR and why; a chain that could not be shortened stays long, one
+    /// that could not be verified stays what it is.
     pub(super) fn image_failed(&self, job: &JobRow, trouble: &Trouble, cancelled: bool) -> Result<(), Trouble> {
         let now = self.cloud.clock.now();
         let zone = self.cloud.config.timezone;
-        let retaining = job.kind == JobKind::Retain.as_str();
+        let kind = JobKind::parse(&job.kind);
+        let keeps_state = matches!(kind, Some(JobKind::Retain | JobKind::Verify));
+        let given_up = cancelled && kind == Some(JobKind::Verify);
         self.cloud.store.write(|tx| {
             if let Some(mut row) = job.image_id.map(|id| tx.image_find(id)).transpose()?.flatten() {
                 // One that was disabled while it was being filled holds nothing either.
                 let busy = [ImageState::Locked, ImageState::Delete, ImageState::Disabled].map(|state| state.number());
                 // An image in DELETE whose import was cancelled is being removed: its deletion goes on.
                 let leaving = cancelled && row.state == ImageState::Delete.number();
-                if busy.contains(&row.state) && !retaining && !leaving {
+                if busy.contains(&row.state) && !keeps_state && !leaving {
                     row.prev_state = row.state;
                     row.state = ImageState::Error.number();
                 }
-                if !leaving {
+                if !leaving && !given_up {
                     let mut template = stored(&row.template);
                     template.set(
                         "ERROR",

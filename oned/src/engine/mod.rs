@@ -8,7 +8,9 @@
 
 mod backup;
 mod backup_record;
+mod backup_store;
 mod backup_undo;
+mod catalogue_jobs;
 mod disk_jobs;
 mod image_jobs;
 mod monitor;
@@ -18,6 +20,7 @@ mod place;
 mod saveas_jobs;
 mod scratch;
 mod snapshot_jobs;
+mod verify_jobs;
 mod vm_boot;
 mod vm_down;
 mod vm_jobs;
@@ -78,8 +81,9 @@ impl Trouble {
 
 struct Running {
     cancel: Cancel,
-    backup: bool,
+    kind: Option<JobKind>,
     host_id: Option<i64>,
+    datastore_id: Option<i64>,
     vm_id: Option<i64>,
     image_id: Option<i64>,
 }
@@ -159,6 +163,8 @@ impl Engine {
 
     fn start_jobs(self: &Arc<Self>, jobs: Vec<JobRow>) {
         let now = self.cloud.clock.now();
+        let giving_way = verify_jobs::giving_way(&jobs);
+        self.interrupt(&self.running.lock().unwrap_or_else(PoisonError::into_inner), &giving_way);
         // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
         let (mut vms, mut images) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -171,7 +177,7 @@ impl Engine {
                 job.vm_id.is_none_or(|id| !vms.contains(&id)) && job.image_id.is_none_or(|id| !images.contains(&id));
             vms.extend(job.vm_id);
             images.extend(job.image_id);
-            if turn && job.not_before <= now && self.has_room(&job) {
+            if turn && job.not_before <= now && !giving_way.contains(&job.id) && self.has_room(&job) {
                 self.start_job(job);
             }
         }
@@ -186,15 +192,23 @@ impl Engine {
         {
             return false;
         }
-        let is_backup = job.kind == JobKind::Backup.as_str();
+        let kind = JobKind::parse(&job.kind);
+        // A catalogue that is being read must not hold what is being removed.
+        let removes = |kind: Option<JobKind>| matches!(kind, Some(JobKind::Delete | JobKind::Retain));
+        let reads = |kind: Option<JobKind>| kind == Some(JobKind::ImportBackups);
+        let apart = |r: &Running| removes(kind) && reads(r.kind) || reads(kind) && removes(r.kind);
+        if running.values().any(|r| same(r.datastore_id, job.datastore_id) && apart(r)) {
+            return false;
+        }
+        let is_backup = |kind: Option<JobKind>| kind == Some(JobKind::Backup);
         let count = |wanted: &dyn Fn(&Running) -> bool| running.values().filter(|job| wanted(job)).count();
-        if !is_backup {
-            return count(&|r| !r.backup) < OTHER_JOBS_MAX;
+        if !is_backup(kind) {
+            return count(&|r| !is_backup(r.kind)) < OTHER_JOBS_MAX;
         }
         let below = |count: usize, limit: Option<u32>| limit.is_none_or(|limit| count < limit as usize);
         let config = &self.cloud.config;
-        below(count(&|r| r.backup), config.max_backups)
-            && below(count(&|r| r.backup && same(r.host_id, job.host_id)), config.max_backups_host)
+        below(count(&|r| is_backup(r.kind)), config.max_backups)
+            && below(count(&|r| is_backup(r.kind) && same(r.host_id, job.host_id)), config.max_backups_host)
     }
 
     fn start_job(self: &Arc<Self>, job: JobRow) {
@@ -204,8 +218,9 @@ impl Engine {
         }
         let entry = Running {
             cancel: cancel.clone(),
-            backup: job.kind == JobKind::Backup.as_str(),
+            kind: JobKind::parse(&job.kind),
             host_id: job.host_id,
+            datastore_id: job.datastore_id,
             vm_id: job.vm_id,
             image_id: job.image_id,
         };
@@ -256,8 +271,10 @@ impl Engine {
             Some(JobKind::Backup) => self.backup(job, cancel),
             Some(JobKind::Import) => self.import(job, cancel),
             Some(JobKind::Restore) => self.restore(job, cancel),
-            Some(JobKind::Delete) => self.delete(job),
-            Some(JobKind::Retain) => self.retain(job),
+            Some(JobKind::Delete) => self.delete(job, cancel),
+            Some(JobKind::Retain) => self.retain(job, cancel),
+            Some(JobKind::Verify) => self.verify(job, cancel),
+            Some(JobKind::ImportBackups) => self.import_backups(job, cancel),
             Some(
                 JobKind::AttachDisk
                 | JobKind::DetachDisk
@@ -313,6 +330,7 @@ impl Engine {
                 | JobKind::Restore
                 | JobKind::Delete
                 | JobKind::Retain
+                | JobKind::Verify
                 | JobKind::Clone
                 | JobKind::ImageSnapshot,
             ) => self.image_failed(job, trouble, asked),
@@ -324,6 +342,7 @@ impl Engine {
                 | JobKind::SystemSnapshot
                 | JobKind::SaveAs,
             ) => self.change_failed(job, trouble),
+            Some(JobKind::ImportBackups) => self.import_backups_failed(job, trouble, asked),
             Some(JobKind::AttachNic | JobKind::DetachNic) => self.nic_failed(job, trouble, asked),
             _ => self.vm_failed(job, trouble, asked),
         }

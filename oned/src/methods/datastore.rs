@@ -14,6 +14,8 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.datastore.delete", [ID], "Deletes an empty datastore.", Id, |c, u, a| datastore::delete(c, u, a.int(0));
         "one.datastore.enable", [ID, ParamSpec::bool("enable")], "Enables or disables a system datastore.", Id,
             |c, u, a| datastore::enable(c, u, a.int(0), a.bool(1));
+        "one.datastore.importbackups", [ID], "Makes images of the restore points that no image has.", Id,
+            |c, u, a| datastore::import_backups(c, u, a.int(0));
         "one.datastore.info", [ID, DECRYPT], "Shows a datastore.", Text,
             |c, u, a| datastore::info(c, u, a.int(0), a.bool(1));
         "one.datastore.update", [ID, TEXT, TYPE], "Changes a datastore's attributes.", Id,

@@ -2,7 +2,7 @@
 
 use super::{BIT, DECRYPT, END, FLAG, ID, NAME, START, TEXT, TYPE, owned_rows, rows};
 use crate::api::Cloud;
-use crate::api::{image, image_verbs, restore};
+use crate::api::{image, image_verbs, restore, verification};
 use crate::job::SnapshotStep;
 use crate::rpc::{Method, ParamSpec};
 use crate::store::rows::ImageRow;
@@ -34,6 +34,11 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.image.restore", [ID, ParamSpec::int("datastore"), ParamSpec::text("options").or_text("")],
             "Restores a backup as a template and images.", Text,
             |c, u, a| restore::restore(c, u, a.int(0), a.int(1), a.text(2));
+        "one.image.verify", [ID, ParamSpec::bool("deep").or_bool(false), ParamSpec::int("increment").or_int(-1)],
+            "Looks whether a backup can be given back: at structure and presence, or (deep) at every byte; -1 is all \
+             increments.", Id,
+            |c, u, a| verification::verify(c, u, a.int(0), a.bool(1), a.int(2));
+        "one.image.verifycancel", [ID], "Ends a running verification.", Id, |c, u, a| verification::cancel(c, u, a.int(0));
         "one.image.update", [ID, TEXT, TYPE], "Changes an image's attributes.", Id,
             |c, u, a| image::update(c, u, a.int(0), a.text(1), a.int(2));
         "one.imagepool.info", [FLAG, START, END], "Lists the images.", Text,

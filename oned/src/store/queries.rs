@@ -81,10 +81,12 @@ impl VmFilter {
 
 type IncrementHead = (i64, i64, i64, String, i64, i64, String, String, String);
 type IncrementFacts = (i64, i64, i64, String, String, String);
+type IncrementChecks = (i64, i64, i64, String, String);
 
-fn increment_row((head, facts): (IncrementHead, IncrementFacts)) -> IncrementRow {
+fn increment_row((head, facts, checks): (IncrementHead, IncrementFacts, IncrementChecks)) -> IncrementRow {
     let (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint) = head;
     let (read_bytes, stored_bytes, duration_s, reason, warning, disks) = facts;
+    let (compare_age, unmarked_bytes, verified_at, verify_depth, verify_result) = checks;
     IncrementRow {
         image_id,
         increment_id,
@@ -102,6 +104,11 @@ fn increment_row((head, facts): (IncrementHead, IncrementFacts)) -> IncrementRow
         warning,
         disks,
         document: String::new(),
+        compare_age,
+        unmarked_bytes,
+        verified_at,
+        verify_depth,
+        verify_result,
     }
 }
 
@@ -286,12 +293,26 @@ impl Tx<'_> {
             of::checkpoint,
         );
         let facts = (of::read_bytes, of::stored_bytes, of::duration_s, of::reason, of::warning, of::disks);
+        let checks = (of::compare_age, of::unmarked_bytes, of::verified_at, of::verify_depth, of::verify_result);
         let rows = increment::table
             .filter(of::image_id.eq_any(image_ids))
             .order((of::image_id.asc(), of::increment_id.asc()))
-            .select((head, facts))
-            .load::<(IncrementHead, IncrementFacts)>(self.0)?;
+            .select((head, facts, checks))
+            .load::<(IncrementHead, IncrementFacts, IncrementChecks)>(self.0)?;
         Ok(rows.into_iter().map(increment_row).collect())
+    }
+
+    /// The restore points of a series that backup images of a datastore have: (point, image, increment).
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn points_of_series(&mut self, datastore_id: i64, series: &str) -> Result<Vec<(String, i64, i64)>, StoreError> {
+        let images = image::table.filter(image::datastore_id.eq(datastore_id)).select(image::id);
+        Ok(increment::table
+            .filter(increment::image_id.eq_any(images).and(increment::series.eq(series)))
+            .order((increment::image_id.asc(), increment::increment_id.asc()))
+            .select((increment::point, increment::image_id, increment::increment_id))
+            .load(self.0)?)
     }
 
     /// Which VMs use some images as disks, by VM: (image, VM).

@@ -171,6 +171,11 @@ rows! {
         warning: String,
         disks: String,
         document: String,
+        compare_age: i64,
+        unmarked_bytes: i64,
+        verified_at: i64,
+        verify_depth: String,
+        verify_result: String,
     }
 
     /// A stored VM template.

@@ -198,6 +198,11 @@ diesel::table! {
         warning -> Text,
         disks -> Text,
         document -> Text,
+        compare_age -> BigInt,
+        unmarked_bytes -> BigInt,
+        verified_at -> BigInt,
+        verify_depth -> Text,
+        verify_result -> Text,
     }
 }
 

@@ -81,6 +81,7 @@ fn each_new_image_is_filled_by_a_job_of_its_own() {
             point: point(backup, 1),
             disk: number,
             target: image.source.clone().into(),
+            skip_bad: false,
         };
         assert_eq!(plan, wanted);
         assert_eq!(serde_json::to_string(&plan).unwrap(), job.plan);

@@ -324,6 +324,11 @@ impl World {
                     warning: String::new(),
                     disks: disk_ids(&row),
                     document: document.clone(),
+                    compare_age: number,
+                    unmarked_bytes: 0,
+                    verified_at: 0,
+                    verify_depth: String::new(),
+                    verify_result: String::new(),
                 })?;
             }
             Ok(id)

@@ -332,6 +332,11 @@ fn chain(tx: &mut Tx<'_>, vm: i64, numbers: &mut Numbers) -> Result<(), StoreErr
             disks: "0,1".into(),
             // What is kept of the VM with each point.
             document: system_template(vm, [0, 1]),
+            compare_age: number,
+            unmarked_bytes: 0,
+            verified_at: 0,
+            verify_depth: String::new(),
+            verify_result: String::new(),
         })?;
     }
     Ok(())

@@ -7,6 +7,8 @@
 //! Invariants: a plan says everything that the run needs, so that a run can go on after a restart from the plan alone;
 //! nothing here changes the chain pointers before a backup has succeeded.
 
+pub mod audit;
+pub mod catalogue;
 pub mod config;
 pub mod disks;
 pub mod plan;
@@ -14,6 +16,7 @@ pub mod restore;
 pub mod retain;
 pub mod share;
 
+pub use audit::{Audit, unmarked_warning};
 pub use config::{BackupConfig, FsFreeze, IncrementMode, Mode};
 pub use disks::{Disk, DiskKind, Disks, IncrementObstacle};
 pub use plan::{Chain, Plan, PlanInput, PlanKind, plan};

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::Audit;
 use super::config::{BackupConfig, FsFreeze, Mode};
 use super::disks::{Disk, Disks};
 use crate::refusal::{ObjectKind, Refusal};
@@ -25,6 +26,8 @@ pub struct PlanInput<'a> {
     pub datastore: i64,
     /// Start a new chain?
     pub reset: bool,
+    /// Every how many runs of a chain whole disks are compared; 0 = never.
+    pub compare_every: u32,
 }
 
 /// The active chain as it is now.
@@ -44,6 +47,10 @@ pub struct Chain {
     pub disk_ids: Vec<i64>,
     /// Is the image READY (not locked by a merge)?
     pub ready: bool,
+    /// What the last increment says about comparisons of whole disks.
+    pub audit: Audit,
+    /// Did the last verification find damage in the last increment?
+    pub damaged: bool,
 }
 
 /// What the backup will be.
@@ -84,6 +91,9 @@ pub enum PlanKind {
         /// The checkpoint to read changes since; `None` when it is lost: then all is read and only differences are
         /// stored.
         since_checkpoint: Option<String>,
+        /// Read whole disks all the same, and compare: a look whether the record of changes tells the truth.
+        #[serde(default)]
+        compare: bool,
     },
 }
 
@@ -144,11 +154,15 @@ fn kind(input: &PlanInput<'_>, disk_ids: &[i64]) -> Result<PlanKind, Refusal> {
     if chain.last_increment != increment || chain.image_id != image {
         return full(true, "the chain does not end where the VM says it does");
     }
+    if chain.damaged {
+        return full(true, "verification found damage in the last restore point of the chain");
+    }
     Ok(PlanKind::Increment {
         image_id: chain.image_id,
         parent_increment: chain.last_increment,
         parent_point: chain.last_point.clone(),
         since_checkpoint: chain.checkpoint.clone(),
+        compare: chain.audit.is_due(input.compare_every),
     })
 }
 

@@ -26,11 +26,13 @@ fn chain() -> Chain {
         checkpoint: Some("one-7-12-3".into()),
         disk_ids: vec![0],
         ready: true,
+        audit: Audit::default(),
+        damaged: false,
     }
 }
 
 fn of(config: &BackupConfig, disks: &Disks, chain: Option<&Chain>, reset: bool) -> Result<Plan, Refusal> {
-    plan(PlanInput { vm: 7, config, disks, chain, datastore: 101, reset })
+    plan(PlanInput { vm: 7, config, disks, chain, datastore: 101, reset, compare_every: 14 })
 }
 
 fn reason(plan: &Plan) -> (bool, &str) {
@@ -59,6 +61,7 @@ fn an_increment_goes_where_its_chain_is() {
             parent_increment: 3,
             parent_point: "6968545c".into(),
             since_checkpoint: Some("one-7-12-3".into()),
+            compare: false,
         }
     );
 }
@@ -68,6 +71,20 @@ fn a_lost_checkpoint_still_gives_an_increment_that_reads_everything() {
     let lost = Chain { checkpoint: None, ..chain() };
     let plan = of(&incremental(), &disks(), Some(&lost), false).unwrap();
     assert!(matches!(plan.kind, PlanKind::Increment { since_checkpoint: None, .. }));
+}
+
+#[test]
+fn a_run_whose_turn_it_is_compares_whole_disks_and_stays_an_increment() {
+    let due = Chain { audit: Audit { age: 13, unmarked_bytes: 0 }, ..chain() };
+    let plan = of(&incremental(), &disks(), Some(&due), false).unwrap();
+    assert!(matches!(plan.kind, PlanKind::Increment { compare: true, since_checkpoint: Some(_), .. }));
+}
+
+#[test]
+fn nothing_is_built_upon_a_damaged_restore_point() {
+    let damaged = Chain { damaged: true, ..chain() };
+    let plan = of(&incremental(), &disks(), Some(&damaged), false).unwrap();
+    assert_eq!(reason(&plan), (true, "verification found damage in the last restore point of the chain"));
 }
 
 #[test]

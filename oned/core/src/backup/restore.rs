@@ -125,6 +125,8 @@ pub struct RestoreOptions {
     pub increment_id: Option<i64>,
     /// Only this disk, and no template.
     pub disk_id: Option<i64>,
+    /// Leave what is damaged as zeros, instead of giving up.
+    pub skip_bad: bool,
 }
 
 impl RestoreOptions {
@@ -138,6 +140,7 @@ impl RestoreOptions {
             name: options.scalar("NAME").map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned),
             increment_id: id_option(options, "INCREMENT_ID", "Wrong increment")?,
             disk_id: id_option(options, "DISK_ID", "VM disk does not exist")?,
+            skip_bad: options.yes("SKIP_BAD").unwrap_or(false),
         })
     }
 

@@ -150,9 +150,15 @@ fn a_restored_template_parses_again_and_holds_none_of_the_stripped_keys() {
 
 #[test]
 fn options_are_read_and_bad_numbers_refused() {
-    let all = options("NO_IP=YES\nNO_NIC=no\nNAME=x\nINCREMENT_ID=3\nDISK_ID=0\n");
-    let expected =
-        RestoreOptions { no_ip: true, no_nic: false, name: Some("x".into()), increment_id: Some(3), disk_id: Some(0) };
+    let all = options("NO_IP=YES\nNO_NIC=no\nNAME=x\nINCREMENT_ID=3\nDISK_ID=0\nSKIP_BAD=yes\n");
+    let expected = RestoreOptions {
+        no_ip: true,
+        no_nic: false,
+        name: Some("x".into()),
+        increment_id: Some(3),
+        disk_id: Some(0),
+        skip_bad: true,
+    };
     assert_eq!(all, expected);
     assert_eq!(options("INCREMENT_ID=-1\nDISK_ID=-1\nNAME=\"\"\n"), RestoreOptions::default());
     for text in ["INCREMENT_ID=last\n", "DISK_ID=-2\n", "DISK_ID=99999999999999999999\n"] {

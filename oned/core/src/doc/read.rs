@@ -8,9 +8,15 @@ use crate::template::{Template, Vector};
 /// Longest document that is read, bytes.
 const DOCUMENT_MAX_BYTES: usize = 16 << 20;
 
-/// What a restore needs of a VM document.
+/// What a restore, or a catalogue made anew, needs of a VM document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VmDocument {
+    /// ID.
+    pub id: Option<i64>,
+    /// UID and UNAME of the owner.
+    pub user: Option<(i64, String)>,
+    /// GID and GNAME.
+    pub group: Option<(i64, String)>,
     /// TEMPLATE, without its scheduled actions.
     pub template: Template,
     /// USER_TEMPLATE.
@@ -45,7 +51,33 @@ pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
     let user_template = parse(section(&["VM", "USER_TEMPLATE"])?)?;
     let backups = parse(section(&["VM", "BACKUPS"])?)?;
     let backup_config = backups.vector("BACKUP_CONFIG").cloned().unwrap_or_default();
-    Ok(VmDocument { template, user_template, backup_config })
+    let number = |name| Ok(plain(section(&["VM", name])?).and_then(|text| text.parse::<i64>().ok()));
+    let pair = |id, name| Ok(number(id)?.zip(plain(section(&["VM", name])?)));
+    Ok(VmDocument {
+        id: number("ID")?,
+        user: pair("UID", "UNAME")?,
+        group: pair("GID", "GNAME")?,
+        template,
+        user_template,
+        backup_config,
+    })
+}
+
+/// The text inside an element that holds nothing else; none = it holds no text, or something else.
+fn plain(element: Option<&str>) -> Option<String> {
+    let mut reader = Reader::from_str(element?);
+    let mut text = String::new();
+    let mut depth = 0;
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(_) if depth == 0 => depth = 1,
+            Event::Text(part) => text.push_str(&part),
+            Event::CData(part) => text.push_str(&part),
+            Event::End(_) | Event::Eof => break,
+            _ => return None,
+        }
+    }
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Says where, but not what: the parser's own words repeat a piece of the document, which may hold a password.
@@ -136,6 +168,18 @@ mod tests {
             assert!(vm(text).is_err(), "{text}");
         }
         assert_eq!(vm("<VM></VM>"), Ok(VmDocument::default()));
+    }
+
+    #[test]
+    fn whose_the_vm_was_is_read_and_not_taken_from_elsewhere() {
+        let mut view = VmView { id: 7, ..VmView::default() };
+        view.owner = doc::Owner { uid: 2, gid: 100, uname: "al<>&]]>ice".into(), gname: "team".into() };
+        view.template.set("UID", "0");
+        let read = vm(&doc::vm(&view)).unwrap();
+        assert_eq!((read.id, read.group), (Some(7), Some((100, "team".into()))));
+        assert_eq!(read.user.map(|(id, _)| id), Some(2));
+        let odd = vm("<VM><ID>x</ID><UID>1</UID><GID><A/></GID><GNAME>g</GNAME></VM>").unwrap();
+        assert_eq!((odd.id, odd.user, odd.group), (None, None, None));
     }
 
     /// What XML and the grammar both keep of a text.

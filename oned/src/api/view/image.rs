@@ -9,10 +9,12 @@ use one_core::template::Vector;
 
 use super::{Names, lock, number, short_point, shown};
 use crate::devices;
+use crate::job::{self, JobKind, VerifyPlan};
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{ImageRow, IncrementRow};
-use crate::store::{StoreError, Tx};
+use crate::store::{JobFilter, StoreError, Tx};
+use crate::verification::{self, Seen};
 
 /// What other tables say of some images, read for all of them at once. Each view takes its own part out.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub struct ImageRelated {
     datastores: HashMap<i64, String>,
     /// Copies under way: (source, copy).
     clones: Vec<(i64, i64)>,
+    /// Verifications under way by image: job, and whether it looks at every byte.
+    verifications: HashMap<i64, (i64, bool)>,
 }
 
 impl ImageRelated {
@@ -40,6 +44,10 @@ impl ImageRelated {
         related.datastores = tx.datastore_list()?.into_iter().map(|row| (row.id, row.name)).collect();
         for (job, plan) in devices::clones(tx)? {
             related.clones.extend(job.image_id.map(|copy| (plan.source_id, copy)));
+        }
+        for job in tx.jobs_open(JobFilter::Kind(JobKind::Verify.as_str()))? {
+            let deep = job::plan::<VerifyPlan>(&job).is_ok_and(|plan| plan.deep);
+            related.verifications.extend(job.image_id.map(|image_id| (image_id, (job.id, deep))));
         }
         Ok(related)
     }
@@ -60,10 +68,23 @@ pub fn image_with(names: &Names, board: &Board, row: &ImageRow, related: &mut Im
     if let Some(progress) = board.vector(Subject::Image(row.id)) {
         template.set_vector("PROGRESS", progress);
     }
+    if let Some((job_id, deep)) = related.verifications.get(&row.id) {
+        let mut verifying = Vector::new();
+        verifying.set("JOB", job_id.to_string());
+        verifying.set("DEPTH", if *deep { "DEEP" } else { "QUICK" });
+        template.set_vector("VERIFYING", verifying);
+    }
     let mut increments = Vec::new();
     let mut disks = Vec::new();
     for point in related.increments.remove(&row.id).unwrap_or_default() {
-        template.push_vector("INCREMENT_INFO", increment_info(&point));
+        let seen = verification::of(&point);
+        template.push_vector("INCREMENT_INFO", increment_info(&point, seen.as_ref()));
+        for flaw in seen.iter().flat_map(|seen| &seen.listed) {
+            let place = [("ID".to_owned(), point.increment_id.to_string())];
+            let shown = flaw.vector();
+            let rest = shown.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            template.push_vector("INCREMENT_DAMAGE", place.into_iter().chain(rest).collect());
+        }
         disks = ledger::disk_ids(&point);
         if row.backup_mode.as_deref() == Some("INCREMENT") {
             increments.push(increment(&point));
@@ -138,7 +159,7 @@ fn increment(row: &IncrementRow) -> IncrementView {
 }
 
 /// What the wire's INCREMENT has no room for: bytes, seconds, reasons.
-fn increment_info(row: &IncrementRow) -> Vector {
+fn increment_info(row: &IncrementRow, seen: Option<&Seen>) -> Vector {
     let mut info = Vector::new();
     info.set("ID", row.increment_id.to_string());
     info.set("POINT", row.point.clone());
@@ -150,6 +171,16 @@ fn increment_info(row: &IncrementRow) -> Vector {
     }
     if !row.warning.is_empty() {
         info.set("WARNING", row.warning.clone());
+    }
+    if row.parent_id >= 0 && row.compare_age == 0 {
+        info.set("COMPARED", "YES");
+    }
+    if let Some(seen) = seen {
+        info.set("VERIFIED_AT", row.verified_at.to_string());
+        info.set("VERIFY_DEPTH", row.verify_depth.clone());
+        info.set("VERIFY_JOB", seen.job.to_string());
+        info.set("VERIFY_BYTES", seen.read_bytes.to_string());
+        info.set("DAMAGES", seen.damages.to_string());
     }
     info
 }

@@ -6,12 +6,14 @@ use one_core::doc::{
     ZoneView,
 };
 use one_core::lifecycle::VmState;
+use one_core::template::Vector;
 
 use super::{Names, number, shown, stored, vm_size};
 use crate::api::{owned, zone as zones};
+use crate::job::JobKind;
 use crate::ledger::SYSTEM_DS;
 use crate::store::rows::{ClusterRow, DatastoreRow, HostRow, SampleRow, VdcRow, ZoneRow};
-use crate::store::{StoreError, Tx, VmFilter};
+use crate::store::{JobFilter, StoreError, Tx, VmFilter};
 
 /// The datastore view.
 ///
@@ -24,6 +26,11 @@ pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow) -> Result<D
     let kind = usize::try_from(row.kind).ok().and_then(|kind| kinds.get(kind)).copied().unwrap_or_default();
     for (name, value) in [("DS_MAD", row.ds_mad.as_str()), ("TM_MAD", &row.tm_mad), ("TYPE", kind)] {
         template.set(name, value);
+    }
+    if let Some(job_id) = import_under_way(tx, row.id)? {
+        let mut importing = Vector::new();
+        importing.set("JOB", job_id.to_string());
+        template.set_vector("IMPORTING_BACKUPS", importing);
     }
     Ok(DatastoreView {
         id: row.id,
@@ -43,6 +50,15 @@ pub fn datastore(tx: &mut Tx<'_>, names: &Names, row: &DatastoreRow) -> Result<D
         images: tx.image_ids_in_datastore(row.id)?,
         template,
     })
+}
+
+/// The job that makes images of a datastore's restore points, if one is open.
+///
+/// # Errors
+/// The database's failure.
+pub fn import_under_way(tx: &mut Tx<'_>, datastore_id: i64) -> Result<Option<i64>, StoreError> {
+    let jobs = tx.jobs_open(JobFilter::Kind(JobKind::ImportBackups.as_str()))?;
+    Ok(jobs.into_iter().find(|job| job.datastore_id == Some(datastore_id)).map(|job| job.id))
 }
 
 /// The host view.

@@ -21,7 +21,7 @@ use crate::store::{PeopleNames, StoreError, Tx};
 pub use backup_job::{backup_job, in_list};
 pub use document::document;
 pub use image::{ImageRelated, image, image_is_usable, image_with};
-pub use infrastructure::{cluster, datastore, host, host_sample, vdc, zone};
+pub use infrastructure::{cluster, datastore, host, host_sample, import_under_way, vdc, zone};
 pub use network::{
     Leases, Sight, definition, group_users, groups_of, network, ranges, security_group, set_definition, set_ranges,
 };
