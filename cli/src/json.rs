@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::xml::Element;
 
 /// Elements that are lists in OpenNebula's schemas.
-const LISTS: [&str; 25] = [
+const LISTS: [&str; 27] = [
     "VM",
     "IMAGE",
     "DATASTORE",
@@ -28,6 +28,8 @@ const LISTS: [&str; 25] = [
     "SCHED_ACTION",
     "LOGIN_TOKEN",
     "INCREMENT_INFO",
+    "INCREMENT_DAMAGE",
+    "RESTORE_DAMAGE",
     "SECURITY_GROUP_RULE",
     "PCI",
     "QUOTAS",

@@ -79,7 +79,14 @@ pub fn is_damaged(row: &IncrementRow) -> bool {
 
 /// Writes into the row what was seen at `now` (epoch seconds), unless it knows better.
 pub fn note(row: &mut IncrementRow, deep: bool, now: i64, mut seen: Seen) {
-    if !deep && seen.damages == 0 && row.verify_depth == "DEEP" && is_damaged(row) {
+    if !deep
+        && seen.damages == 0
+        && row.verify_depth == "DEEP"
+        && let Some(found) = of(row).filter(|found| found.damages > 0)
+    {
+        // Who waits for this verification sees that it ended.
+        let kept = Seen { job: seen.job, read_bytes: seen.read_bytes, ..found };
+        row.verify_result = serde_json::to_string(&kept).unwrap_or_default();
         return;
     }
     seen.listed.truncate(LISTED_MAX);

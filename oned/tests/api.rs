@@ -44,5 +44,7 @@ mod secrets;
 mod sessions;
 #[path = "api/updateconf.rs"]
 mod updateconf;
+#[path = "api/verification.rs"]
+mod verification;
 #[path = "api/world.rs"]
 mod world;

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
 
+#[path = "devices/backups.rs"]
+mod backups;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -42,11 +45,17 @@ fn spawn(folder: &Path, crash_at: Option<&str>) -> Child {
 impl Cloud {
     /// A cloud with one dummy host.
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more in its oned.conf.
+    fn start_with(conf: &str) -> Self {
         if !cfg!(feature = "testing") {
             panic!("run with --features testing: without, the daemon has no crash points");
         }
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("oned.conf"), "DUMMY_DRIVERS = \"YES\"\n").unwrap();
+        let conf = format!("DUMMY_DRIVERS = \"YES\"\n{conf}");
+        std::fs::write(folder.path().join("oned.conf"), conf).unwrap();
         let child = spawn(folder.path(), None);
         let mut cloud = Self { folder, child, address: String::new() };
         cloud.find_address();

@@ -72,8 +72,9 @@ fn libvirtd_killed_between_backups_is_no_matter() {
 }
 
 /// Points in changes of disks and in copies of images: `oned/tests/devices.rs` tries each of them, over dummy drivers.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 13] = [
     "attach.",
+    "catalogue.",
     "change.",
     "clone.",
     "detach.",
@@ -84,6 +85,7 @@ const ELSEWHERE: [&str; 11] = [
     "resize.",
     "save-as.",
     "system-snapshot.",
+    "verify.",
 ];
 
 /// The names in all `crash::point(…)` calls of the daemon, those that a match chooses among included.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use super::{Rename, Several, Update, text_cell};
@@ -10,7 +10,9 @@ use crate::objects::{self, CLUSTER, DATASTORE};
 use crate::show::{Page, ShowOptions, join, or_dash};
 use crate::states;
 use crate::table::{self, Column, Fit, ListOptions};
+use crate::terminal;
 use crate::units;
+use crate::watch::{self, Look, WaitOptions};
 use crate::wire::Client;
 use crate::xml::Element;
 use crate::{Connection, Tool, input, template_text};
@@ -39,6 +41,17 @@ enum Verb {
     Update(Update),
     /// Give a new name
     Rename(Rename),
+    /// Make images of the restore points that no image has, from what the datastore holds
+    ImportBackups(ImportBackups),
+}
+
+#[derive(Args, Debug)]
+struct ImportBackups {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -89,8 +102,39 @@ impl Tool for Command {
             Verb::Delete(target) => super::delete(client, &DATASTORE, &target.ids),
             Verb::Update(options) => super::update(client, &DATASTORE, "update", &options, super::template_of),
             Verb::Rename(options) => super::rename(client, &DATASTORE, &options),
+            Verb::ImportBackups(options) => import_backups(client, &options),
         }
     }
+}
+
+fn import_backups(client: &Client, options: &ImportBackups) -> Result<()> {
+    let id = DATASTORE.id(client, &options.id)?;
+    client.call("one.datastore.importbackups", [id.into()])?;
+    if !options.wait.wait {
+        return Ok(());
+    }
+    let datastore = watch::until(&format!("Datastore {id}"), &options.wait, || {
+        let datastore = DATASTORE.info(client, id, false)?;
+        Ok(match datastore.at("TEMPLATE/IMPORTING_BACKUPS") {
+            Some(_) => Look::Busy("importing backups".to_owned(), None),
+            None => Look::Done(datastore),
+        })
+    })?;
+    let outcome = |name: &str| datastore.text_at(&format!("TEMPLATE/IMPORTED_BACKUPS/{name}")).to_owned();
+    if !outcome("ERROR").is_empty() {
+        bail!("datastore {id}: {}", outcome("ERROR"));
+    }
+    terminal::put_line(&format!(
+        "Datastore {id}: {} images made, {} restore points taken up, {} known already, {} left out",
+        outcome("IMAGES"),
+        outcome("POINTS"),
+        outcome("KNOWN"),
+        outcome("LEFT_OUT")
+    ))?;
+    if !outcome("NOTES").is_empty() {
+        terminal::complain(&terminal::one_line(&outcome("NOTES")));
+    }
+    Ok(())
 }
 
 fn fill(page: &mut Page, datastore: &Element) {

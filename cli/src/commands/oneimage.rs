@@ -2,6 +2,7 @@
 
 mod restore;
 mod show_image;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ enum Verb {
     Create(Create),
     /// New images and a VM template from a backup
     Restore(restore::Options),
+    /// Look whether a backup can be given back
+    Verify(verify::Options),
     /// Remove images
     Delete(Delete),
     /// Change the attributes
@@ -133,6 +136,7 @@ impl Tool for Command {
             Verb::Show(show) => super::show(client, &IMAGE, &show.id, &show.options, 15, show_image::fill),
             Verb::Create(create) => run_create(client, &create),
             Verb::Restore(options) => restore::run(client, &options),
+            Verb::Verify(options) => verify::run(client, &options),
             Verb::Delete(options) => each(&IMAGE.ids(client, &options.target.ids)?, |id| {
                 client.call("one.image.delete", [id.into(), options.force.into()]).map(|_| ())
             }),

@@ -141,3 +141,66 @@ fn a_restart_of_the_daemon_is_waited_out() {
     let ran = door.run("onevm", &["poweroff", "0", "--wait"]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), "VM 0: waiting for the daemon to come back\n"));
 }
+
+#[test]
+fn a_waited_verification_tells_what_was_read_and_each_damage_once() {
+    let image = |template: &str| format!("<IMAGE><ID>3</ID><STATE>1</STATE><TEMPLATE>{template}</TEMPLATE></IMAGE>");
+    let info = |id: i64, job: i64, damages: i64| {
+        format!(
+            "<INCREMENT_INFO><ID>{id}</ID><VERIFIED_AT>5</VERIFIED_AT><VERIFY_JOB>{job}</VERIFY_JOB><VERIFY_BYTES>4194304</VERIFY_BYTES><DAMAGES>{damages}</DAMAGES></INCREMENT_INFO>"
+        )
+    };
+    let verifying = image(
+        "<VERIFYING><JOB>7</JOB></VERIFYING><PROGRESS><ACTION>verify</ACTION><DONE_BYTES>1048576</DONE_BYTES><TOTAL_BYTES>2097152</TOTAL_BYTES></PROGRESS>",
+    );
+    let door = |end: String| {
+        Door::open()
+            .says("one.image.verify", 3)
+            .says("one.image.info", image(&info(0, 6, 0)))
+            .says("one.image.info", verifying.clone())
+            .says("one.image.info", image(&end))
+    };
+    let ran = door(info(0, 7, 0) + &info(1, 7, 0)).run("oneimage", &["verify", "3", "--deep", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.out.as_str(), ran.err.as_str()),
+        (Some(0), "Image 3: read 4M of increments 0,1; no damage\n", "Image 3: verify 1024K of 2M (50%)\n")
+    );
+    let damage = |id: i64| {
+        format!(
+            "<INCREMENT_DAMAGE><ID>{id}</ID><DISK>0</DISK><OFFSET>65536</OFFSET><LENGTH>512</LENGTH><WHAT>pack 1 is gone</WHAT></INCREMENT_DAMAGE>"
+        )
+    };
+    let ran =
+        door(info(0, 7, 1) + &info(1, 7, 1) + &damage(0) + &damage(1)).run("oneimage", &["verify", "3", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (
+            Some(255),
+            "Image 3: read 4M of increments 0,1; damage in increments 0,1\n  disk 0, offset 65536, 512 bytes: pack 1 is gone (increments 0,1)\n"
+        )
+    );
+    let ran = door(info(0, 6, 0)).run("oneimage", &["verify", "3", "--wait"]);
+    assert!(ran.code == Some(255) && ran.err.ends_with("it was cancelled\n"), "{ran:?}");
+}
+
+#[test]
+fn waited_imports_of_backups_end_with_their_figures() {
+    let datastore = |template: &str| format!("<DATASTORE><ID>100</ID><TEMPLATE>{template}</TEMPLATE></DATASTORE>");
+    let door = Door::open()
+        .says("one.datastore.importbackups", 100)
+        .says("one.datastore.info", datastore("<IMPORTING_BACKUPS><JOB>7</JOB></IMPORTING_BACKUPS>"))
+        .says(
+            "one.datastore.info",
+            datastore("<IMPORTED_BACKUPS><IMAGES>2</IMAGES><POINTS>5</POINTS><KNOWN>1</KNOWN><LEFT_OUT>0</LEFT_OUT></IMPORTED_BACKUPS>"),
+        );
+    let ran = door.run("onedatastore", &["import-backups", "100", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (Some(0), "Datastore 100: 2 images made, 5 restore points taken up, 1 known already, 0 left out\n")
+    );
+    let door = Door::open()
+        .says("one.datastore.importbackups", 100)
+        .says("one.datastore.info", datastore("<IMPORTED_BACKUPS><ERROR>no disk</ERROR></IMPORTED_BACKUPS>"));
+    let ran = door.run("onedatastore", &["import-backups", "100", "--wait"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(255), "datastore 100: no disk\n"));
+}

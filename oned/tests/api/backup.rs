@@ -272,6 +272,7 @@ fn the_next_increment_goes_where_its_chain_is_whatever_datastore_is_named() {
                 "parent_increment": 2,
                 "parent_point": point(image, 2),
                 "since_checkpoint": "one-0-92",
+                "compare": false,
             } },
             "disk_ids": [0],
             "track": true,

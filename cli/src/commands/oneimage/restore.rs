@@ -33,6 +33,9 @@ pub struct Options {
     /// Only this disk, without a template
     #[arg(long = "disk-id", alias = "disk_id", value_name = "DISK")]
     disk_id: Option<u32>,
+    /// Leave damaged parts as zeros instead of giving up; the image says which
+    #[arg(long = "skip-bad", alias = "skip_bad")]
+    skip_bad: bool,
     #[command(flatten)]
     wait: WaitOptions,
 }
@@ -62,6 +65,7 @@ fn text(options: &Options) -> Result<String> {
         ("NAME", options.name.clone()),
         ("INCREMENT_ID", options.increment.map(|id| id.to_string())),
         ("DISK_ID", options.disk_id.map(|id| id.to_string())),
+        ("SKIP_BAD", yes(options.skip_bad)),
     ];
     let parts = given.into_iter().filter_map(|(key, value)| value.map(|value| template_text::attribute(key, &value)));
     parts.collect()
@@ -82,7 +86,13 @@ pub fn until_ready(client: &Client, id: i64, options: &WaitOptions) -> Result<()
     watch::until(&format!("Image {id}"), options, || {
         let image = IMAGE.info(client, id, false)?;
         match states::image(&image) {
-            Some(ImageState::Ready) => Ok(Look::Done(())),
+            Some(ImageState::Ready) => {
+                let warning = image.text_at("TEMPLATE/RESTORE_WARNING");
+                if !warning.is_empty() {
+                    terminal::complain(&format!("Image {id}: {warning}"));
+                }
+                Ok(Look::Done(()))
+            }
             Some(ImageState::Error) => match image.text_at("TEMPLATE/ERROR") {
                 "" => bail!("image {id} is in ERROR; the daemon's log has the reason"),
                 text => bail!("image {id} is in ERROR: {text}"),

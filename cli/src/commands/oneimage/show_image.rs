@@ -9,7 +9,11 @@ pub fn fill(page: &mut Page, image: &Element) {
     information(page, image);
     page.permissions(image);
     // Progress and restore points have forms of their own below.
-    page.template("IMAGE TEMPLATE", image.at("TEMPLATE"), &["INCREMENT_INFO", "PROGRESS"]);
+    page.template(
+        "IMAGE TEMPLATE",
+        image.at("TEMPLATE"),
+        &["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS"],
+    );
     if states::is_backup(image) {
         backup(page, image);
     }
@@ -64,6 +68,37 @@ fn backup(page: &mut Page, image: &Element) {
         put_increments(page, &increments, &infos);
     }
     put_notes(page, &infos);
+    put_verifications(page, image, &infos);
+}
+
+/// When which increment was looked at and what was seen; nothing when none ever was.
+fn put_verifications(page: &mut Page, image: &Element, infos: &[&Element]) {
+    let verified: Vec<&Element> =
+        infos.iter().copied().filter(|info| info.int_at("VERIFIED_AT").is_some_and(|time| time > 0)).collect();
+    let under_way = image.text_at("TEMPLATE/VERIFYING/DEPTH");
+    if verified.is_empty() && under_way.is_empty() {
+        return;
+    }
+    page.header("VERIFICATION");
+    if !under_way.is_empty() {
+        page.line("UNDER WAY", under_way);
+    }
+    let row = |info: &&Element| {
+        let result = match info.int_at("DAMAGES") {
+            Some(0) => "good".to_owned(),
+            count => format!("{} damages", count.unwrap_or(-1)),
+        };
+        let time = units::time(info.int_at("VERIFIED_AT").unwrap_or(0));
+        vec![info.text_at("ID").to_owned(), info.text_at("VERIFY_DEPTH").to_owned(), time, result]
+    };
+    let rows: Vec<_> = verified.iter().map(row).collect();
+    if !rows.is_empty() {
+        page.table(&[("ID", 3, false), ("DEPTH", 5, true), ("DATE", 14, false), ("RESULT", 8, true)], &rows);
+    }
+    let ids: Vec<i64> = verified.iter().filter_map(|info| info.int_at("ID")).collect();
+    for (text, increments) in super::verify::damages(image, &ids) {
+        page.raw(&crate::terminal::one_line(&format!("Increments {}: {text}", join(&increments))));
+    }
 }
 
 /// The columns of the original, then ours, so that scripts which count columns still find what they look for.
