@@ -224,10 +224,11 @@ pub struct BackupPlan {
 }
 
 impl BackupPlan {
-    /// The label by which the datastore finds this job's restore point.
+    /// The label by which the datastore finds this job's restore point. It holds the time of the plan too: a daemon that
+    /// was set up anew counts its jobs from 0 again, and must not take the point of an old one for its own.
     #[must_use]
-    pub fn label(job_id: i64) -> String {
-        format!("job={job_id}")
+    pub fn label(&self, job_id: i64) -> String {
+        format!("job={job_id}.{:08x}", self.time)
     }
 
     /// The checkpoint's name.

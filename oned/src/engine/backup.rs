@@ -156,7 +156,7 @@ impl Engine {
         if phase == JobPhase::Undoing || matches!(phase, JobPhase::Recorded | JobPhase::Cleaned) {
             return Ok(phase);
         }
-        let found = work.datastore.find(&work.plan.series, &BackupPlan::label(work.job.id))?;
+        let found = work.datastore.find(&work.plan.series, &work.plan.label(work.job.id))?;
         let row = self.cloud.store.read(|tx| tx.job(work.job.id))?;
         let seen = Seen {
             sealed: found.is_some(),

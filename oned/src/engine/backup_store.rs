@@ -9,7 +9,6 @@ use drivers::{BackupSession, Cancel, DriverError, Kind, Progress};
 use one_core::backup::unmarked_warning;
 
 use super::backup::Work;
-use crate::job::BackupPlan;
 
 /// How the disks are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,7 +113,7 @@ fn store_by(
         disks.push(SourceDisk { id: disk.id, reader, change, marked });
     }
     let tags = [format!("one-{}", work.vm_id())];
-    let label = BackupPlan::label(work.job.id);
+    let label = work.plan.label(work.job.id);
     let request = StoreRequest {
         series: &work.plan.series,
         tags: &tags,

@@ -5,7 +5,7 @@ use one_core::lifecycle::{JobEvent, JobPhase, VmEvent, job_next};
 
 use super::backup::{Work, phase_of};
 use super::{Engine, Trouble};
-use crate::job::{BackupPlan, JobKind};
+use crate::job::JobKind;
 use crate::ledger;
 use crate::quota;
 use crate::store::rows::JobRow;
@@ -68,7 +68,7 @@ impl Engine {
         work.drop_checkpoint()?;
         // Not the job's own wish to stop: it is what is being carried out.
         // Published after all (the answer was lost, or the cancel came too late): it is not wanted any more.
-        if let Some(stored) = work.datastore.find(&work.plan.series, &BackupPlan::label(work.job.id))? {
+        if let Some(stored) = work.datastore.find(&work.plan.series, &work.plan.label(work.job.id))? {
             let progress = Progress::default();
             work.datastore.forget(&work.plan.series, &[stored.point], &progress, &Cancel::default())?;
         }

@@ -225,12 +225,14 @@ impl Engine {
 /// Names of the backups into this series that are not at their end.
 fn open_labels(tx: &mut Tx<'_>, place: &Place<'_>) -> Result<HashSet<String>, StoreError> {
     let jobs = tx.jobs_open(JobFilter::Kind(JobKind::Backup.as_str()))?;
-    Ok(jobs.iter().filter(|job| is_into(job, place)).map(|job| BackupPlan::label(job.id)).collect())
+    Ok(jobs.iter().filter_map(|job| label_into(job, place)).collect())
 }
 
-fn is_into(job: &JobRow, place: &Place<'_>) -> bool {
-    crate::job::plan::<BackupPlan>(job)
-        .is_ok_and(|plan| plan.series == place.series && plan.decision.datastore_id == place.datastore_id)
+/// The name that a backup gives its point, when it goes into this series.
+fn label_into(job: &JobRow, place: &Place<'_>) -> Option<String> {
+    let plan = crate::job::plan::<BackupPlan>(job).ok()?;
+    let here = plan.series == place.series && plan.decision.datastore_id == place.datastore_id;
+    here.then(|| plan.label(job.id))
 }
 
 /// Whether the backup that made this point was given up since the datastore was read, its point with it.
@@ -239,7 +241,7 @@ fn was_taken_back(tx: &mut Tx<'_>, place: &Place<'_>, found: &Found) -> Result<b
         return Ok(false);
     };
     let given_up = matches!(job.phase.as_str(), "failed" | "cancelled") && job.kind == JobKind::Backup.as_str();
-    Ok(given_up && is_into(&job, place) && found.facts.time >= job.created_at)
+    Ok(given_up && label_into(&job, place).is_some_and(|label| label == found.facts.job))
 }
 
 /// The points of the series that the database knows, with image and increment.

@@ -406,7 +406,10 @@ fn a_cancel_needs_a_running_backup_and_asks_its_job_to_stop() {
 
 #[test]
 fn every_outside_thing_of_a_backup_is_named_after_its_job() {
-    assert_eq!(BackupPlan::label(7), "job=7");
+    let (world, vm, datastore) = world();
+    backup(&world, vm, datastore, false)(&world.cloud).unwrap();
+    let (job, plan) = world.backup_plan();
+    assert_eq!(plan.label(job.id), format!("job={}.{:08x}", job.id, plan.time));
     assert_eq!(BackupPlan::checkpoint_name(3, 7), "one-3-7");
 }
 

@@ -48,10 +48,11 @@ pub fn chains(points: &[(&str, Option<&str>)]) -> Vec<Vec<usize>> {
     chains
 }
 
-/// The number of a job in the name under which its point was stored (`job=42`).
+/// The number of a job in the name under which its point was stored (`job=42.6920f3c1`: number and time).
 #[must_use]
 pub fn job_id(name: &str) -> Option<i64> {
-    name.strip_prefix("job=").and_then(believed)
+    let number = name.strip_prefix("job=")?;
+    believed(number.split_once('.').map_or(number, |(number, _)| number))
 }
 
 /// The VM of a point, from its tags (`one-7`), else from the name of its series (`7`).
@@ -94,6 +95,7 @@ mod tests {
     #[test]
     fn ids_are_read_from_names_and_not_believed_when_they_cannot_be() {
         assert_eq!((job_id("job=42"), job_id("job=-1"), job_id("42")), (Some(42), None, None));
+        assert_eq!((job_id("job=42.6920f3c1"), job_id("job=.1")), (Some(42), None));
         assert_eq!(job_id("job=9223372036854775807"), None);
         assert_eq!(vm_id("job_3", &["x".into(), "one-7".into()]), Some(7));
         assert_eq!((vm_id("7", &[]), vm_id("job_3", &[])), (Some(7), None));
