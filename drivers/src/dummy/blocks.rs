@@ -78,6 +78,13 @@ impl BlockTable {
         out
     }
 
+    /// The pieces to read for all that is not zero from `from` on, as offset and length: ascending, whole blocks or up to
+    /// the disk's end, at most [`PIECE_BYTES`] each.
+    pub(super) fn pieces(&self, from: u64) -> impl Iterator<Item = (u64, u64)> {
+        let data = self.extents().into_iter().filter(|extent| extent.content == Content::Data);
+        data.flat_map(move |extent| pieces(extent.offset.max(from), extent.end()))
+    }
+
     /// The blocks that are not as in `old`.
     pub(super) fn changed_since(&self, old: &Self) -> Vec<Extent> {
         let mut differing: BTreeMap<u64, Content> = BTreeMap::new();
@@ -111,6 +118,12 @@ impl BlockTable {
     }
 }
 
+/// The range `[start, end)` in pieces of at most [`PIECE_BYTES`], as offset and length.
+pub(super) fn pieces(start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    let starts = std::iter::successors(Some(start), |at| at.checked_add(PIECE_BYTES));
+    starts.take_while(move |at| *at < end).map(move |at| (at, (end - at).min(PIECE_BYTES)))
+}
+
 /// First byte of a block and one past its last; a damaged table may name any.
 fn span(number: u64) -> (u64, u64) {
     (number.saturating_mul(BLOCK_BYTES), number.saturating_add(1).saturating_mul(BLOCK_BYTES))
@@ -120,28 +133,25 @@ fn end_of(extents: &[Extent]) -> u64 {
     extents.last().map_or(0, Extent::end)
 }
 
-fn digest(block: &[u8]) -> String {
-    Sha256::digest(block).iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of some bytes in hex.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn is_zero(data: &[u8]) -> bool {
+pub(super) fn is_zero(data: &[u8]) -> bool {
     data.first().is_none_or(|first| *first == 0 && data[..data.len() - 1] == data[1..])
 }
 
-/// Writes `data` at `offset` of a disk; blocks of zeros stay holes when it is `fresh`, nothing but a hole before. Gives
-/// the bytes of the other blocks.
-pub(super) fn write_blocks(file: &File, offset: u64, data: &[u8], fresh: bool) -> std::io::Result<u64> {
+/// Writes `data` at `offset` of a file that is a hole there; blocks of zeros stay one.
+pub(super) fn write_blocks(file: &File, offset: u64, data: &[u8]) -> std::io::Result<()> {
     let mut at = offset;
-    let mut bytes = 0;
     for block in data.chunks(BLOCK_BYTES as usize) {
-        let zero = is_zero(block);
-        if !fresh || !zero {
+        if !is_zero(block) {
             file.write_all_at(block, at)?;
         }
         at += block.len() as u64;
-        bytes += if zero { 0 } else { block.len() as u64 };
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Reads the ranges that a [`DiskReader`] was asked for from a file as long as the disk.

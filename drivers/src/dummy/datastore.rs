@@ -6,12 +6,18 @@
 //! 7/POINT/disk.0         the whole disk, raw and sparse
 //! ```
 //!
-//! Every point is complete: unchanged blocks are copied from the parent (shared where the file system can). The id of a
-//! point follows from series and job, so storing again what is stored gives the point that is there.
+//! Every point is complete: unchanged blocks are copied from the parent (shared where the file system can), and
+//! `stored_bytes` counts only the others. So no point depends on another one, forgetting resizes none, and each damage
+//! belongs to one point. The id of a point follows from series and job, so storing again what is stored gives the point
+//! that is there.
+//!
+//! Writers of a series (store, forget, sweep) wait for each other; readers wait for nobody. Names of series are 1 to 100
+//! letters, digits, `_`, `-` and `.`, not beginning with a dot; the locks lie in a folder that begins with one.
 //!
 //! Invariants: the manifest is written last and removed first; a folder without one is no point and goes with the next
 //! sweep.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,27 +25,24 @@ use sha2::{Digest, Sha256};
 
 use super::files::{self, Lock};
 use super::gate::Gate;
-use super::point::{self, Manifest, Point};
+use super::point::{self, Point};
 use super::script::{Operation, Script};
+use super::verify::Verification;
 use crate::datastore::{
-    BackupDatastore, Capacity, Damage, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest,
-    Stored, Verified, VerifyRequest,
+    BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
+    Verified, VerifyRequest,
 };
 use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result, disk};
 
-/// How long a call waits for another one about the same series.
+/// How long a writer waits for another one in the same series.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// Longest name of a series.
+const MAX_NAME_BYTES: usize = 100;
 
 /// A datastore that needs nothing but a directory.
 pub struct DummyDatastore {
     directory: PathBuf,
     gate: Gate,
-}
-
-/// What must not happen at the same time in a series.
-struct Alone {
-    _write: Lock,
-    _read: Lock,
 }
 
 impl DummyDatastore {
@@ -54,36 +57,44 @@ impl DummyDatastore {
         Ok(Self { directory: directory.to_owned(), gate })
     }
 
-    fn folder(&self, series: &str) -> Result<PathBuf> {
-        let name = files::file_name("a series' name", series)?;
+    fn root(&self) -> Result<&Path> {
         if !self.directory.is_dir() {
             let doing = format!("using the datastore in {}", self.directory.display());
             return Err(DriverError::new(Kind::Retry, doing, "the directory is not there; make it"));
         }
-        Ok(self.directory.join(name))
+        Ok(&self.directory)
+    }
+
+    fn folder(&self, series: &str) -> Result<PathBuf> {
+        if !is_plain(series) {
+            let shown: String = series.chars().take(MAX_NAME_BYTES).collect();
+            let reason = format!(
+                "a series' name must be 1 to {MAX_NAME_BYTES} letters, digits, `_`, `-` and `.`, and not begin with a dot"
+            );
+            return Err(DriverError::new(Kind::Permanent, format!("using series {shown:?}"), reason));
+        }
+        Ok(self.root()?.join(series))
     }
 
     /// The point of this id, which need not exist.
     fn point(&self, series: &str, id: &str) -> Result<Point> {
+        let folder = self.folder(series)?;
         if !is_id(id) {
-            return Err(point::missing(id));
+            return Err(point::missing(&id.chars().take(MAX_NAME_BYTES).collect::<String>()));
         }
-        Ok(Point::new(self.folder(series)?.join(id)))
+        Ok(Point::new(folder.join(id)))
     }
 
-    fn lock(&self, series: &str, side: &str, exclusive: bool) -> Result<Lock> {
-        // No series is called so: the dot would be written in another way.
+    /// Keeps out all other writers. `cancel` ends the wait.
+    fn lock(&self, series: &str, progress: &Progress, cancel: &Cancel) -> Result<Lock> {
+        self.folder(series)?;
         let folder = self.directory.join(".locks");
         files::make_directory(&folder)?;
-        let name = files::file_name("a series' name", series)?;
-        let busy = format!("series {series} is in use by another backup, restore or clean-up; try again later");
-        Lock::take(&folder.join(format!("{name}.{side}")), exclusive, LOCK_WAIT, &busy)
-    }
-
-    /// Keeps out all other writers and all readers.
-    fn alone(&self, series: &str) -> Result<Alone> {
-        self.folder(series)?;
-        Ok(Alone { _write: self.lock(series, "write", true)?, _read: self.lock(series, "read", true)? })
+        let busy = format!("series {series} is in use by another backup or clean-up; try again later");
+        Lock::take(&folder.join(format!("{series}.write")), LOCK_WAIT, &busy, &mut || {
+            progress.beat();
+            cancel.check()
+        })
     }
 
     fn store_now(
@@ -95,7 +106,7 @@ impl DummyDatastore {
     ) -> Result<Stored> {
         let folder = self.folder(request.series)?;
         cancel.check()?;
-        let _write = self.lock(request.series, "write", true)?;
+        let _lock = self.lock(request.series, progress, cancel)?;
         let id = id_of(request.series, request.job);
         let point = Point::new(folder.join(&id));
         if let Some(manifest) = point.manifest()? {
@@ -107,7 +118,7 @@ impl DummyDatastore {
         files::sync_directory(&self.directory)?;
         let stored = point.store(&self.gate, request, disks.into_iter().zip(bases), progress, cancel);
         match stored {
-            Ok(manifest) => Ok(manifest.stored(&id)),
+            Ok((manifest, unmarked_bytes)) => Ok(Stored { unmarked_bytes, ..manifest.stored(&id) }),
             Err(error) => {
                 // An error after the point was published does not take it back.
                 if matches!(point.manifest(), Ok(None))
@@ -124,11 +135,18 @@ impl DummyDatastore {
 /// The id of the point that `job` makes in `series`.
 fn id_of(series: &str, job: &str) -> String {
     let mut hash = Sha256::new();
-    // A series' name is bounded and holds no line break once it names a folder; the job's may hold anything.
+    // A series' name that is in use holds no line break; the job's may hold anything.
     hash.update(series.as_bytes());
     hash.update(b"\n");
     hash.update(job.as_bytes());
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a text can be the name of a series; others never become part of a path.
+fn is_plain(series: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&series.len())
+        && !series.starts_with('.')
+        && series.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
 /// Whether a text can be an id of ours; others never become part of a path.
@@ -183,7 +201,7 @@ impl BackupDatastore for DummyDatastore {
     fn document(&self, series: &str, point: &str) -> Result<Vec<u8>> {
         self.gate.around(Operation::Document, series, None, || {
             let found = self.point(series, point)?;
-            found.document(&found.existing(point)?)
+            found.document(point, &found.existing(point)?)
         })
     }
 
@@ -194,51 +212,49 @@ impl BackupDatastore for DummyDatastore {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Restored> {
-        let RestoreRequest { series, point, disk, .. } = request;
-        self.gate.around(Operation::Restore, series, Some(cancel), || {
-            let found = self.point(series, point)?;
-            let _read = self.lock(series, "read", false)?;
-            let manifest: Manifest = found.existing(point)?;
-            let written_bytes = found.restore(&manifest, disk, target, progress, cancel)?;
-            Ok(Restored { written_bytes, fetched_bytes: written_bytes, damages: Vec::new() })
+        self.gate.around(Operation::Restore, request.series, Some(cancel), || {
+            let point = self.point(request.series, request.point)?;
+            let manifest = point.existing(request.point)?;
+            point.restore(&manifest, request, target, progress, cancel)
         })
     }
 
     fn verify(
         &self,
         request: &VerifyRequest<'_>,
-        _save: &mut dyn FnMut(&str) -> Result<()>,
-        _progress: &Progress,
+        save: &mut dyn FnMut(&str) -> Result<()>,
+        progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Verified> {
         self.gate.around(Operation::Verify, request.series, Some(cancel), || {
-            let mut damages = Vec::new();
-            for id in request.points {
-                let point = self.point(request.series, id)?;
-                if let Err(error) = point.check_files(&point.existing(id)?) {
-                    let what = error.to_string();
-                    damages.push(Damage { points: vec![id.clone()], disk: None, offset: 0, length: 0, what });
-                }
+            self.folder(request.series)?;
+            let mut seen = BTreeSet::new();
+            let mut points = Vec::new();
+            for id in request.points.iter().filter(|id| seen.insert(*id)) {
+                points.push((id.as_str(), self.point(request.series, id)?));
             }
-            Ok(Verified { read_bytes: 0, damages })
+            Verification { gate: &self.gate, request, save, progress, cancel }.run(&points)
         })
     }
 
-    fn forget(&self, series: &str, points: &[String], _progress: &Progress, _cancel: &Cancel) -> Result<Forgotten> {
-        self.gate.around(Operation::Forget, series, None, || {
-            let _alone = self.alone(series)?;
+    fn forget(&self, series: &str, points: &[String], progress: &Progress, cancel: &Cancel) -> Result<Forgotten> {
+        self.gate.around(Operation::Forget, series, Some(cancel), || {
+            let _lock = self.lock(series, progress, cancel)?;
             let mut freed = 0_u64;
             for id in points.iter().filter(|id| is_id(id)) {
+                cancel.check()?;
+                progress.beat();
                 freed = freed.saturating_add(self.point(series, id)?.remove()?);
             }
             Ok(Forgotten { freed_bytes: freed, resized: Vec::new() })
         })
     }
 
-    fn sweep(&self, series: &str, _progress: &Progress) -> Result<()> {
+    fn sweep(&self, series: &str, progress: &Progress) -> Result<()> {
         self.gate.around(Operation::Sweep, series, None, || {
-            let _alone = self.alone(series)?;
+            let _lock = self.lock(series, progress, &Cancel::default())?;
             for name in files::list(&self.folder(series)?)?.iter().filter(|name| is_id(name)) {
+                progress.beat();
                 let point = self.point(series, name)?;
                 if point.is_published() {
                     point.sweep()?;
@@ -251,10 +267,11 @@ impl BackupDatastore for DummyDatastore {
     }
 
     fn series(&self) -> Result<Vec<String>> {
-        let mut names = files::list(&self.directory)?;
-        names.retain(|name| self.folder(name).is_ok_and(|folder| folder.is_dir()) && !name.starts_with('.'));
-        names.sort();
-        Ok(names)
+        self.gate.around(Operation::Series, "", None, || {
+            let mut names = files::list(self.root()?)?;
+            names.retain(|name| self.folder(name).is_ok_and(|folder| folder.is_dir()));
+            Ok(names)
+        })
     }
 
     fn points(&self, series: &str) -> Result<Vec<PointFacts>> {
@@ -262,9 +279,18 @@ impl BackupDatastore for DummyDatastore {
             let folder = self.folder(series)?;
             let mut points = Vec::new();
             for id in files::list(&folder)?.into_iter().filter(|name| is_id(name)) {
-                if let Some(manifest) = Point::new(folder.join(&id)).manifest()? {
-                    points.push(manifest.facts(&id));
+                match Point::new(folder.join(&id)).manifest() {
+                    Ok(Some(manifest)) => points.push(manifest.facts(&id)),
+                    Ok(None) => {}
+                    Err(error) if error.kind == Kind::Corrupt => {
+                        tracing::warn!(%error, "restore point {id} of series {series} is damaged and is left out");
+                    }
+                    Err(error) => return Err(error),
                 }
+            }
+            for facts in &mut points {
+                let is_there = |parent: &String| is_id(parent) && Point::new(folder.join(parent)).is_published();
+                facts.parent = facts.parent.take().filter(is_there);
             }
             points.sort_by(|a, b| (a.time, &a.stored.point).cmp(&(b.time, &b.stored.point)));
             Ok(points)

@@ -17,7 +17,7 @@ use crate::{DriverError, Kind, Result};
 
 /// Longest document: the digests of disks of some 200 GiB without a hole.
 const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
-/// Longest name of a domain, series, checkpoint or snapshot.
+/// Longest name of a domain, checkpoint or snapshot.
 const MAX_NAME_BYTES: usize = 80;
 /// How often a lock that is taken is asked for again.
 const POLL: Duration = Duration::from_millis(10);
@@ -219,19 +219,22 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock in file `path`, alone or shared, waiting up to `wait`.
+    /// Takes the lock in file `path`, waiting up to `wait`, with `meanwhile` called all the time.
     ///
     /// # Errors
-    /// [`Kind::Retry`] with `busy` as the reason when others have it.
-    pub(super) fn take(path: &Path, exclusive: bool, wait: Duration, busy: &str) -> Result<Self> {
+    /// [`Kind::Retry`] with `busy` as the reason when others have it; an error of `meanwhile`.
+    pub(super) fn take(
+        path: &Path,
+        wait: Duration,
+        busy: &str,
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self> {
         let doing = || format!("locking {}", path.display());
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = file.map_err(|error| DriverError::io(doing(), error))?;
-        let how =
-            if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
         let since = Instant::now();
         loop {
-            match flock(&file, how) {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(error) => return Err(DriverError::io(doing(), error.into())),
@@ -239,6 +242,7 @@ impl Lock {
             if since.elapsed() >= wait {
                 return Err(DriverError::new(Kind::Retry, doing(), busy));
             }
+            meanwhile()?;
             std::thread::sleep(POLL);
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The script in the file `script.json` of the driver's directory, when there is one, takes the place of the script that
 //! the driver was opened with. The file is read at each call, so it can be changed at any time; whoever does renames a
-//! whole file onto it. It is no lock: no other call waits while one is delayed or held here.
+//! whole file onto it. It is no lock: no other call waits while one is delayed or held here. Such a call is silent, as one
+//! to a server that hangs: it does not beat.
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};

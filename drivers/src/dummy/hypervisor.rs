@@ -79,7 +79,7 @@ impl DummyHypervisor {
     fn lock(&self, domain: &str) -> Result<Lock> {
         let file = files::file_name("a domain's name", domain)?;
         let busy = format!("another call about domain {domain} is not done yet; try again later");
-        Lock::take(&self.directory.join("locks").join(file), true, LOCK_WAIT, &busy)
+        Lock::take(&self.directory.join("locks").join(file), LOCK_WAIT, &busy, &mut || Ok(()))
     }
 
     /// Names of all domains that have a folder.

@@ -109,7 +109,7 @@ pub(super) fn copy_content(path: &Path, format: DiskFormat, target: &Path) -> Re
             buffer.resize(usize::try_from(length).unwrap_or(0), 0);
             image.read(&mut buffer, at).map_err(read)?;
             table.set(at, &buffer);
-            write_blocks(&file, at, &buffer, true).map_err(written)?;
+            write_blocks(&file, at, &buffer).map_err(written)?;
             at += length;
         }
         done = at;

@@ -20,8 +20,11 @@ mod gate;
 mod hypervisor;
 mod image;
 mod point;
+mod restore;
 mod script;
 mod snapshot;
+mod store;
+mod verify;
 
 pub use datastore::DummyDatastore;
 pub use gate::SCRIPT_FILE;

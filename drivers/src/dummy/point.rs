@@ -1,24 +1,22 @@
-//! One restore point of the dummy datastore: making, reading and removing it.
+//! One restore point of the dummy datastore: making, looking up and removing it.
 //!
-//! The caller holds the locks of its series.
+//! Whoever makes or removes one holds the lock of its series. Readers hold none: what they have open stays as it is.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::blocks::{self, BLOCK_BYTES, BlockTable, PIECE_BYTES, Run, write_blocks};
+use super::blocks::{BlockTable, digest};
 use super::files;
 use super::gate::Gate;
 use super::script::Operation;
+use super::store::{Base, store_disk};
 use crate::datastore::{Change, PointFacts, SourceDisk, StoreRequest, Stored, StoredDisk};
-use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result, disk};
+use crate::{Cancel, DriverError, Kind, Progress, Result, disk};
 
-const MANIFEST: &str = "manifest.json";
-const DOCUMENT: &str = "vm.xml";
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const DOCUMENT: &str = "vm.xml";
 
 /// What a point is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,17 +31,29 @@ pub(super) struct Manifest {
     read_bytes: u64,
     stored_bytes: u64,
     document_sha256: String,
-    disks: Vec<ManifestDisk>,
+    pub(super) disks: Vec<ManifestDisk>,
+    /// Digest of the manifest as it is without this one; manifests of old have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ManifestDisk {
-    id: u32,
-    table: BlockTable,
+pub(super) struct ManifestDisk {
+    pub(super) id: u32,
+    pub(super) table: BlockTable,
 }
 
 impl Manifest {
+    /// The digest that [`Self::sha256`] has to be.
+    fn digest(&mut self) -> Result<String> {
+        let told = self.sha256.take();
+        let text = serde_json::to_vec(self);
+        self.sha256 = told;
+        let failed = |error| DriverError::other(Kind::Permanent, "describing a restore point", error);
+        text.map(|text| digest(&text)).map_err(failed)
+    }
+
     pub(super) fn stored(&self, id: &str) -> Stored {
         let disks = self.disks.iter().map(|disk| StoredDisk { id: disk.id, size_bytes: disk.table.size_bytes });
         Stored {
@@ -65,15 +75,9 @@ impl Manifest {
         }
     }
 
-    fn table(&self, id: u32) -> Option<&BlockTable> {
+    pub(super) fn table(&self, id: u32) -> Option<&BlockTable> {
         self.disks.iter().find(|disk| disk.id == id).map(|disk| &disk.table)
     }
-}
-
-/// Where the unchanged blocks of a disk come from.
-pub(super) struct Base {
-    file: PathBuf,
-    table: BlockTable,
 }
 
 /// The folder of a point, which need not exist.
@@ -83,10 +87,6 @@ pub(super) struct Point {
 
 pub(super) fn missing(id: &str) -> DriverError {
     DriverError::new(Kind::Missing, format!("opening restore point {id}"), "it is not there")
-}
-
-fn digest(data: &[u8]) -> String {
-    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Finds the base of every disk and checks all of them before anything is read.
@@ -104,7 +104,7 @@ pub(super) fn bases(parent: Option<&Point>, disks: &[SourceDisk]) -> Result<Vec<
     let mut bases = Vec::new();
     let mut manifest = None;
     for disk in disks {
-        if disk.change != Change::SinceParent {
+        if disk.change == Change::Whole {
             bases.push(None);
             continue;
         }
@@ -133,7 +133,7 @@ impl Point {
         &self.folder
     }
 
-    fn disk(&self, id: u32) -> PathBuf {
+    pub(super) fn disk(&self, id: u32) -> PathBuf {
         self.folder.join(format!("disk.{id}"))
     }
 
@@ -143,8 +143,18 @@ impl Point {
     }
 
     /// What the point is; none = it does not exist.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when the manifest is not what was written.
     pub(super) fn manifest(&self) -> Result<Option<Manifest>> {
-        files::read_document(&self.folder.join(MANIFEST))
+        let path = self.folder.join(MANIFEST);
+        let Some(mut manifest) = files::read_document::<Manifest>(&path)? else { return Ok(None) };
+        let found = manifest.digest()?;
+        if manifest.sha256.as_ref().is_some_and(|told| *told != found) {
+            let doing = format!("reading {}", path.display());
+            return Err(DriverError::new(Kind::Corrupt, doing, "it does not have its digest"));
+        }
+        Ok(Some(manifest))
     }
 
     /// What the point `id` is.
@@ -173,18 +183,26 @@ impl Point {
     /// The document.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when it is not what was stored.
-    pub(super) fn document(&self, manifest: &Manifest) -> Result<Vec<u8>> {
+    /// [`Kind::Corrupt`] when it is not what was stored; [`Kind::Missing`] when the point `id` was forgotten meanwhile.
+    pub(super) fn document(&self, id: &str, manifest: &Manifest) -> Result<Vec<u8>> {
         let path = self.folder.join(DOCUMENT);
         let doing = || format!("reading {}", path.display());
-        let document = std::fs::read(&path).map_err(|error| DriverError::io(doing(), error))?;
+        let document = match std::fs::read(&path) {
+            Ok(document) => document,
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_published() => {
+                return Err(DriverError::new(Kind::Corrupt, doing(), "it is not there"));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(id)),
+            Err(error) => return Err(DriverError::io(doing(), error)),
+        };
         if digest(&document) == manifest.document_sha256 {
             return Ok(document);
         }
         Err(DriverError::new(Kind::Corrupt, doing(), "it does not have its digest"))
     }
 
-    /// Stores the point; its manifest is the last thing written. What it leaves after an error is no point.
+    /// Stores the point; its manifest is the last thing written. What it leaves after an error is no point. Gives also
+    /// the bytes that changed unmarked.
     pub(super) fn store(
         &self,
         gate: &Gate,
@@ -192,7 +210,7 @@ impl Point {
         disks: impl Iterator<Item = (SourceDisk, Option<Base>)>,
         progress: &Progress,
         cancel: &Cancel,
-    ) -> Result<Manifest> {
+    ) -> Result<(Manifest, u64)> {
         // What an attempt before left.
         files::remove_directory(&self.folder)?;
         files::make_directory(&self.folder)?;
@@ -206,7 +224,9 @@ impl Point {
             stored_bytes: request.document.len() as u64,
             document_sha256: digest(request.document),
             disks: Vec::new(),
+            sha256: None,
         };
+        let mut unmarked_bytes = 0_u64;
         for (mut disk, base) in disks {
             cancel.check()?;
             let path = self.disk(disk.id);
@@ -215,9 +235,11 @@ impl Point {
             })?;
             manifest.read_bytes = manifest.read_bytes.saturating_add(written.read_bytes);
             manifest.stored_bytes = manifest.stored_bytes.saturating_add(written.stored_bytes);
+            unmarked_bytes = unmarked_bytes.saturating_add(written.unmarked_bytes);
             manifest.disks.push(ManifestDisk { id: disk.id, table: written.table });
         }
         manifest.disks.sort_by_key(|disk| disk.id);
+        manifest.sha256 = Some(manifest.digest()?);
         files::publish(&self.folder.join(DOCUMENT), |mut file| file.write_all(request.document))?;
         cancel.check()?;
         gate.around(Operation::Seal, request.series, Some(cancel), || {
@@ -225,46 +247,7 @@ impl Point {
             self.folder.parent().map_or(Ok(()), files::sync_directory)?;
             files::write_document(&self.folder.join(MANIFEST), &manifest)
         })?;
-        Ok(manifest)
-    }
-
-    /// Writes a disk into `target`; gives the bytes written.
-    pub(super) fn restore(
-        &self,
-        manifest: &Manifest,
-        id: u32,
-        target: &mut dyn DiskWriter,
-        progress: &Progress,
-        cancel: &Cancel,
-    ) -> Result<u64> {
-        let doing = || format!("restoring disk {id} from {}", self.folder.display());
-        let table = manifest.table(id);
-        let table = table.ok_or_else(|| DriverError::new(Kind::Missing, doing(), "the point holds no such disk"))?;
-        self.check_files(manifest)?;
-        let file = File::open(self.disk(id)).map_err(|error| DriverError::io(doing(), error))?;
-        progress.add_total(table.size_bytes);
-        let (mut done, mut written) = (0, 0);
-        let mut data = Vec::new();
-        for extent in table.extents().iter().filter(|extent| extent.content == crate::Content::Data) {
-            let mut at = extent.offset;
-            while at < extent.end() {
-                cancel.check()?;
-                data.resize(usize::try_from(PIECE_BYTES.min(extent.end() - at)).unwrap_or(0), 0);
-                file.read_exact_at(&mut data, at).map_err(|error| DriverError::io(doing(), error))?;
-                if !table.has(at, &data) {
-                    let reason = format!("its bytes at {at} do not have their digests");
-                    return Err(DriverError::new(Kind::Corrupt, doing(), reason));
-                }
-                target.write_at(at, &data)?;
-                written += data.len() as u64;
-                at += data.len() as u64;
-                progress.add_done(at - done);
-                done = at;
-            }
-        }
-        cancel.check()?;
-        progress.add_done(table.size_bytes - done);
-        Ok(written)
+        Ok((manifest, unmarked_bytes))
     }
 
     /// Removes the point, or what there is of it; the manifest first, for good. Gives the bytes freed.
@@ -275,76 +258,4 @@ impl Point {
         files::remove_directory(&self.folder)?;
         Ok(bytes)
     }
-}
-
-/// A disk that was stored.
-struct Written {
-    table: BlockTable,
-    read_bytes: u64,
-    stored_bytes: u64,
-}
-
-/// Stores one disk as the new file `path`, durable.
-fn store_disk(
-    disk: &mut SourceDisk,
-    base: Option<Base>,
-    path: &Path,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<Written> {
-    let failed = |error| DriverError::io(format!("writing {}", path.display()), error);
-    let size = disk.reader.size_bytes();
-    let runs = blocks::runs(disk.reader.as_mut(), disk.change != Change::SinceParent)?;
-    let length = |run: &Run| (run.end * BLOCK_BYTES).min(size) - run.first * BLOCK_BYTES;
-    let to_read = runs.iter().filter(|run| !run.zero);
-    let wanted: u64 = to_read.clone().map(length).sum();
-    progress.add_total(wanted);
-
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o660).open(path).map_err(failed)?;
-    let fresh = base.is_none();
-    let mut table = match base {
-        None => {
-            file.set_len(size).map_err(failed)?;
-            BlockTable { size_bytes: size, ..BlockTable::default() }
-        }
-        Some(base) => {
-            let parent = File::open(&base.file).map_err(failed)?;
-            files::copy_content(&parent, &file).map_err(failed)?;
-            base.table
-        }
-    };
-    let zeros = vec![0; BLOCK_BYTES as usize];
-    for run in runs.iter().filter(|run| run.zero) {
-        for number in table.clear(run.first, run.end) {
-            let at = number * BLOCK_BYTES;
-            let length = usize::try_from(size - at).unwrap_or(zeros.len()).min(zeros.len());
-            file.write_all_at(&zeros[..length], at).map_err(failed)?;
-        }
-    }
-    let mut pieces = to_read.flat_map(|run| {
-        let (start, end) = (run.first * BLOCK_BYTES, (run.end * BLOCK_BYTES).min(size));
-        let starts = std::iter::successors(Some(start), |at| at.checked_add(PIECE_BYTES));
-        // At most PIECE_BYTES, which fits.
-        starts.take_while(move |at| *at < end).map(move |at| (at, (end - at).min(PIECE_BYTES) as u32))
-    });
-    let (mut read_bytes, mut stored_bytes) = (0_u64, 0_u64);
-    disk.reader.read(&mut pieces, &mut |offset, data| {
-        cancel.check()?;
-        let bytes = data.len() as u64;
-        if !offset.is_multiple_of(BLOCK_BYTES) || offset.checked_add(bytes).is_none_or(|end| end > size) {
-            let reason = format!("the reader gave {bytes} bytes at {offset}, which nobody asked for");
-            return Err(DriverError::new(Kind::Permanent, format!("storing {}", path.display()), reason));
-        }
-        stored_bytes = stored_bytes.saturating_add(write_blocks(&file, offset, &data, fresh).map_err(failed)?);
-        table.set(offset, &data);
-        read_bytes = read_bytes.saturating_add(bytes);
-        progress.add_done(bytes);
-        Ok(())
-    })?;
-    if read_bytes != wanted {
-        let reason = format!("the reader gave {read_bytes} bytes, {wanted} were asked for");
-        return Err(DriverError::new(Kind::Permanent, format!("storing {}", path.display()), reason));
-    }
-    file.sync_all().map_err(failed)?;
-    Ok(Written { table, read_bytes, stored_bytes })
 }

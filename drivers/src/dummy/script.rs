@@ -234,8 +234,11 @@ pub enum Operation {
     Restore,
     Forget,
     Sweep,
+    Series,
     Points,
     Verify,
+    /// Verifying one disk of a point.
+    VerifyDisk,
 }
 
 impl fmt::Display for Operation {
