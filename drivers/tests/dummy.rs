@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drivers::datastore::{Change, SourceDisk, StoreRequest, Stored};
+use drivers::datastore::{Change, Damage, Depth, RestoreRequest, SourceDisk, StoreRequest, Stored, VerifyRequest};
 use drivers::disk::{self, Qcow2Writer, RawWriter};
 use drivers::dummy::{DummyDatastore, DummyHypervisor, Operation, Rule, SCRIPT_FILE, Script};
 use drivers::hypervisor::{
@@ -953,6 +953,158 @@ fn damaged_bytes_are_never_restored() {
 }
 
 #[test]
+fn a_comparison_counts_unmarked_bytes_one_by_one_and_mends_what_the_parent_lost() {
+    let rig = Rig::new();
+    let old = noise(4 * BLOCK + 512, 1);
+    let full = store(&rig.datastore, "job=1", None, vec![whole(&old)], &Cancel::default()).unwrap();
+    // Rot in a block that did not change.
+    let file = rig.path("datastore/7").join(&full.point).join("disk.0");
+    let mut rotten = old.clone();
+    rotten[3 * BLOCK] ^= 1;
+    std::fs::write(file, rotten).unwrap();
+
+    let mut new = old.clone();
+    for at in [0, 511, 512, BLOCK, 4 * BLOCK + 511] {
+        new[at] ^= 1;
+    }
+    new[2 * BLOCK..3 * BLOCK].fill(0);
+    let lost = old[2 * BLOCK + 10..3 * BLOCK].iter().filter(|byte| **byte != 0).count() as u64;
+    let extent =
+        |offset: usize, length: usize| Extent { offset: offset as u64, length: length as u64, content: Content::Data };
+    // Out of order, overlapping, and beyond the disk.
+    let marked = vec![extent(2 * BLOCK, 10), extent(0, 300), extent(200, 312), extent(5 * BLOCK, usize::MAX)];
+    let mut whole = whole(&new).0;
+    let zero = Extent { content: Content::Zero, ..extent(2 * BLOCK, BLOCK) };
+    whole.extents = vec![extent(0, 2 * BLOCK), zero, extent(3 * BLOCK, BLOCK + 512)];
+    let disk = SourceDisk { id: 0, reader: Box::new(whole), change: Change::Compare, marked: Some(marked) };
+    let stored = store_disks(&rig.datastore, "job=2", Some(&full.point), vec![disk], &Cancel::default()).unwrap();
+    assert_eq!(stored.unmarked_bytes, 3 + lost);
+    // Blocks 0, 1 and the short one changed and are not zero; block 3 was mended.
+    assert_eq!(stored.stored_bytes, 3 * BLOCK as u64 + 512 + 5);
+    assert_eq!(rig.restored(&stored.point, 0, new.len()).unwrap(), new);
+    assert_eq!(rig.restored(&full.point, 0, old.len()).unwrap_err().kind, Kind::Corrupt);
+}
+
+#[test]
+fn a_disk_at_hand_that_cannot_be_read_is_left_out() {
+    let rig = Rig::new();
+    let disk = noise(40 * BLOCK, 1);
+    let full = store(&rig.datastore, "job=1", None, vec![whole(&disk)], &Cancel::default()).unwrap();
+    let (mut current, _) = whole(&disk);
+    current.instead = Some(|| Err(DriverError::new(Kind::Permanent, "reading a disk", "injected")));
+    let request =
+        RestoreRequest { series: "7", point: &full.point, disk: 0, skip_bad: false, current: Some(Box::new(current)) };
+    let mut writer = MemoryWriter(vec![0; disk.len()]);
+    let restored = rig.datastore.restore(request, &mut writer, &Progress::default(), &Cancel::default()).unwrap();
+    assert_eq!(writer.0, disk);
+    assert_eq!((restored.fetched_bytes, restored.written_bytes), (disk.len() as u64, disk.len() as u64));
+}
+
+#[test]
+fn a_point_that_is_forgotten_while_it_is_restored_comes_back_whole() {
+    struct Forgetting<'a>(&'a Rig, &'a str, Vec<u8>);
+    impl DiskWriter for Forgetting<'_> {
+        fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+            self.0.datastore.forget_now("7", &[self.1.to_owned()])?;
+            self.2[usize::try_from(offset).unwrap()..][..data.len()].copy_from_slice(data);
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>) -> Result<()> {
+            Ok(())
+        }
+    }
+    let rig = Rig::new();
+    let disk = noise(40 * BLOCK, 1);
+    let full = store(&rig.datastore, "job=1", None, vec![whole(&disk)], &Cancel::default()).unwrap();
+    let mut writer = Forgetting(&rig, &full.point, vec![0; disk.len()]);
+    rig.datastore.restore_now("7", &full.point, 0, &mut writer).unwrap();
+    assert_eq!(writer.2, disk);
+    assert_eq!(rig.folders(), [""; 0]);
+}
+
+#[test]
+fn damage_is_told_with_its_file_and_range_and_a_damaged_point_is_left_out_of_the_list() {
+    let rig = Rig::new();
+    let disk = noise(6 * BLOCK, 1);
+    let job = |number: u32| format!("job={number}");
+    let points: Vec<String> = (0..5)
+        .map(|number| store(&rig.datastore, &job(number), None, vec![whole(&disk)], &Cancel::default()).unwrap().point)
+        .collect();
+    let file = |number: usize, name: &str| rig.path("datastore/7").join(&points[number]).join(name);
+    let mut bytes = disk.clone();
+    bytes[BLOCK] ^= 1;
+    bytes[3 * BLOCK - 1] ^= 1;
+    std::fs::write(file(0, "disk.0"), &bytes[..5 * BLOCK + 7]).unwrap();
+    std::fs::remove_file(file(1, "disk.0")).unwrap();
+    std::fs::remove_file(file(2, "vm.xml")).unwrap();
+    let manifest = std::fs::read_to_string(file(3, "manifest.json")).unwrap();
+    std::fs::write(file(3, "manifest.json"), manifest.replace("one-7", "one-8")).unwrap();
+    let block = BLOCK as u64;
+    let told = |depth| {
+        let request = VerifyRequest { series: "7", points: &points, depth, resume: None };
+        let found =
+            rig.datastore.verify(&request, &mut |_| Ok(()), &Progress::default(), &Cancel::default()).unwrap().damages;
+        let place = |damage: Damage| {
+            let number = points.iter().position(|point| damage.points == [point.clone()]).unwrap();
+            (number, damage.disk, damage.offset, damage.length, damage.what)
+        };
+        found.into_iter().map(place).collect::<Vec<_>>()
+    };
+    let quick = [
+        (0, Some(0), 5 * block, block, "disk.0 is not as long as it was".to_owned()),
+        (1, Some(0), 0, 6 * block, "disk.0 is not there".to_owned()),
+        (2, None, 0, 0, "vm.xml is gone or does not have its digest".to_owned()),
+        (3, None, 0, 0, "manifest.json is not what was written".to_owned()),
+    ];
+    assert_eq!(told(Depth::Quick), quick);
+    let mut deep = quick.to_vec();
+    deep.insert(0, (0, Some(0), block, 2 * block, "disk.0 does not have its digest".to_owned()));
+    assert_eq!(told(Depth::Deep), deep);
+    let mut whole = [points[0].clone(), points[1].clone(), points[2].clone(), points[4].clone()];
+    whole.sort();
+    assert_eq!(rig.datastore.ids("7").unwrap(), whole);
+}
+
+#[test]
+fn a_scripted_fault_stops_a_verification_and_it_goes_on_where_it_was() {
+    let rig = Rig::new();
+    let disks = [noise(2 * BLOCK, 1), noise(3 * BLOCK, 2)];
+    let sources = disks.iter().map(|disk| whole(disk)).collect();
+    let full = store(&rig.datastore, "job=1", None, sources, &Cancel::default()).unwrap();
+    let path = rig.path("datastore").join(SCRIPT_FILE);
+    let mut saved = None;
+    let mut verify = |resume: Option<&str>, progress: &Progress| {
+        let request =
+            VerifyRequest { series: "7", points: std::slice::from_ref(&full.point), depth: Depth::Deep, resume };
+        let mut save = |text: &str| {
+            saved = Some(text.to_owned());
+            Ok(())
+        };
+        let verified = rig.datastore.verify(&request, &mut save, progress, &Cancel::default());
+        (verified.map_err(|error| error.reason), saved.clone())
+    };
+    for (rule, saves) in [(r#""verify""#, false), (r#""verify_disk", "call": 2"#, true)] {
+        let fault = r#""fail": {"kind": "retry", "reason": "the disk is away"}"#;
+        std::fs::write(&path, format!(r#"{{"rules": [{{"operation": {rule}, {fault}}}]}}"#)).unwrap();
+        let (verified, saved) = verify(None, &Progress::default());
+        assert_eq!((verified, saved.is_some()), (Err("the disk is away".to_owned()), saves));
+    }
+    std::fs::remove_file(&path).unwrap();
+    // With the document.
+    let all = 5 * BLOCK as u64 + 5;
+    let progress = Progress::default();
+    let (_, text) = verify(None, &progress);
+    assert_eq!(progress.get(), (5 * BLOCK as u64, 5 * BLOCK as u64));
+    // The text after the first disk, made from the one at the end.
+    let text = text.unwrap().replace(r#""disk":2"#, r#""disk":1"#).replace(&all.to_string(), "131077");
+    let progress = Progress::default();
+    let (verified, _) = verify(Some(&text), &progress);
+    assert_eq!(verified.unwrap().read_bytes, all);
+    assert_eq!(progress.get(), (3 * BLOCK as u64, 3 * BLOCK as u64));
+}
+
+#[test]
 fn a_reader_that_breaks_its_contract_is_refused() {
     let rig = Rig::new();
     let disk = noise(2 * BLOCK, 1);
@@ -1032,6 +1184,7 @@ fn a_datastore_whose_directory_is_gone_says_so() {
     assert_eq!(rig.datastore.find("7", "job=1").unwrap_err().kind, Kind::Retry);
     assert_eq!(rig.datastore.sweep_now("7").unwrap_err().kind, Kind::Retry);
     assert!(rig.datastore.capacity().is_err());
+    assert_eq!(rig.datastore.series().unwrap_err().kind, Kind::Retry);
 }
 
 /// The test calls itself in a process that ends in the middle of a backup, as a killed daemon does.
