@@ -32,4 +32,4 @@ impl conformance::Rig for Rig {
     }
 }
 
-conformance!(Rig(tempfile::tempdir().unwrap()));
+conformance!(Rig(conformance::folder()));

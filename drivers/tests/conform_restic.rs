@@ -17,7 +17,7 @@ struct Rig(TempDir);
 
 impl Rig {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = conformance::folder();
         std::fs::create_dir(folder.path().join("store")).unwrap();
         Self(folder)
     }

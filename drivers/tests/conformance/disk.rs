@@ -51,6 +51,8 @@ pub enum Lie {
     Elsewhere,
     Beyond,
     Extra,
+    /// The answer before once more, when it was as long.
+    Again,
 }
 
 /// What happens before the answer of this number, from 0.
@@ -64,6 +66,8 @@ pub struct Source {
     pub reads: Reads,
     pub before: Option<Before>,
     pub lie: Option<Lie>,
+    /// What was answered last.
+    pub last: Option<(u64, u32)>,
 }
 
 pub fn data(offset: u64, length: u64) -> Extent {
@@ -139,7 +143,7 @@ impl Source {
             before(number)?;
         }
         let bytes = self.bytes[offset as usize..][..length as usize].to_vec();
-        match self.lie.take() {
+        let answered = match self.lie.take() {
             None => sink(offset, bytes),
             Some(Lie::Nothing) => Ok(()),
             Some(Lie::Short) => sink(offset, bytes[..bytes.len() - 1].to_vec()),
@@ -147,8 +151,19 @@ impl Source {
             Some(Lie::Twice) => sink(offset, bytes.clone()).and_then(|()| sink(offset, bytes)),
             Some(Lie::Elsewhere) => sink(offset + 1, bytes),
             Some(Lie::Beyond) => sink(1 << 60, bytes),
+            Some(Lie::Again) => match self.last {
+                Some((offset, last)) if last == length => {
+                    sink(offset, self.bytes[offset as usize..][..length as usize].to_vec())
+                }
+                _ => {
+                    self.lie = Some(Lie::Again);
+                    sink(offset, bytes)
+                }
+            },
             Some(Lie::Extra) => sink(offset, bytes).and_then(|()| sink(self.bytes.len() as u64, vec![1])),
-        }
+        };
+        self.last = Some((offset, length));
+        answered
     }
 }
 

@@ -70,6 +70,16 @@ pub fn a_reader_that_answers_something_else_is_refused(rig: &dyn Rig) {
         }
     }
     store.check(&full.point, &[&disk]);
+    // Chunks apart, so that they are asked for one by one; one comes twice and another one never.
+    let chunk = rig.chunk();
+    let changes = [0, 2].map(|number| data(number * chunk, chunk)).to_vec();
+    let source = Source::listing(&disk, changes).lying(Lie::Again);
+    let reads = source.reads.clone();
+    let result = store.store("job=2", Some(&full.point), vec![source.changes(0)]);
+    if reads.count() > 1 {
+        assert!(result.is_err(), "one answer was taken for another");
+        assert_unpublished(store, "job=2", std::slice::from_ref(&full.point), "Again");
+    }
 }
 
 /// A disk that cannot tell what it has.

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use drivers::datastore::{Depth, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored, Verified, VerifyRequest};
 use drivers::{BackupDatastore, Cancel, DiskReader, Kind, Progress, Result};
+use tempfile::TempDir;
 
 pub use self::disk::{Source, Target};
 pub use crate::shared::ShortForms;
@@ -132,6 +133,15 @@ macro_rules! conformance {
             conformance::$theme::$sentence(&$rig);
         }
     )+)+};
+}
+
+/// A folder for a store: in memory where there is room, because the suite waits for little but `fsync`. That what is
+/// published survives a power cut is a matter of the driver's own tests.
+pub fn folder() -> TempDir {
+    const ROOM: u64 = 4 << 30;
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize));
+    if free < ROOM { TempDir::new() } else { TempDir::new_in(memory) }.unwrap()
 }
 
 /// The series of most sentences.

@@ -105,23 +105,31 @@ pub fn a_sweep_beside_a_store_harms_nothing(rig: &dyn Rig) {
     let (one, two) = (rig.open(), rig.open());
     let disk = noise(2 << 20, 3);
     let first = series(&*one).full("job=0", &[&disk[..4096]]);
-    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let sweeper = scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+        // A sweep is asked for while each store reads, and while what it stored is restored.
+        let (ask, asked) = std::sync::mpsc::sync_channel(1);
+        let two = &*two;
+        scope.spawn(move || {
+            for () in asked {
                 // Busy is an answer, too.
                 drop(two.sweep(SERIES, &Default::default()));
-                std::thread::yield_now();
             }
         });
         for number in 1..4 {
             let job = format!("job={number}");
-            let stored = patiently(|| series(&*one).store(&job, None, vec![Source::of(&disk).whole(0)]));
+            let source = || {
+                let ask = ask.clone();
+                Source::of(&disk).before(move |_| {
+                    ask.try_send(()).ok();
+                    Ok(())
+                })
+            };
+            let stored = patiently(|| series(&*one).store(&job, None, vec![source().whole(0)]));
+            ask.try_send(()).ok();
             let restored = patiently(|| series(&*one).restore(&stored.point, 0, disk.len()));
             super::assert_equal(&restored, &disk, "the disk");
         }
-        is_over.store(true, Ordering::Relaxed);
-        sweeper.join().unwrap();
+        drop(ask);
     });
     series(&*two).check(&first.point, &[&disk[..4096]]);
     assert_eq!(series(&*two).ids().len(), 4);
