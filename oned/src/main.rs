@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use oned::daemon::{Options, run};
-use oned::service;
+use oned::{engine, service};
 
 /// The cloud core: keeps VMs, images and backups, and answers OpenNebula's XML-RPC.
 #[derive(Parser)]
@@ -25,6 +25,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Not for people: how the daemon starts the process of a backup datastore.
+    if std::env::args_os().nth(1).is_some_and(|word| word == engine::SERVE) {
+        let Err(error) = engine::serve();
+        let _ = writeln!(std::io::stderr(), "oned: This is the process of a datastore, for oned to start: {error}");
+        return ExitCode::FAILURE;
+    }
     let Arguments { state_dir, listen, config } = Arguments::parse();
     match run(&Options { state_dir, listen, config }, service::open) {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ use crate::cards;
 use crate::cloud::{Cloud, password_digest};
 use crate::config::Config;
 use crate::daemon::{Service, Setting};
-use crate::engine::{Engine, Outside};
+use crate::engine::{Engine, Isolation, Outside, Stores};
 use crate::methods::{self, METHODS};
 use crate::progress::Board;
 use crate::quota;
@@ -72,7 +72,10 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
 
     let (sender, events) = mpsc::channel::<DomainEvent>();
     let dummies = cloud.config.dummy_drivers.then(|| cloud.config.dummy_directory.clone());
-    let engine = Engine::new(Arc::clone(&cloud), Arc::new(Outside::new(sender, dummies)));
+    // This program again, whatever has become of its file.
+    let isolation = Isolation::Child { program: "/proc/self/exe".into(), log: directory.join("oned.log") };
+    let outside = Outside::new(sender, dummies, Stores::new(&cloud, isolation));
+    let engine = Engine::new(Arc::clone(&cloud), Arc::new(outside));
     engine.start().context("Cannot start the engine")?;
     let stopping = Arc::new(AtomicBool::new(false));
     let listener = Arc::clone(&engine);

@@ -27,7 +27,7 @@ mod serve;
 mod wire;
 
 pub use process::Launch;
-pub use serve::{Opened, serve};
+pub use serve::{Opened, Ready, serve};
 
 use self::operation::Operation;
 use self::passing::MAX_SOCKETS;

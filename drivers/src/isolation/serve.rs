@@ -14,7 +14,7 @@ use super::remote::{Parent, WatchedReader};
 use super::wire::{self, Answer, Call, Fault, Incoming, MAX_TO_CHILD_BYTES, Received, Source, ToChild, ToParent};
 use crate::datastore::{RestoreRequest, SourceDisk, StoreRequest, VerifyRequest};
 use crate::nbd::Export;
-use crate::{BackupDatastore, DiskReader, DriverError, Extent, HandedOver, Kind, Progress, Result, Secret};
+use crate::{BackupDatastore, Cancel, DiskReader, DriverError, Extent, HandedOver, Kind, Progress, Result, Secret};
 
 /// How often the parent hears of progress.
 const TICK: Duration = Duration::from_millis(200);
@@ -23,13 +23,16 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Opened {
     /// Kept for all calls.
     pub datastore: Arc<dyn BackupDatastore>,
-    /// Made before each call; its error is the call's.
-    pub ready: Box<dyn Fn() -> Result<()> + Send + Sync>,
+    /// Made before each call, whose progress and cancel it gets; its error is the call's.
+    pub ready: Ready,
 }
+
+/// See [`Opened::ready`].
+pub type Ready = Box<dyn Fn(&Progress, &Cancel) -> Result<()> + Send + Sync>;
 
 impl From<Arc<dyn BackupDatastore>> for Opened {
     fn from(datastore: Arc<dyn BackupDatastore>) -> Self {
-        Self { datastore, ready: Box::new(|| Ok(())) }
+        Self { datastore, ready: Box::new(|_, _| Ok(())) }
     }
 }
 
@@ -166,9 +169,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn call(self, service: &Service, call: Call, tail: &[u8]) -> Result<(Answer, Vec<u8>)> {
         let opened = service.opened()?;
-        (opened.ready)()?;
         let datastore = opened.datastore.as_ref();
         let (progress, cancel) = (self.progress, &self.parent.cancel);
+        (opened.ready)(progress, cancel)?;
         let answer = match call {
             Call::Document { series, point } => {
                 return datastore.document(&series, &point).map(|document| (Answer::Document, document));

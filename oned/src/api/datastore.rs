@@ -1,8 +1,11 @@
 //! Datastores: where images, running VMs' disks and backups live.
 
+mod backup;
+
 use std::path::Path;
 
 use one_core::access::{Caller, Permissions, may_create, valid_name};
+use one_core::backup::settings;
 use one_core::doc;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
@@ -31,7 +34,7 @@ const DUMMY: &str = "dummy";
 /// Drivers that exist, by type.
 fn drivers_of(kind: i64) -> &'static [&'static str] {
     match kind {
-        BACKUP_DS => &["restic", DUMMY],
+        BACKUP_DS => &[settings::RESTIC, settings::NFS, DUMMY],
         _ => &["fs", DUMMY],
     }
 }
@@ -56,7 +59,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, cluster: i64) -> Res
     }
     valid_name(&name, ObjectKind::Datastore)?;
     let (kind, ds_mad, tm_mad) = drivers(cloud, &template)?;
-    check_attributes(&template, kind, &ds_mad)?;
+    check_attributes(cloud, caller, (kind, &ds_mad), None, &template)?;
     let base_path = template.scalar("BASE_PATH").unwrap_or_default().to_string();
     for name in OWN_COLUMNS {
         template.remove(name);
@@ -126,7 +129,14 @@ fn drivers(cloud: &Cloud, template: &Template) -> Result<(i64, String, String), 
     Ok((*kind, ds_mad.into(), tm_mad.into()))
 }
 
-fn check_attributes(template: &Template, kind: i64, ds_mad: &str) -> Result<(), Refusal> {
+/// Whether the driver (of the type `kind`) can work with the attributes; `old` are those that are stored now.
+fn check_attributes(
+    cloud: &Cloud,
+    caller: &Caller,
+    (kind, ds_mad): (i64, &str),
+    old: Option<&Template>,
+    template: &Template,
+) -> Result<(), Refusal> {
     let base_path = template.scalar("BASE_PATH").unwrap_or_default();
     if !base_path.is_empty() {
         let path = Path::new(base_path);
@@ -138,16 +148,7 @@ fn check_attributes(template: &Template, kind: i64, ds_mad: &str) -> Result<(), 
     if kind != BACKUP_DS || ds_mad == DUMMY {
         return Ok(());
     }
-    if template.scalar("RESTIC_PASSWORD").unwrap_or_default().is_empty() {
-        return refuse("Datastore template is missing the \"RESTIC_PASSWORD\" attribute or it's empty.");
-    }
-    if !template.scalar("RESTIC_SFTP_SERVER").unwrap_or_default().is_empty() {
-        return refuse(
-            "RESTIC_SFTP_SERVER is not available: repositories are directories of this machine; give a mounted \
-             directory as BASE_PATH and leave RESTIC_SFTP_SERVER out.",
-        );
-    }
-    Ok(())
+    backup::check(cloud, caller, ds_mad, old, template)
 }
 
 /// `one.datastore.info`; `decrypt` shows secrets to administrators.
@@ -197,7 +198,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
         change_drivers(cloud, tx, &mut row, wish)?;
         let old = view::stored(&row.template);
         let template = attributes::updated(cloud, caller, ObjectKind::Datastore, &old, &new, kind)?;
-        check_attributes(&template, row.kind, &row.ds_mad)?;
+        check_attributes(cloud, caller, (row.kind, &row.ds_mad), Some(&old), &template)?;
         row.template = template.to_text();
         row.monitored_at = 0;
         tx.datastore_update(&row)?;

@@ -198,8 +198,14 @@ pub(super) const VNET_RESTRICTED: &[&str] = &[
 pub(super) const OPERATIONS: &[&str] = &["VM_USE_OPERATIONS", "VM_MANAGE_OPERATIONS", "VM_ADMIN_OPERATIONS"];
 
 /// Defaults of the lists of sealed attributes.
-pub(super) const DATASTORE_ENCRYPTED: &[&str] =
-    &["RESTIC_PASSWORD", "RESTIC_S3_SECRET_ACCESS_KEY", "NETAPP_PASS", "PUREFA_API_TOKEN"];
+pub(super) const DATASTORE_ENCRYPTED: &[&str] = &[
+    "RESTIC_PASSWORD",
+    "RESTIC_S3_SECRET_ACCESS_KEY",
+    "MOUNT_OPTIONS",
+    "BACKUP_MOUNT_OPTIONS",
+    "NETAPP_PASS",
+    "PUREFA_API_TOKEN",
+];
 pub(super) const HOST_ENCRYPTED: &[&str] =
     &["EC2_ACCESS", "EC2_SECRET", "AZ_SUB", "AZ_CLIENT", "AZ_SECRET", "AZ_TENANT", "ONE_PASSWORD"];
 pub(super) const VM_ENCRYPTED: &[&str] = &["CONTEXT/PASSWORD"];

@@ -150,6 +150,8 @@ pub struct Config {
     pub timezone: Tz,
     /// DATASTORE_LOCATION: the folder with a sub-folder per datastore.
     pub datastore_location: PathBuf,
+    /// MOUNT_COMMAND: what stands before mount and umount, as `sudo -n`; may be empty.
+    pub mount_command: Vec<String>,
     /// DATASTORE_CAPACITY_CHECK: whether a full datastore refuses new images and backups.
     pub datastore_capacity_check: bool,
     /// SAFE_DIRS: folders that images may be made from, although under a restricted one.
@@ -198,10 +200,11 @@ enum Shown {
 }
 
 /// Settings beyond the published schema of `one.system.config`; these are ours alone, and not in the document.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "BACKUP_COMPARE_EVERY",
     "DUMMY_DIRECTORY",
     "DUMMY_DRIVERS",
+    "MOUNT_COMMAND",
     "RESTRICTED_DIRS",
     "SAFE_DIRS",
     "SCRATCH_RESERVE_MB",
@@ -260,6 +263,7 @@ impl Config {
             backup_compare_every: r.small("BACKUP_COMPARE_EVERY", 14, 0..=10_000),
             timezone: r.timezone(),
             datastore_location: r.folder("DATASTORE_LOCATION", &overrides.state_dir.join("datastores")),
+            mount_command: r.command("MOUNT_COMMAND"),
             datastore_capacity_check: r.yes("DATASTORE_CAPACITY_CHECK", true),
             safe_dirs: r.folders("SAFE_DIRS", "/var/tmp"),
             restricted_dirs: r.folders("RESTRICTED_DIRS", "/"),

@@ -183,6 +183,21 @@ impl<'a> Reader<'a> {
         value
     }
 
+    /// A program with its arguments, separated by blanks; empty is none.
+    pub fn command(&mut self, name: &'static str) -> Vec<String> {
+        let allowed = || "a program and its arguments, separated by blanks, as sudo -n".to_owned();
+        let read = |text: &str| {
+            let plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '"' | '\'' | '\\' | '$' | '`');
+            let words: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
+            let program = |word: &String| word.starts_with('/') || !word.contains('/') && !word.starts_with('-');
+            (words.len() <= 16 && words.first().is_none_or(program) && words.iter().all(|word| word.chars().all(plain)))
+                .then_some(words)
+        };
+        let value = self.read(name, Vec::new(), allowed, read);
+        self.show(name, value.join(" "));
+        value
+    }
+
     /// Both files or none.
     pub fn tls(&mut self) -> Option<TlsFiles> {
         let names = ["TLS_CERTIFICATE", "TLS_KEY"];

@@ -194,12 +194,6 @@ impl Engine {
 
     pub(super) fn backup_datastore(&self, id: i64) -> Result<std::sync::Arc<dyn drivers::BackupDatastore>, Trouble> {
         let row = self.cloud.store.read(|tx| tx.datastore(id))?;
-        let own = Path::new(&row.base_path).starts_with(&self.cloud.config.datastore_location);
-        if own {
-            // Only below our own directory: a foreign BASE_PATH that is missing is a mount that is missing.
-            std::fs::create_dir_all(&row.base_path)
-                .map_err(|e| DriverError::io(format!("making {}", row.base_path), e))?;
-        }
         Ok(self.outside.datastore(&self.cloud.secret, &row)?)
     }
 

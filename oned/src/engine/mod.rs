@@ -39,7 +39,7 @@ use crate::job::JobKind;
 use crate::store::rows::JobRow;
 use crate::store::{JobFilter, StoreError};
 
-pub use outside::Outside;
+pub use outside::{Isolation, Outside, SERVE, Stores, serve};
 
 /// Threads for jobs that are no backups.
 const OTHER_JOBS_MAX: usize = 16;
@@ -133,8 +133,14 @@ impl Engine {
         self.cloud.wake.wait(NAP.min(self.cloud.config.manager_timer));
     }
 
-    /// Asks every running transfer to stop and waits, at most `timeout`; what is cut off goes on at the next start.
+    /// Asks every running transfer to stop and waits, at most `timeout`; what is cut off goes on at the next start. Then
+    /// lets go of the datastores, which may take some seconds more.
     pub fn stop(&self, timeout: Duration) {
+        self.cancel_all(timeout);
+        self.outside.close();
+    }
+
+    fn cancel_all(&self, timeout: Duration) {
         let step = Duration::from_millis(50);
         let mut waited = Duration::ZERO;
         loop {

@@ -30,6 +30,8 @@ const VM_SAMPLES: i64 = 60;
 pub(super) struct Monitor {
     asking: Mutex<HashSet<(bool, i64)>>,
     changed: Mutex<HashSet<i64>>,
+    /// Datastores that did not tell their space the last time.
+    silent: Mutex<HashSet<i64>>,
 }
 
 impl Monitor {
@@ -75,6 +77,7 @@ impl Engine {
                         self.ask(true, host.id, move |engine| engine.look_at_host(&host));
                     }
                 }
+                self.outside.keep_datastores(&datastores.iter().map(|datastore| datastore.id).collect());
                 for datastore in datastores {
                     let pause = seconds(self.cloud.config.monitoring_interval_datastore);
                     if now >= datastore.monitored_at + pause || now < datastore.monitored_at {
@@ -209,6 +212,8 @@ impl Engine {
         })
     }
 
+    /// Measures the space. When it cannot be told, the last known values stay: a server that is away says nothing about how
+    /// full it is, and a space of zero would be told to users as a full datastore.
     fn look_at_datastore(&self, datastore: &DatastoreRow) -> Result<(), Trouble> {
         let now = self.cloud.clock.now();
         let space = if datastore.kind == BACKUP_DS {
@@ -227,7 +232,22 @@ impl Engine {
             }
             tx.datastore_update(&row)
         })?;
-        space.map(|_| ())
+        self.note_silence(datastore, space.err());
+        Ok(())
+    }
+
+    /// One sentence in the log when a datastore stops answering, and one when it answers again.
+    fn note_silence(&self, datastore: &DatastoreRow, trouble: Option<Trouble>) {
+        let mut silent = self.monitor.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(trouble) if silent.insert(datastore.id) => {
+                tracing::warn!(target: "MON", "Datastore {} does not tell its space: {trouble}", datastore.id);
+            }
+            None if silent.remove(&datastore.id) => {
+                tracing::info!(target: "MON", "Datastore {} ({}) answers again.", datastore.id, datastore.name);
+            }
+            _ => {}
+        }
     }
 }
 

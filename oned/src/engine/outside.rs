@@ -1,46 +1,64 @@
 //! The engine's hands: hypervisors by host, backup datastores by record. Kept open, remade when their address changes.
 
-use std::collections::HashMap;
+mod shares;
+mod stores;
+
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drivers::dummy::{DummyDatastore, DummyHypervisor, Script};
 use drivers::hypervisor::DomainEvent;
-use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{BackupDatastore, DriverError, Hypervisor, Kind, Result, Secret};
-use one_core::refusal::ObjectKind;
+use one_core::backup::settings::{NFS, RESTIC};
 
-use crate::config::AttributeList;
 use crate::hosts::{self, DUMMY};
-use crate::ledger::stored;
 use crate::secret::SecretKey;
 use crate::store::rows::{DatastoreRow, HostRow};
 
-/// Largest chunk that a datastore may ask for, KiB; the smallest is 64.
-const CHUNK_MAX_KIB: i64 = 4096;
+pub use stores::{Isolation, SERVE, Stores, serve};
 
-/// An opened datastore, with the facts that it was opened from.
+/// How long an orderly end waits for datastores' processes and mounts to go.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// An opened datastore, with the text that it was opened with.
 struct Opened {
-    facts: String,
+    facts: Secret,
     driver: Arc<dyn BackupDatastore>,
 }
+
+/// The place of a datastore, held while it is opened: only who wants the same one waits.
+type Slot = Arc<Mutex<Option<Opened>>>;
 
 /// What is outside of the daemon.
 pub struct Outside {
     /// Where the dummy drivers keep what they pretend; none = they are not allowed.
     dummies: Option<PathBuf>,
+    stores: Stores,
     hypervisors: Mutex<HashMap<String, Arc<dyn Hypervisor>>>,
-    datastores: Mutex<HashMap<i64, Opened>>,
+    datastores: Mutex<HashMap<i64, Slot>>,
+    /// Whether mounts that an earlier daemon left were compared with the datastores that there are.
+    compared: AtomicBool,
+    closed: AtomicBool,
     events: Sender<DomainEvent>,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Outside {
-    /// Hands whose hypervisors report to `events`. Dummy drivers work only where `dummies` names a directory for them.
+    /// Hands whose hypervisors report to `events`. Dummy drivers work only where `dummies` names a directory for them; all
+    /// other backup datastores are opened as `stores` says.
     #[must_use]
-    pub fn new(events: Sender<DomainEvent>, dummies: Option<PathBuf>) -> Self {
-        Self { dummies, hypervisors: Mutex::default(), datastores: Mutex::default(), events }
+    pub fn new(events: Sender<DomainEvent>, dummies: Option<PathBuf>, stores: Stores) -> Self {
+        let (hypervisors, datastores) = (Mutex::default(), Mutex::default());
+        let (compared, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { dummies, stores, hypervisors, datastores, compared, closed, events }
     }
 
     /// The hypervisor of a host.
@@ -65,29 +83,103 @@ impl Outside {
         Ok(Arc::clone(known.entry(uri).or_insert(hypervisor)))
     }
 
-    /// The driver of a backup datastore, whose password `secret` opens.
+    /// The driver of a backup datastore, whose secrets `secret` opens. Waits when its share has changed and the old one is
+    /// still mounted, and for others who open the same datastore.
     ///
     /// # Errors
-    /// [`Kind::Permanent`] for attributes that make no datastore, or a password of another daemon.
+    /// [`Kind::Permanent`] for attributes that make no datastore, or secrets of another daemon; [`Kind::Retry`] when the old
+    /// share cannot be unmounted, and when the daemon ends.
     pub fn datastore(&self, secret: &SecretKey, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
-        let mut known = self.datastores.lock().unwrap_or_else(PoisonError::into_inner);
-        let facts = format!("{}\n{}", row.base_path, row.template);
-        if let Some(opened) = known.get(&row.id).filter(|opened| opened.facts == facts) {
+        let slot = Arc::clone(lock(&self.datastores).entry(row.id).or_default());
+        let mut slot = lock(&slot);
+        // After the lock: who waited for it while the daemon ended must not open anything.
+        if self.closed.load(Ordering::Acquire) {
+            return Err(DriverError::new(Kind::Retry, opening(row), "the daemon is ending"));
+        }
+        let plan = match row.ds_mad.as_str() {
+            RESTIC | NFS => Some(self.stores.plan(secret, row)?),
+            DUMMY => None,
+            other => {
+                let reason = format!("DS_MAD {other} is not known");
+                return Err(DriverError::new(Kind::Permanent, opening(row), reason));
+            }
+        };
+        let facts = plan.as_ref().map(serde_json::to_string).transpose();
+        let facts = facts.map_err(|error| DriverError::io(opening(row), error.into()))?.unwrap_or_default();
+        if let Some(opened) = slot.as_ref().filter(|opened| opened.facts.expose() == facts) {
             return Ok(Arc::clone(&opened.driver));
         }
-        let driver = self.open_datastore(secret, row)?;
-        known.insert(row.id, Opened { facts, driver: Arc::clone(&driver) });
+        let alone = is_idle(slot.as_ref());
+        // Its process goes when the last one who works with it is done.
+        *slot = None;
+        self.stores.change_mount(row.id, plan.as_ref().and_then(|plan| plan.mount.as_ref()), alone)?;
+        let driver = match &plan {
+            Some(plan) => self.stores.open(plan, &facts, row)?,
+            None => {
+                let directory = self.dummy_directory(&format!("datastore-{}", row.id))?;
+                Arc::new(DummyDatastore::open(&directory, Script::default())?)
+            }
+        };
+        *slot = Some(Opened { facts: Secret::new(facts), driver: Arc::clone(&driver) });
         Ok(driver)
     }
 
-    fn open_datastore(&self, secret: &SecretKey, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
-        match row.ds_mad.as_str() {
-            "restic" => open_restic(secret, row),
-            DUMMY => {
-                let directory = self.dummy_directory(&format!("datastore-{}", row.id))?;
-                Ok(Arc::new(DummyDatastore::open(&directory, Script::default())?))
+    /// Lets go of the datastores that are none of `ids`, and unmounts their shares, on threads of their own.
+    pub fn keep_datastores(&self, ids: &HashSet<i64>) {
+        let mut gone: HashMap<i64, Option<Slot>> =
+            lock(&self.datastores).extract_if(|id, _| !ids.contains(id)).map(|(id, slot)| (id, Some(slot))).collect();
+        if !self.compared.swap(true, Ordering::AcqRel) {
+            for id in self.stores.with_mounts().difference(ids) {
+                gone.entry(*id).or_default();
             }
-            other => Err(DriverError::new(Kind::Permanent, opening(row), format!("DS_MAD {other} is not known"))),
+        }
+        for (id, slot) in gone {
+            let stores = self.stores.clone();
+            let leave = move || {
+                let alone = slot.is_none_or(|slot| {
+                    let opened = lock(&slot).take();
+                    is_idle(opened.as_ref())
+                });
+                if let Err(error) = stores.unmount(id, alone) {
+                    tracing::warn!(target: "STO", "Datastore {id} is gone, but not its mount: {error}");
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name(format!("unmount-{id}")).spawn(leave) {
+                tracing::error!(target: "STO", "No thread to unmount datastore {id}: {error}");
+            }
+        }
+    }
+
+    /// Ends the processes of datastores and unmounts what can be unmounted within a few seconds. What cannot, because it is
+    /// in use or its server is dead, stays mounted for the next daemon. Nothing is opened afterwards.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for slot in lock(&self.datastores).drain().map(|(_, slot)| slot) {
+            // One that is just being opened is left to its opener.
+            if let Ok(mut slot) = slot.try_lock() {
+                *slot = None;
+            }
+        }
+        let (done, ended) = mpsc::channel();
+        let mut open = 0;
+        for id in self.stores.with_mounts() {
+            let (stores, done) = (self.stores.clone(), done.clone());
+            let unmount = move || {
+                if let Err(error) = stores.unmount(id, false) {
+                    tracing::info!(target: "STO", "The share of datastore {id} stays mounted: {error}");
+                }
+                // Nobody listens any more when it took too long.
+                let _ = done.send(());
+            };
+            open += u32::from(std::thread::Builder::new().name(format!("unmount-{id}")).spawn(unmount).is_ok());
+        }
+        let until = std::time::Instant::now() + CLOSING;
+        while open > 0 {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if ended.recv_timeout(left).is_err() {
+                return;
+            }
+            open -= 1;
         }
     }
 
@@ -105,39 +197,9 @@ fn opening(row: &DatastoreRow) -> String {
     format!("opening datastore {} ({})", row.id, row.name)
 }
 
-fn open_restic(secret: &SecretKey, row: &DatastoreRow) -> Result<Arc<dyn BackupDatastore>> {
-    let doing = || opening(row);
-    // Opened whatever the configuration lists now: it may have listed the password when that was stored.
-    let sealed: AttributeList = ["RESTIC_PASSWORD"].into_iter().collect();
-    let template = secret
-        .open(ObjectKind::Datastore, &stored(&row.template), &sealed)
-        .map_err(|error| DriverError::new(Kind::Permanent, doing(), error.to_string()))?;
-    let password = template.scalar("RESTIC_PASSWORD").unwrap_or_default();
-    if password.is_empty() {
-        return Err(DriverError::new(
-            Kind::Permanent,
-            doing(),
-            "it has no RESTIC_PASSWORD; set it with onedatastore update",
-        ));
-    }
-    let mut config = ResticConfig::new(PathBuf::from(&row.base_path), Secret::new(password.to_string()));
-    if let Some(kib) = template.int("CHUNK_SIZE_KB") {
-        if !(64..=CHUNK_MAX_KIB).contains(&kib) || !(kib.cast_unsigned()).is_power_of_two() {
-            let reason = format!("CHUNK_SIZE_KB {kib} must be a power of two from 64 to {CHUNK_MAX_KIB}");
-            return Err(DriverError::new(Kind::Permanent, doing(), reason));
-        }
-        config.chunk_bytes = u32::try_from(kib * 1024).unwrap_or(config.chunk_bytes);
-    }
-    match template.scalar("RESTIC_COMPRESSION").map(str::to_ascii_lowercase).as_deref() {
-        None | Some("auto") => {}
-        Some("off") => config.compression_level = 0,
-        Some("max") => config.compression_level = 19,
-        Some(other) => {
-            let reason = format!("RESTIC_COMPRESSION {other} is not known; use auto, off or max");
-            return Err(DriverError::new(Kind::Permanent, doing(), reason));
-        }
-    }
-    Ok(Arc::new(ResticDatastore::new(config)?))
+/// Whether nobody works with it but who asks.
+fn is_idle(opened: Option<&Opened>) -> bool {
+    opened.is_none_or(|opened| Arc::strong_count(&opened.driver) == 1)
 }
 
 /// Makes the run directory (sockets of running backups) with access for nobody else. What a dead daemon left in it is

@@ -12,7 +12,7 @@ use one_core::lifecycle::actions::number as n;
 use one_core::lifecycle::{LcmState, OperationLists, VmEvent, VmOperation, VmPhase, VmState};
 use oned::api::vm_action::{self, Deployment, Migration};
 use oned::api::{self, vm_recover};
-use oned::engine::{Engine, Outside};
+use oned::engine::{Engine, Isolation, Outside, Stores};
 use oned::session::authenticate;
 use oned::store::VmFilter;
 use oned::store::rows::{DatastoreRow, GroupRow, HistoryRow, HostRow, UserRow};
@@ -46,7 +46,8 @@ impl Stage {
         });
         let dummies = tempfile::tempdir().unwrap();
         let (sender, events) = mpsc::channel();
-        let outside = Outside::new(sender, Some(dummies.path().to_owned()));
+        let outside =
+            Outside::new(sender, Some(dummies.path().to_owned()), Stores::new(&world.cloud, Isolation::InProcess));
         let engine = Engine::new(Arc::clone(&world.cloud), Arc::new(outside));
         engine.start().unwrap();
         Self { world, engine, dummies, hosts, _events: events }

@@ -12,7 +12,7 @@ use one_core::quota::{Metric, Owner, Resource, Usage};
 use one_core::refusal::Refusal;
 use oned::api::quota::Defaults;
 use oned::api::{self, Cloud};
-use oned::engine::{Engine, Outside};
+use oned::engine::{Engine, Isolation, Outside, Stores};
 use oned::quota;
 use oned::store::JobFilter;
 use oned::store::rows::{HostRow, VmRow};
@@ -405,7 +405,8 @@ impl Site {
             old.stop(Duration::from_secs(20));
         }
         let (sender, _events) = mpsc::channel();
-        let outside = Outside::new(sender, Some(self.dummies.clone()));
+        let outside =
+            Outside::new(sender, Some(self.dummies.clone()), Stores::new(&self.world.cloud, Isolation::InProcess));
         let engine = Engine::new(Arc::clone(&self.world.cloud), Arc::new(outside));
         engine.start().unwrap();
         self.world.write(|tx| {

@@ -7,7 +7,7 @@ use one_core::access::Caller;
 use one_core::refusal::ObjectKind;
 use oned::api;
 use oned::api::view::stored;
-use oned::engine::Outside;
+use oned::engine::{Isolation, Outside, Stores};
 use oned::secret::{SecretKey, is_sealed};
 use oned::store::rows::{HostRow, UserRow};
 
@@ -408,7 +408,7 @@ fn the_engine_opens_a_repository_with_the_sealed_password() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     world.edit_datastore(100, |row| row.base_path = folder.path().to_string_lossy().into_owned());
     let (sender, _events) = std::sync::mpsc::channel();
-    let outside = Outside::new(sender, None);
+    let outside = Outside::new(sender, None, Stores::new(&world.cloud, Isolation::InProcess));
     let datastore = || world.read(|tx| tx.datastore(100));
     assert!(datastore().template.contains("enc:v1:"));
     let driver = outside.datastore(&world.cloud.secret, &datastore()).unwrap();
@@ -420,7 +420,7 @@ fn the_engine_opens_a_repository_with_the_sealed_password() {
     assert!(!format!("{error} {error:?}").contains("wrong-secret"), "{error:?}");
 
     let other = SecretKey::load_or_create(&folder.path().join("one_key")).unwrap();
-    let outside = Outside::new(std::sync::mpsc::channel().0, None);
+    let outside = Outside::new(std::sync::mpsc::channel().0, None, Stores::new(&world.cloud, Isolation::InProcess));
     let Err(error) = outside.datastore(&other, &datastore()) else { panic!("another key opens nothing") };
     assert!(error.to_string().contains("DATASTORE RESTIC_PASSWORD"), "{error}");
     assert!(!error.to_string().contains("enc:v1:"), "{error}");

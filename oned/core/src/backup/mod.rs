@@ -14,6 +14,7 @@ pub mod disks;
 pub mod plan;
 pub mod restore;
 pub mod retain;
+pub mod settings;
 pub mod share;
 
 pub use audit::{Audit, unmarked_warning};
@@ -22,6 +23,7 @@ pub use disks::{Disk, DiskKind, Disks, IncrementObstacle};
 pub use plan::{Chain, Plan, PlanInput, PlanKind, plan};
 pub use restore::{BackupPath, BackupPathError, ChainLink, RestoreOptions, restore_template};
 pub use retain::{Flatten, expired_images, flatten};
+pub use settings::{Driver, ImageCompression, StoreSettings};
 pub use share::{ShareAddress, ShareConfig};
 
 /// The name of a new backup image: `<VM id> DD-Mon HH.MM.SS`, local time, English month (`0 01-Dec 13.36.56`).
