@@ -10,6 +10,8 @@ mod attributes;
 mod backup;
 #[path = "api/backup_jobs.rs"]
 mod backup_jobs;
+#[path = "api/backup_datastores.rs"]
+mod backup_datastores;
 #[path = "api/disks.rs"]
 mod disks;
 #[path = "api/documents.rs"]

@@ -17,9 +17,13 @@ use tempfile::TempDir;
 use crate::command::{self, LONG, Output, wait_for};
 use crate::place;
 use crate::rpc::{self, Answer, Value};
+use crate::share;
 use crate::supervisor::{Order, Supervisor, children_of, tail};
 use crate::xml::{self, Element};
 use crate::xsd;
+
+/// The processes behind a mount over ssh.
+const MOUNT_SERVERS: [&str; 2] = ["sshfs", "ssh"];
 
 /// How a daemon is to be started.
 #[derive(Debug, Clone, Default)]
@@ -257,18 +261,32 @@ impl Daemon {
         self.pid().map_or(Ok(true), |pid| Ok(self.supervisor.status(pid)?.is_some()))
     }
 
-    /// Processes that belong to the daemon beside itself: its children, and orphans that an earlier run of it left.
+    /// Processes that belong to the daemon beside itself: its children, and orphans that an earlier run of it left. Not
+    /// those of its datastores ([`Self::datastore_processes`]), nor what serves a share that is mounted for one.
     ///
     /// # Errors
     /// When they cannot be listed.
     pub fn other_processes(&self) -> Result<Vec<(i32, String)>> {
         let pid = self.pid();
         let mut found = self.supervisor.children()?;
-        found.retain(|(child, _)| Some(*child) != pid);
+        let mounted = !share::mounts_below(&self.state)?.is_empty();
+        // A file system in user space outlives whoever mounted it.
+        found.retain(|(child, name)| Some(*child) != pid && !(mounted && MOUNT_SERVERS.contains(&name.as_str())));
         if let Some(pid) = pid {
-            found.extend(children_of(u32::try_from(pid)?)?);
+            let children = children_of(u32::try_from(pid)?)?;
+            found.extend(children.into_iter().filter(|(_, name)| !is_datastore(name)));
         }
         Ok(found)
+    }
+
+    /// The processes of the running daemon's datastores.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn datastore_processes(&self) -> Result<Vec<i32>> {
+        let Some(pid) = self.pid() else { return Ok(Vec::new()) };
+        let children = children_of(u32::try_from(pid)?)?;
+        Ok(children.into_iter().filter(|(_, name)| is_datastore(name)).map(|(pid, _)| pid).collect())
     }
 
     /// Waits until the daemon ends by itself; its exit status (134 after an abort).
@@ -364,6 +382,11 @@ impl Drop for Daemon {
         }
         self.end(Signal::TERM).ok();
     }
+}
+
+/// Whether a child of the daemon serves a datastore: by the name that it gives itself, or the one that it has before.
+fn is_datastore(name: &str) -> bool {
+    ["oned-datastore", "exe"].contains(&name)
 }
 
 /// The id in the output of a creating command: `ID: 7`, `VM ID: 7`.

@@ -16,6 +16,7 @@ use crate::command::{self, wait_for};
 use crate::daemon::Daemon;
 use crate::libvirtd::Libvirtd;
 use crate::restic::Repository;
+use crate::share;
 use crate::xml;
 
 /// LCM states of a VM in a backup or a restore: BACKUP, BACKUP_POWEROFF, RESTORE.
@@ -204,14 +205,28 @@ pub fn no_repository_is_locked(one: &Daemon, password: &str) -> Result<()> {
     Ok(())
 }
 
-/// The daemon has no other process: no reader of a disk, no zombie, nothing that a killed run of it left.
+/// The daemon has no other process than those of its datastores: no reader of a disk, no zombie, nothing that a killed run
+/// of it left. The datastores' processes of a killed run end by themselves, within two seconds.
 ///
 /// # Errors
 /// Naming the processes.
 pub fn no_process_is_left(one: &Daemon) -> Result<()> {
-    let others = one.other_processes()?;
-    if !others.is_empty() {
-        bail!("processes left beside oned: {others:?}");
+    let mut others = Vec::new();
+    wait_for("other processes to end", Duration::from_secs(2), || {
+        others = one.other_processes()?;
+        Ok(others.is_empty().then_some(()))
+    })
+    .with_context(|| format!("processes left beside oned: {others:?}"))
+}
+
+/// Nothing is mounted below the state directory; for a daemon that was stopped in good order.
+///
+/// # Errors
+/// Naming the mounts.
+pub fn no_mount_is_left(one: &Daemon) -> Result<()> {
+    let mounts = share::mounts_below(one.state())?;
+    if !mounts.is_empty() {
+        bail!("mounts left: {mounts:?}");
     }
     Ok(())
 }
@@ -230,18 +245,21 @@ pub fn no_image_is_left_locked(one: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Stock restic finds every repository sound, and every increment of every READY backup image is a snapshot in one;
-/// there are no snapshots beside those.
+/// Stock restic finds every repository sound, qemu-img every image of plain datastores, and every increment of every READY
+/// backup image is a snapshot or a point in one; there are none beside those.
 ///
 /// # Errors
-/// Naming the repository or the increment.
+/// Naming the repository, the image or the increment.
 pub fn every_restore_point_is_readable(one: &Daemon, password: &str) -> Result<()> {
-    let mut snapshots = Vec::new();
+    let mut points = Vec::new();
     for repository in Repository::find(one.state(), password)? {
         repository.check().with_context(|| repository.path.display().to_string())?;
         for snapshot in repository.snapshots()? {
-            snapshots.push(snapshot["id"].as_str().unwrap_or_default().to_owned());
+            points.push(snapshot["id"].as_str().unwrap_or_default().to_owned());
         }
+    }
+    for base in plain_datastores(one)? {
+        points.extend(plain_points(&base).with_context(|| base.display().to_string())?);
     }
     let mut listed = Vec::new();
     let pool = one.call("one.imagepool.info", &[(-2).into(), (-1).into(), (-1).into()])?;
@@ -252,17 +270,53 @@ pub fn every_restore_point_is_readable(one: &Daemon, password: &str) -> Result<(
         let increments = image.texts("BACKUP_INCREMENTS/INCREMENT/SOURCE");
         let sources = if increments.is_empty() { vec![image.text("SOURCE")] } else { increments };
         for source in sources {
-            if !snapshots.iter().any(|id| !source.is_empty() && id.starts_with(source)) {
-                bail!("backup image {} lists {source:?}, which no repository has", image.text("ID"));
+            if !points.iter().any(|id| !source.is_empty() && id.starts_with(source)) {
+                bail!("backup image {} lists {source:?}, which no datastore has", image.text("ID"));
             }
             listed.push(source.to_owned());
         }
     }
-    let stray = snapshots.iter().find(|id| !listed.iter().any(|source| id.starts_with(source.as_str())));
+    let stray = points.iter().find(|id| !listed.iter().any(|source| id.starts_with(source.as_str())));
     if let Some(id) = stray {
-        bail!("snapshot {id} belongs to no backup image");
+        bail!("restore point {id} belongs to no backup image");
     }
     Ok(())
+}
+
+/// The directories of the datastores with DS_MAD nfs.
+fn plain_datastores(one: &Daemon) -> Result<Vec<PathBuf>> {
+    let pool = one.call("one.datastorepool.info", &[])?;
+    let pool = xml::parse(pool.text()?)?;
+    let plain = pool.find_all("DATASTORE").into_iter().filter(|datastore| datastore.text("DS_MAD") == "nfs");
+    Ok(plain.map(|datastore| datastore.text("BASE_PATH").into()).collect())
+}
+
+/// The points below `BASE/HH/SERIES`, each of whose images qemu-img finds sound. Those that are kept for others' sake alone
+/// are left out.
+fn plain_points(base: &Path) -> Result<Vec<String>> {
+    let folders = |dir: &Path| -> Result<Vec<PathBuf>> {
+        // A datastore that was not used yet has none.
+        let Ok(entries) = fs::read_dir(dir) else { return Ok(Vec::new()) };
+        let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        Ok(paths.into_iter().filter(|path| path.is_dir() && !hidden(path)).collect())
+    };
+    let mut points = Vec::new();
+    for point in folders(base)?.iter().map(|hh| folders(hh)).collect::<Result<Vec<_>>>()?.concat() {
+        for point in folders(&point)? {
+            for entry in fs::read_dir(&point)? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if name.starts_with("disk.") && !name.ends_with(".sums") {
+                    command::output("qemu-img", &["check", "-q", "-U", "-f", "qcow2", &path.to_string_lossy()])?;
+                }
+            }
+            if point.join("manifest.json").exists() {
+                points.push(point.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+        }
+    }
+    Ok(points)
 }
 
 /// What is counted for users and groups is what they have, counted anew by other code than the daemon's (`quotas.py`).

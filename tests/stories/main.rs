@@ -13,3 +13,4 @@ mod faults;
 mod faults_data;
 mod life;
 mod python;
+mod shares;
