@@ -23,7 +23,7 @@ use crate::xml::{self, Element};
 use crate::xsd;
 
 /// The processes behind a mount over ssh.
-const MOUNT_SERVERS: [&str; 2] = ["sshfs", "ssh"];
+const MOUNT_SERVERS: [&str; 3] = ["mount.fuse.sshf", "sshfs", "ssh"];
 
 /// How a daemon is to be started.
 #[derive(Debug, Clone, Default)]

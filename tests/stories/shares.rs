@@ -155,7 +155,7 @@ fn a_server_that_stops_answering_holds_up_only_its_own_backups_and_not_the_daemo
     let store = other_datastore(&cloud).to_string();
     cloud.one.ok("onevm", &["backup", &other.to_string(), "-d", &store, "--wait"]).unwrap();
     let sentence = format!("datastore {} (shared, {})", cloud.datastore, share.address);
-    wait_log(&cloud, &["(backup)", &sentence], Duration::from_secs(60));
+    wait_log(&cloud, &["(BACKUP)", &sentence], Duration::from_secs(60));
     cloud.one.ok("onevm", &["backup", &other.to_string(), "-d", &store, "--wait"]).unwrap();
     let asked = Instant::now();
     cloud.one.stop().unwrap();
@@ -181,7 +181,7 @@ fn a_server_that_dies_leaves_nothing_in_the_bare_directory_and_the_backup_comes_
     write_noise(&cloud, vm, 0, 64);
     begin_backup(&cloud, vm);
     share.server.kill().unwrap();
-    wait_log(&cloud, &["(backup)", "datastore"], Duration::from_secs(60));
+    wait_log(&cloud, &["(BACKUP)", "datastore"], Duration::from_secs(60));
     let bare = mount_point(&cloud);
     if mounts_below(cloud.one.state()).unwrap().is_empty() {
         assert_eq!(fs::read_dir(&bare).unwrap().count(), 0, "{:?}", files_below(&bare));
