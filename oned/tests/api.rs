@@ -8,10 +8,10 @@
 mod attributes;
 #[path = "api/backup.rs"]
 mod backup;
-#[path = "api/backup_jobs.rs"]
-mod backup_jobs;
 #[path = "api/backup_datastores.rs"]
 mod backup_datastores;
+#[path = "api/backup_jobs.rs"]
+mod backup_jobs;
 #[path = "api/disks.rs"]
 mod disks;
 #[path = "api/documents.rs"]

@@ -75,16 +75,17 @@ fn every_mistake_is_refused_when_a_datastore_is_made_and_when_it_is_changed() {
         }
     }
     let refusal = world.refusal(|cloud| make(cloud, admin, "DS_MAD=rsync\n"));
-    assert!(refusal.to_string().contains("DS_MAD named \"rsync\" is not defined; use restic or nfs or dummy."), "{refusal}");
+    assert!(
+        refusal.to_string().contains("DS_MAD named \"rsync\" is not defined; use restic or nfs or dummy."),
+        "{refusal}"
+    );
 }
 
 #[test]
 fn both_spellings_of_a_share_are_taken_and_its_options_are_shown_to_nobody() {
     let world = World::new();
     let (cloud, admin) = (&world.cloud, &world.admin);
-    for (name, names) in
-        [("one", ["SHARE", "MOUNT_OPTIONS"]), ("two", ["BACKUP_SHARE", "BACKUP_MOUNT_OPTIONS"])]
-    {
+    for (name, names) in [("one", ["SHARE", "MOUNT_OPTIONS"]), ("two", ["BACKUP_SHARE", "BACKUP_MOUNT_OPTIONS"])] {
         let [share, options] = names;
         let text = format!(
             "NAME={name}\nTYPE=BACKUP_DS\nDS_MAD=nfs\n{share}=\"//nas/b\"\nSHARE_TYPE=cifs\n{options}=\"{OPTIONS}\"\nLIMIT_MB_S=50\n"
@@ -160,7 +161,8 @@ fn a_share_that_cannot_be_mounted_says_so_and_leaves_no_record_that_is_in_the_wa
     datastore::update(cloud, admin, id, "SHARE=\"\"\n", APPEND).unwrap();
     // What mounting left is our own empty directory.
     assert!(outside.datastore(&cloud.secret, &row()).unwrap().capacity().is_ok());
-    let left: Vec<_> = std::fs::read_dir(cloud.run_dir.join("mounts")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(cloud.run_dir.join("mounts")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("datastore-")), "{left:?}");
 }
 
