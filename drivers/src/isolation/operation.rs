@@ -94,6 +94,7 @@ impl<'a> Operation<'a> {
         match self.converse(&mut line, progress, cancel) {
             Ok(End::Answer(answer, tail)) => Ok((answer, tail)),
             Ok(End::Left(error)) => {
+                line.cut();
                 let over = processes.leave(self.series, &line.process);
                 let image = self.image.take();
                 let doing = std::mem::take(&mut self.doing);
@@ -106,6 +107,7 @@ impl<'a> Operation<'a> {
                 Err(error)
             }
             Err(error) => {
+                line.cut();
                 if line.process.is_given_up() && !line.process.wait(END_WITHIN) {
                     drop(processes.leave(self.series, &line.process));
                 }
@@ -121,6 +123,8 @@ impl<'a> Operation<'a> {
         ours.set_read_timeout(Some(TICK)).map_err(|error| failed(&self.doing, error))?;
         let sending = ours.try_clone().map_err(|error| failed(&self.doing, error))?;
         let mut sockets = vec![OwnedFd::from(theirs)];
+        let handed = self.sockets.iter().map(|socket| socket.try_clone().map(UnixStream::from));
+        let handed = handed.collect::<io::Result<Vec<_>>>().map_err(|error| failed(&self.doing, error))?;
         sockets.append(&mut self.sockets);
         let mut process = processes.obtain(&self.doing)?;
         let mut sent = process.send(&sockets);
@@ -139,6 +143,7 @@ impl<'a> Operation<'a> {
             silence: processes.launch().silence,
             heard: Instant::now(),
             served: Vec::new(),
+            handed,
         };
         spawn("datastore-send", &self.doing, move || send_all(sending, &queue))?;
         line.send(&ToChild::Call(std::mem::replace(&mut self.call, Call::Capacity)), self.tail)?;
@@ -239,6 +244,8 @@ struct Line {
     shown: String,
     silence: Duration,
     heard: Instant,
+    /// The disks' connections that the process reads from.
+    handed: Vec<UnixStream>,
 }
 
 impl Line {
@@ -248,6 +255,15 @@ impl Line {
             drop(self.out.send(frame));
         }
         Ok(())
+    }
+
+    /// Ends the disks' connections: a process that waits for a dead server would keep them open, and the disks' servers wait
+    /// for their end.
+    fn cut(&self) {
+        for socket in &self.handed {
+            // One that has ended already needs no end.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
 
     /// What comes within a tick.
