@@ -242,6 +242,7 @@ impl Session {
             let disk = disk.ok_or_else(|| DriverError::new(Kind::Missing, doing(), "it is not part of this backup"))?;
             let reader: Box<dyn DiskReader> = Box::new(Reader {
                 life: Arc::clone(&self.life),
+                id,
                 file: File::open(&disk.path).map_err(|error| DriverError::io(doing(), error))?,
                 path: disk.path.clone(),
                 now: Arc::clone(&disk.now),
@@ -294,6 +295,7 @@ impl Drop for Session {
 /// Reads the copy of one disk.
 struct Reader {
     life: Arc<Life>,
+    id: u32,
     file: File,
     path: PathBuf,
     now: Arc<BlockTable>,
@@ -308,7 +310,10 @@ impl DiskReader for Reader {
     fn extents(&mut self) -> Result<Vec<Extent>> {
         self.life.gate.around(Operation::Extents, &self.life.domain, None, || {
             self.life.check()?;
-            Ok(self.since.as_ref().map_or_else(|| self.now.extents(), |since| self.now.changed_since(since)))
+            let Some(since) = &self.since else { return Ok(self.now.extents()) };
+            let changed = self.now.changed_since(since);
+            let script = self.life.gate.script()?;
+            Ok(script.unmarked.iter().fold(changed, |changed, range| range.cut(self.id, changed)))
         })
     }
 

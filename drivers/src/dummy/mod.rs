@@ -29,4 +29,4 @@ mod verify;
 pub use datastore::DummyDatastore;
 pub use gate::SCRIPT_FILE;
 pub use hypervisor::DummyHypervisor;
-pub use script::{Facts, Fault, FaultKind, MAX_DELAY, Operation, Rule, Script, Space, When};
+pub use script::{Facts, Fault, FaultKind, MAX_DELAY, Operation, Rule, Script, Space, Unmarked, When};

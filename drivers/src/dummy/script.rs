@@ -9,6 +9,7 @@
 //!     { "operation": "restore", "until_cancelled": true }
 //!   ],
 //!   "lost_bitmaps": ["one-7-42"],
+//!   "unmarked": [{ "disk": 0, "offset": 65536, "length": 65536 }],
 //!   "facts": { "cpus": 4 }
 //! }
 //! ```
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DriverError, Kind, Result};
+use crate::{DriverError, Extent, Kind, Result};
 
 /// Longest delay of one rule.
 pub const MAX_DELAY: Duration = Duration::from_secs(600);
@@ -36,10 +37,44 @@ pub struct Script {
     /// Checkpoints whose bitmaps vanish before the next call about a backup or checkpoints, as after a power cut; `*` =
     /// all that there are.
     pub lost_bitmaps: Vec<String>,
+    /// Ranges that no bitmap lists as changed, though they may have: bitmaps that lie.
+    pub unmarked: Vec<Unmarked>,
     /// What the hypervisor says of its host.
     pub facts: Facts,
     /// What the datastore says of its space; none = what its file system says.
     pub capacity: Option<Space>,
+}
+
+/// A range of a disk of each domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unmarked {
+    /// The VM's disk id.
+    pub disk: u32,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+impl Unmarked {
+    /// What is left of `extents` of disk `disk` without this range.
+    pub(super) fn cut(&self, disk: u32, extents: Vec<Extent>) -> Vec<Extent> {
+        if disk != self.disk {
+            return extents;
+        }
+        let (start, end) = (self.offset, self.offset.saturating_add(self.length));
+        let mut left = Vec::new();
+        for extent in extents {
+            let last = extent.offset.saturating_add(extent.length);
+            for (from, to) in [(extent.offset, last.min(start)), (extent.offset.max(end), last)] {
+                if from < to {
+                    left.push(Extent { offset: from, length: to - from, ..extent });
+                }
+            }
+        }
+        left
+    }
 }
 
 /// Facts about a host that does not exist.

@@ -300,7 +300,7 @@ pub fn delete(cloud: &Cloud, caller: &Caller, id: i64, force: bool) -> Result<i6
 /// As [`delete`].
 pub fn delete_within(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, id: i64, force: bool) -> Result<(), Refusal> {
     let row = image_for(tx, caller, Right::Manage, id)?;
-    check_deletable(tx, caller, &row, force)?;
+    check_deletable(tx, caller, &row, force, cloud.clock.now())?;
     Ok(ledger::image_deletion(tx, &row, force, caller.uid, cloud.clock.now())?)
 }
 
@@ -308,9 +308,13 @@ fn state_of(row: &ImageRow) -> ImageState {
     ImageState::from_number(row.state).unwrap_or(ImageState::Error)
 }
 
-fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool) -> Result<(), Refusal> {
+fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool, now: i64) -> Result<(), Refusal> {
     let state = state_of(row);
+    let open = tx.jobs_open(JobFilter::Image(row.id))?;
+    // What waits for a datastore that is busy or away may do so for long.
+    let is_at_work = |kind: JobKind| open.iter().any(|job| job.kind == kind.as_str() && job.not_before <= now);
     match state {
+        ImageState::Delete if force && !open.is_empty() && !is_at_work(JobKind::Delete) => {}
         ImageState::Locked if !force => return Err(Refusal::ImageLocked { image: row.id }),
         ImageState::Locked => only_admin(caller, Right::Admin, ObjectKind::Image, row.id)?,
         ImageState::Ready | ImageState::Error | ImageState::Disabled => {}
@@ -327,8 +331,7 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
         // One that is only being taken back needs nothing of the image; it may even wait for the room that this makes.
         let adds = |job: &JobRow| job.kind == JobKind::Backup.as_str() && job.phase != "undoing";
         let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(adds);
-        let retaining = tx.jobs_open(JobFilter::Image(row.id))?.iter().any(|job| job.kind == JobKind::Retain.as_str());
-        if busy || retaining {
+        if busy || is_at_work(JobKind::Retain) {
             return Err(Refusal::ActiveBackup { image: row.id });
         }
     }

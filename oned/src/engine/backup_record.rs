@@ -1,7 +1,9 @@
 //! The records of a finished backup: image or increment, and what KEEP_LAST then has to go.
 
+use std::collections::HashMap;
+
 use one_core::access::Permissions;
-use one_core::backup::{Audit, PlanKind, expired_images, flatten, image_name};
+use one_core::backup::{Audit, Dated, PlanKind, expired_images, flatten, image_name};
 use one_core::lifecycle::ImageState;
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +192,13 @@ pub(super) fn retain(
         let gone = ImageState::Delete.number();
         let images: Vec<ImageRow> = tx.backups_of_vm(vm.id)?.into_iter().filter(|image| image.state != gone).collect();
         let ids: Vec<i64> = images.iter().map(|image| image.id).collect();
-        let expired = expired_images(&ids, keep_last);
+        let mut dates: HashMap<i64, i64> = images.iter().map(|image| (image.id, image.regtime)).collect();
+        for point in tx.increments_of(&ids)? {
+            let date = dates.entry(point.image_id).or_default();
+            *date = point.date.max(*date);
+        }
+        let dated: Vec<Dated> = dates.into_iter().map(|(id, date)| Dated { date, id }).collect();
+        let expired = expired_images(&dated, image_id, keep_last);
         for image in images.iter().filter(|image| expired.contains(&image.id)) {
             ledger::image_deletion(tx, image, false, -1, now)?;
         }

@@ -207,7 +207,7 @@ impl Engine {
                 Some(image_id) => image_id,
                 None => {
                     tally.images += 1;
-                    new_image(tx, place, &chain)?
+                    new_image(tx, place, &chain, tally)?
                 }
             };
             append(tx, place, image_id, &chain)?;
@@ -311,13 +311,29 @@ fn owner(tx: &mut Tx<'_>, vm: Option<&VmDocument>) -> Result<(i64, i64), StoreEr
     Ok((user.id, group.map_or(user.gid, |group| group.id)))
 }
 
-fn new_image(tx: &mut Tx<'_>, place: &Place<'_>, chain: &[&Found]) -> Result<i64, StoreError> {
+/// Whether a VM of that id is the one that a chain is of, or none is. In an installation that was set up anew it is another
+/// one, whose KEEP_LAST must not reach the old one's backups.
+fn is_still_there(tx: &mut Tx<'_>, id: i64, chain: &[&Found]) -> Result<bool, StoreError> {
+    let Some(row) = tx.vm_find(id)? else { return Ok(true) };
+    let is_its = |found: &&Found| {
+        let stime = found.vm.as_ref().and_then(|vm| vm.stime);
+        stime.map_or(found.facts.time >= row.stime, |stime| stime == row.stime)
+    };
+    Ok(chain.iter().all(is_its))
+}
+
+fn new_image(tx: &mut Tx<'_>, place: &Place<'_>, chain: &[&Found], tally: &mut Tally) -> Result<i64, StoreError> {
     let vm = chain.iter().find_map(|found| found.vm.as_ref());
     let tags = chain.first().map_or(&[][..], |found| found.facts.tags.as_slice());
-    let vm_id = catalogue::vm_id(place.series, tags).or_else(|| vm.and_then(|vm| vm.id));
-    let (uid, gid) = owner(tx, vm)?;
     let time = chain.first().map_or(0, |found| found.facts.time);
     let point = chain.first().map_or("", |found| ledger::short_point(&found.facts.stored.point));
+    let was = catalogue::vm_id(place.series, tags).or_else(|| vm.and_then(|vm| vm.id));
+    let vm_id = was.map(|id| is_still_there(tx, id, chain)).transpose()?.unwrap_or(true).then_some(was).flatten();
+    if vm_id != was {
+        let id = was.unwrap_or(-1);
+        tally.note(format!("series {}: VM {id} is another one by now, {point} is nobody's", place.series));
+    }
+    let (uid, gid) = owner(tx, vm)?;
     let mode = vm.and_then(|vm| vm.backup_config.get("MODE"));
     let is_chain = chain.len() > 1 || mode == Some(Mode::Increment.as_str());
     let id = tx.next_id("image")?;
@@ -325,7 +341,7 @@ fn new_image(tx: &mut Tx<'_>, place: &Place<'_>, chain: &[&Found]) -> Result<i64
         id,
         uid,
         gid,
-        name: free_name(tx, uid, vm_id.unwrap_or(-1), time, place.zone)?,
+        name: free_name(tx, uid, was.unwrap_or(-1), time, place.zone)?,
         permissions: Permissions::BACKUP.to_i64(),
         kind: 6,
         disk_type: 0,

@@ -44,8 +44,19 @@ pub use outside::{Isolation, Outside, SERVE, Stores, serve};
 /// Threads for jobs that are no backups.
 const OTHER_JOBS_MAX: usize = 16;
 
-/// How often a job is tried again when the outside is only busy or away.
+/// How often a job is tried again when the outside is only busy or away. A backup is one of them: its VM waits for it, and
+/// the next one comes anyway.
 const ATTEMPTS_MAX: i64 = 5;
+
+/// The same for jobs for which nobody waits and that lose nothing by being late ([`is_patient`]): a day of
+/// pauses, and what a driver itself waits in each attempt.
+const PATIENT_ATTEMPTS_MAX: i64 = 96;
+
+/// Longest pause between two attempts of the first, as a power of two seconds.
+const PAUSE_EXPONENT_MAX: i64 = 6;
+
+/// The same of the second: 17 minutes.
+const PATIENT_PAUSE_EXPONENT_MAX: i64 = 10;
 
 /// Closed jobs stay in the database this long, seconds.
 const JOBS_KEPT_S: i64 = 30 * 86_400;
@@ -77,6 +88,21 @@ impl Trouble {
     fn is_cancel(&self) -> bool {
         matches!(self, Self::Driver(error) if error.kind == Kind::Cancelled)
     }
+}
+
+/// Whether a job can wait long for its datastore: one that removes or looks at restore points, which stay in use.
+fn is_patient(kind: Option<JobKind>) -> bool {
+    matches!(kind, Some(JobKind::Delete | JobKind::Retain | JobKind::Verify))
+}
+
+/// How long a job rests that cannot go on now, seconds; none = it is given up. `attempts` counts those that were made.
+fn pause(kind: Option<JobKind>, attempts: i64) -> Option<i64> {
+    let (most, longest) = if is_patient(kind) {
+        (PATIENT_ATTEMPTS_MAX, PATIENT_PAUSE_EXPONENT_MAX)
+    } else {
+        (ATTEMPTS_MAX, PAUSE_EXPONENT_MAX)
+    };
+    (attempts < most).then(|| 1 << attempts.clamp(0, longest))
 }
 
 struct Running {
@@ -169,7 +195,7 @@ impl Engine {
 
     fn start_jobs(self: &Arc<Self>, jobs: Vec<JobRow>) {
         let now = self.cloud.clock.now();
-        let giving_way = verify_jobs::giving_way(&jobs);
+        let giving_way = verify_jobs::giving_way(&jobs, now);
         self.interrupt(&self.running.lock().unwrap_or_else(PoisonError::into_inner), &giving_way);
         // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
         let (mut vms, mut images) = (Vec::new(), Vec::new());
@@ -183,7 +209,9 @@ impl Engine {
                 job.vm_id.is_none_or(|id| !vms.contains(&id)) && job.image_id.is_none_or(|id| !images.contains(&id));
             vms.extend(job.vm_id);
             images.extend(job.image_id);
-            if turn && job.not_before <= now && !giving_way.contains(&job.id) && self.has_room(&job) {
+            // What rests and is not wanted any more ends at once.
+            let is_due = job.not_before <= now || job.cancel == 1 && job.phase == JobPhase::Planned.as_str();
+            if turn && is_due && !giving_way.contains(&job.id) && self.has_room(&job) {
                 self.start_job(job);
             }
         }
@@ -319,10 +347,11 @@ impl Engine {
             })?;
             return Ok(());
         }
-        if trouble.may_pass() && row.attempts < ATTEMPTS_MAX && !asked {
+        let pause = pause(JobKind::parse(&job.kind), row.attempts);
+        if let Some(pause) = pause.filter(|_| trouble.may_pass() && !asked) {
             self.cloud.store.write(|tx| {
                 let mut row = tx.job(job.id)?;
-                row.not_before = now + (1_i64 << row.attempts.clamp(0, 6));
+                row.not_before = now + pause;
                 row.error = trouble.to_string();
                 tx.job_update(&row)?;
                 tx.job_note(job.id, now, &row.phase, &format!("waits: {trouble}"))
@@ -379,5 +408,20 @@ impl Drop for Gone<'_> {
             self.engine.look_at_soon(host_id);
         }
         self.engine.cloud.wake.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_removes_or_looks_waits_about_a_day_and_others_a_minute() {
+        let in_all = |kind| (1..).map_while(|attempts| pause(kind, attempts)).sum::<i64>();
+        for kind in [JobKind::Delete, JobKind::Retain, JobKind::Verify] {
+            assert!((80_000..100_000).contains(&in_all(Some(kind))), "{kind:?}: {}", in_all(Some(kind)));
+        }
+        assert_eq!(in_all(Some(JobKind::Backup)), 2 + 4 + 8 + 16);
+        assert_eq!((pause(None, -1), pause(Some(JobKind::Delete), 50)), (Some(1), Some(1024)));
     }
 }

@@ -1,7 +1,8 @@
 //! Verifications of backups: long readings of restore points that stay in use meanwhile.
 //!
 //! How far one is, the driver says in a text of its own; that text is in the job's row, so a verification that was cut off
-//! goes on there. It gives way to whatever removes points of other images from its series, for that waits for readers.
+//! goes on there. It gives way to whatever removes points of other images from its datastore, for that waits for readers, and
+//! all series of a datastore may share what they read.
 //!
 //! Invariants: damage is a result, not a failure of the job; nothing but the increments' rows is changed by it.
 
@@ -9,11 +10,12 @@ use std::collections::HashMap;
 
 use drivers::datastore::{Depth, Verified, VerifyRequest};
 use drivers::{BackupDatastore, Cancel, DriverError, Kind, Progress};
+use one_core::lifecycle::JobPhase;
 use serde::{Deserialize, Serialize};
 
 use super::backup::sweep_if_possible;
 use super::{Engine, Running, Trouble};
-use crate::job::{self, DeletePlan, JobKind, RetainPlan, VerifyPlan};
+use crate::job::{self, DeletePlan, JobKind, VerifyPlan};
 use crate::ledger;
 use crate::progress::Subject;
 use crate::store::StoreError;
@@ -29,43 +31,37 @@ struct Saved {
     cursor: String,
 }
 
-/// A series of a datastore.
-type Series = (i64, String);
-
-fn series_of_verification(job: &JobRow) -> Option<Series> {
-    let plan: VerifyPlan = job::plan(job).ok()?;
-    Some((plan.datastore_id, plan.series))
-}
-
-/// The series from which a job removes restore points.
-fn series_of_removal(job: &JobRow) -> Option<Series> {
-    match JobKind::parse(&job.kind)? {
-        JobKind::Delete => match job::plan(job).ok()? {
-            DeletePlan::Points { datastore_id, series, .. } => Some((datastore_id, series)),
-            _ => None,
-        },
-        JobKind::Retain => job::plan::<RetainPlan>(job).ok().map(|plan| (plan.datastore_id, plan.series)),
-        _ => None,
+/// Whether a job removes restore points from its datastore.
+fn removes(job: &JobRow) -> bool {
+    match JobKind::parse(&job.kind) {
+        Some(JobKind::Delete) => job::plan(job).is_ok_and(|plan| matches!(plan, DeletePlan::Points { .. })),
+        Some(JobKind::Retain) => true,
+        // Its point may have been published.
+        Some(JobKind::Backup) => job.phase == JobPhase::Undoing.as_str(),
+        _ => false,
     }
 }
 
-/// The verifications that have to give way, out of all open jobs: to removals from their series whose turn it is. One that
-/// only waits for a verification of its own image must not stop others: two of them could wait for each other for ever.
-pub(super) fn giving_way(jobs: &[JobRow]) -> Vec<i64> {
+/// The verifications that have to give way, out of all open jobs: to removals from their datastore whose turn it is. One
+/// that only waits for a verification of its own image must not stop others: two of them could wait for each other for
+/// ever. Nor must one that rests until `now` is later.
+pub(super) fn giving_way(jobs: &[JobRow], now: i64) -> Vec<i64> {
     let mut images = Vec::new();
     let mut removals = Vec::new();
     for job in jobs {
         let has_turn = job.image_id.is_none_or(|id| !images.contains(&id));
         images.extend(job.image_id);
-        if let Some(series) = series_of_removal(job).filter(|_| has_turn) {
-            removals.push((series, job.image_id));
+        if has_turn && job.not_before <= now && removes(job) {
+            removals.push((job.datastore_id, job.image_id));
         }
     }
     let is_in_the_way = |job: &&JobRow| {
-        let Some(series) = series_of_verification(job) else { return false };
-        removals.iter().any(|(other, image_id)| *other == series && *image_id != job.image_id)
+        let stops = |(datastore_id, image_id): &(Option<i64>, Option<i64>)| {
+            *datastore_id == job.datastore_id && (image_id.is_none() || *image_id != job.image_id)
+        };
+        removals.iter().any(stops)
     };
-    let verifications = jobs.iter().filter(|job| !removals.is_empty() && job.kind == JobKind::Verify.as_str());
+    let verifications = jobs.iter().filter(|job| job.kind == JobKind::Verify.as_str());
     verifications.filter(is_in_the_way).map(|job| job.id).collect()
 }
 
@@ -211,6 +207,7 @@ fn seen_of(job_id: i64, point: &str, is_lost: bool, verified: &Verified) -> Seen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::RetainPlan;
 
     fn job<P: Serialize>(id: i64, kind: JobKind, image_id: i64, plan: &P) -> JobRow {
         JobRow {
@@ -245,20 +242,37 @@ mod tests {
     }
 
     #[test]
-    fn a_verification_gives_way_to_removals_from_its_series() {
-        let jobs = [verification(1, 5, "7"), verification(2, 6, "8"), removal(3, 9, "7")];
-        assert_eq!(giving_way(&jobs), [1]);
+    fn a_verification_gives_way_to_removals_from_its_datastore() {
+        let elsewhere = JobRow { datastore_id: Some(101), ..verification(4, 7, "7") };
+        let jobs = [verification(1, 5, "7"), verification(2, 6, "8"), removal(3, 9, "7"), elsewhere];
+        assert_eq!(giving_way(&jobs, 0), [1, 2]);
+        let record = job(3, JobKind::Delete, 9, &DeletePlan::Record);
+        assert_eq!(giving_way(&[verification(1, 5, "7"), record], 0), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_verification_gives_way_to_a_backup_that_is_taken_back() {
+        let backup = |phase: &str| JobRow { image_id: None, phase: phase.into(), ..job(2, JobKind::Backup, 0, &()) };
+        assert_eq!(giving_way(&[verification(1, 5, "7"), backup("undoing")], 0), [1]);
+        assert_eq!(giving_way(&[verification(1, 5, "7"), backup("prepared")], 0), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_removal_that_rests_stops_nobody() {
+        let removal = JobRow { not_before: 10, ..removal(2, 9, "7") };
+        assert_eq!(giving_way(&[verification(1, 5, "7"), removal.clone()], 9), [0_i64; 0]);
+        assert_eq!(giving_way(&[verification(1, 5, "7"), removal], 10), [1]);
     }
 
     #[test]
     fn a_removal_of_the_same_image_waits_its_turn() {
-        assert_eq!(giving_way(&[verification(1, 5, "7"), removal(2, 5, "7")]), [0_i64; 0]);
+        assert_eq!(giving_way(&[verification(1, 5, "7"), removal(2, 5, "7")], 0), [0_i64; 0]);
     }
 
     #[test]
     fn two_removals_that_wait_for_verifications_of_their_own_images_stop_neither() {
         let jobs =
             [verification(1, 5, "job_3"), verification(2, 6, "job_3"), removal(3, 5, "job_3"), removal(4, 6, "job_3")];
-        assert_eq!(giving_way(&jobs), [0_i64; 0]);
+        assert_eq!(giving_way(&jobs, 0), [0_i64; 0]);
     }
 }

@@ -5,15 +5,26 @@
 //!
 //! Invariant: the newest backup is never among those that go.
 
-/// Which images to delete, lowest id first, so that `keep_last` are left. 0 or less keeps all.
+/// A backup image, for the choice of those that go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dated {
+    /// Of its newest restore point, epoch seconds.
+    pub date: i64,
+    /// Its id.
+    pub id: i64,
+}
+
+/// Which images to delete, oldest first, so that `keep_last` are left. 0 or less keeps all.
 ///
-/// To be asked after a new image was registered (FULL mode, or a new chain): `backup_ids` holds the new one.
-pub fn expired_images(backup_ids: &[i64], keep_last: i64) -> Vec<i64> {
-    let mut ids = backup_ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    ids.truncate(surplus(ids.len(), keep_last));
-    ids
+/// Age is that of the data: images that were taken up from a datastore later than others were made have higher ids than
+/// newer ones. To be asked after the image `newest` was registered (FULL mode, or a new chain): `backups` holds it too, and
+/// it stays, also when the clock went back and others seem to be newer.
+pub fn expired_images(backups: &[Dated], newest: i64, keep_last: i64) -> Vec<i64> {
+    let mut backups = backups.to_vec();
+    backups.sort_unstable();
+    backups.dedup();
+    let surplus = surplus(backups.len(), keep_last);
+    backups.iter().map(|image| image.id).filter(|id| *id != newest).take(surplus).collect()
 }
 
 /// How a chain is shortened.
@@ -54,18 +65,38 @@ mod tests {
 
     use super::*;
 
+    /// Images whose dates are their ids; the newest was just made.
+    fn expired(ids: &[i64], keep_last: i64) -> Vec<i64> {
+        let backups: Vec<Dated> = ids.iter().map(|id| Dated { date: *id, id: *id }).collect();
+        expired_images(&backups, ids.iter().copied().max().unwrap_or(-1), keep_last)
+    }
+
     #[test]
-    fn full_mode_deletes_the_lowest_ids() {
-        assert_eq!(expired_images(&[9, 2, 5, 7], 2), [2, 5]);
-        assert_eq!(expired_images(&[9, 2], 2), [0_i64; 0]);
-        assert_eq!(expired_images(&[], 1), [0_i64; 0]);
-        assert_eq!(expired_images(&[3], 1), [0_i64; 0]);
+    fn full_mode_deletes_the_oldest() {
+        assert_eq!(expired(&[9, 2, 5, 7], 2), [2, 5]);
+        assert_eq!(expired(&[9, 2], 2), [0_i64; 0]);
+        assert_eq!(expired(&[], 1), [0_i64; 0]);
+        assert_eq!(expired(&[3], 1), [0_i64; 0]);
+    }
+
+    #[test]
+    fn old_backups_with_high_ids_go_before_newer_ones() {
+        let backups = [(300, 1), (400, 2), (500, 9), (100, 7), (200, 8)].map(|(date, id)| Dated { date, id });
+        assert_eq!(expired_images(&backups, 9, 2), [7, 8, 1]);
+        assert_eq!(expired_images(&backups, 9, 3), [7, 8]);
+    }
+
+    #[test]
+    fn the_backup_just_made_stays_when_the_clock_went_back() {
+        let backups = [(300, 1), (400, 2), (100, 3)].map(|(date, id)| Dated { date, id });
+        assert_eq!(expired_images(&backups, 3, 2), [1]);
+        assert_eq!(expired_images(&backups, 3, 1), [1, 2]);
     }
 
     #[test]
     fn keep_last_zero_or_less_keeps_all() {
-        assert_eq!(expired_images(&[1, 2, 3], 0), [0_i64; 0]);
-        assert_eq!(expired_images(&[1, 2, 3], -1), [0_i64; 0]);
+        assert_eq!(expired(&[1, 2, 3], 0), [0_i64; 0]);
+        assert_eq!(expired(&[1, 2, 3], -1), [0_i64; 0]);
         assert_eq!(flatten(&[0, 1, 2], 0), None);
         assert_eq!(flatten(&[0, 1, 2], i64::MIN), None);
     }
@@ -85,7 +116,7 @@ mod tests {
             ids in proptest::collection::btree_set(0_i64..1000, 0..60), keep in -2_i64..70,
         ) {
             let ids: Vec<i64> = ids.into_iter().collect();
-            let gone = expired_images(&ids, keep);
+            let gone = expired(&ids, keep);
             let left: Vec<i64> = ids.iter().copied().filter(|id| !gone.contains(id)).collect();
             prop_assert_eq!(&ids[gone.len()..], &left[..]);
             if keep > 0 {

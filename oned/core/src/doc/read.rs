@@ -13,6 +13,8 @@ const DOCUMENT_MAX_BYTES: usize = 16 << 20;
 pub struct VmDocument {
     /// ID.
     pub id: Option<i64>,
+    /// STIME: when it was made, epoch seconds; with the ID it tells VMs of different installations apart.
+    pub stime: Option<i64>,
     /// UID and UNAME of the owner.
     pub user: Option<(i64, String)>,
     /// GID and GNAME.
@@ -55,6 +57,7 @@ pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
     let pair = |id, name| Ok(number(id)?.zip(plain(section(&["VM", name])?)));
     Ok(VmDocument {
         id: number("ID")?,
+        stime: number("STIME")?,
         user: pair("UID", "UNAME")?,
         group: pair("GID", "GNAME")?,
         template,
@@ -172,11 +175,12 @@ mod tests {
 
     #[test]
     fn whose_the_vm_was_is_read_and_not_taken_from_elsewhere() {
-        let mut view = VmView { id: 7, ..VmView::default() };
+        let mut view = VmView { id: 7, stime: 1_795_262_400, ..VmView::default() };
         view.owner = doc::Owner { uid: 2, gid: 100, uname: "al<>&]]>ice".into(), gname: "team".into() };
         view.template.set("UID", "0");
         let read = vm(&doc::vm(&view)).unwrap();
-        assert_eq!((read.id, read.group), (Some(7), Some((100, "team".into()))));
+        assert_eq!((read.id, read.stime), (Some(7), Some(1_795_262_400)));
+        assert_eq!(read.group, Some((100, "team".into())));
         assert_eq!(read.user.map(|(id, _)| id), Some(2));
         let odd = vm("<VM><ID>x</ID><UID>1</UID><GID><A/></GID><GNAME>g</GNAME></VM>").unwrap();
         assert_eq!((odd.id, odd.user, odd.group), (None, None, None));
