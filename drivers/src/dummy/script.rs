@@ -327,3 +327,21 @@ impl Script {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Content;
+
+    #[test]
+    fn an_unmarked_range_is_cut_out_of_what_a_bitmap_lists() {
+        let extent = |offset, length| Extent { offset, length, content: Content::Data };
+        let range = Unmarked { disk: 0, offset: 10, length: 10 };
+        let all = || vec![extent(0, 5), extent(5, 10), extent(15, 2), extent(18, 12), extent(40, 1)];
+        assert_eq!(range.cut(0, all()), [extent(0, 5), extent(5, 5), extent(20, 10), extent(40, 1)]);
+        assert_eq!(range.cut(0, vec![extent(0, 30)]), [extent(0, 10), extent(20, 10)]);
+        assert_eq!(range.cut(1, all()), all());
+        let endless = Unmarked { disk: 0, offset: 1, length: u64::MAX };
+        assert_eq!(endless.cut(0, all()), [extent(0, 1)]);
+    }
+}

@@ -201,3 +201,53 @@ fn a_point_of_a_backup_that_is_still_being_made_is_left_out() {
     cloud.running(vm);
     assert_eq!(figures(&cloud.imported(datastore)), [0, 0, 2, 0]);
 }
+
+#[test]
+fn another_installation_takes_up_restic_repositories() {
+    for shared in ["NO", "YES"] {
+        let wish = format!(
+            "NAME=restic\nTYPE=BACKUP_DS\nDS_MAD=restic\nRESTIC_PASSWORD=\"correct horse\"\nRESTIC_SHARED={shared}\n"
+        );
+        let old = Cloud::start();
+        let datastore = old.id("one.datastore.allocate", &[Text(&wish), Int(-1)]);
+        let (one, two) = (old.chained_vm("one"), old.chained_vm("two"));
+        for byte in 1..=2 {
+            for vm in [one, two] {
+                old.write(vm, 0, byte + 2 * u8::try_from(vm).unwrap(), 0, KIB_64);
+                old.backup(vm, datastore);
+            }
+        }
+        let points: Vec<_> = [one, two].iter().flat_map(|vm| old.infos(old.backups_of(*vm)[0])).collect();
+
+        let new = Cloud::start();
+        let store = new.id("one.datastore.allocate", &[Text(&wish), Int(-1)]);
+        let place = |cloud: &Cloud, id: i64| cloud.folder.path().join(format!("datastores/{id}"));
+        std::fs::remove_dir_all(place(&new, store)).ok();
+        std::fs::create_dir_all(place(&new, store).parent().unwrap()).unwrap();
+        copy(&place(&old, datastore), &place(&new, store));
+        let outcome = new.imported(store);
+        assert_eq!(figures(&outcome), [2, 4, 0, 0], "{shared}: {outcome}");
+        let images = new.ids("one.imagepool.info", "IMAGE");
+        let taken: Vec<_> =
+            images.iter().flat_map(|image| new.infos(*image)).map(|info| text(&info, "POINT")).collect();
+        assert_eq!(
+            taken.iter().collect::<BTreeSet<_>>(),
+            points.iter().map(|info| text(info, "POINT")).collect::<BTreeSet<_>>().iter().collect()
+        );
+        let image = images.iter().find(|image| text(&new.infos(**image)[1], "POINT") == text(&points[1], "POINT"));
+        for (increment, byte) in [(0, 1), (1, 2)] {
+            let restored = new.restore(*image.unwrap(), &format!("INCREMENT_ID={increment}\nNAME=r{increment}\n"));
+            let disk = PathBuf::from(text(&new.image_in(restored, 1), "SOURCE"));
+            qemu_io(&disk, &format!("read -P {byte} 0 {KIB_64}"));
+        }
+        // VMs and jobs of this installation have other ids.
+        let vm = new.chained_vm("three");
+        assert!(vm > two);
+        new.write(vm, 0, 9, 0, KIB_64);
+        new.backup(vm, store);
+        new.call("one.image.verify", &[Int(*image.unwrap()), Bool(true), Int(-1)]);
+        let seen = infos(&new.verified(*image.unwrap()));
+        assert_eq!(seen.iter().map(|info| text(info, "DAMAGES")).collect::<Vec<_>>(), ["0", "0"], "{shared}");
+        assert_eq!(figures(&new.imported(store)), [0, 0, 5, 0], "{shared}");
+    }
+}
