@@ -71,7 +71,8 @@ fn libvirtd_killed_between_backups_is_no_matter() {
     invariants::check(&cloud).unwrap();
 }
 
-/// Points in changes of disks and in copies of images: `oned/tests/devices.rs` tries each of them, over dummy drivers.
+/// Points in changes of disks, in copies of images, in verifications and in imports of backups: `oned/tests/devices.rs`
+/// tries each of them, over dummy drivers.
 const ELSEWHERE: [&str; 13] = [
     "attach.",
     "catalogue.",

@@ -3,9 +3,11 @@
 
 use one_core::backup::PlanKind;
 use one_core::lifecycle::ImageState;
+use one_core::refusal::Refusal;
 use one_core::template::Template;
 use oned::api::{self, Cloud};
-use oned::job::{self, VerifyPlan};
+use oned::job::{self, DeletePlan, JobKind, JobSubject, RetainPlan, VerifyPlan};
+use oned::store::rows::JobRow;
 use oned::verification::{self, Flaw, Seen};
 
 use crate::world::{IMAGES, World, element, octal, valid};
@@ -30,7 +32,7 @@ fn note(world: &World, backup: i64, increment: i64, deep: bool, damages: u64) {
     });
 }
 
-fn verify(cloud: &Cloud, world: &World, id: i64, increment: i64) -> Result<i64, one_core::refusal::Refusal> {
+fn verify(cloud: &Cloud, world: &World, id: i64, increment: i64) -> Result<i64, Refusal> {
     api::verification::verify(cloud, &world.alice, id, true, increment)
 }
 
@@ -84,6 +86,39 @@ fn deleting_a_backup_ends_its_verification() {
     api::image::delete(&world.cloud, &world.alice, backup, false).unwrap();
     let jobs = world.open_jobs();
     assert_eq!((jobs[0].kind.as_str(), jobs[0].cancel, jobs[1].kind.as_str()), ("VERIFY", 1, "DELETE"));
+}
+
+#[test]
+fn a_backup_can_be_deleted_while_what_removes_points_of_it_only_waits() {
+    let (world, _, backup) = world();
+    let delete = |cloud: &Cloud, force| api::image::delete(cloud, &world.alice, backup, force);
+    let rest = |id: i64, until: i64| {
+        world.write(|tx| {
+            let row = tx.job(id)?;
+            tx.job_update(&JobRow { not_before: until, ..row })
+        });
+    };
+    let retain =
+        RetainPlan { datastore_id: 100, series: "0".into(), drop: vec![0], new_full: 1, points: vec!["x".into()] };
+    let subject = JobSubject::image(backup, 100, -1);
+    world.write(|tx| job::add(tx, JobKind::Retain, subject, &retain, world.clock_now()).map(drop));
+    let refusal = world.refusal(|cloud| delete(cloud, true));
+    assert!(matches!(refusal, Refusal::ActiveBackup { .. }), "{refusal}");
+    rest(world.open_jobs()[0].id, world.clock_now() + 1);
+    delete(&world.cloud, false).unwrap();
+    let kinds = |jobs: &[JobRow]| jobs.iter().map(|job| (job.kind.clone(), job.cancel)).collect::<Vec<_>>();
+    assert_eq!(kinds(&world.open_jobs()), [("RETAIN".into(), 1), ("DELETE".into(), 0)]);
+
+    // A deletion that waits can only be forced, one that is at work not even that.
+    world.refusal(|cloud| delete(cloud, true));
+    rest(world.open_jobs()[1].id, world.clock_now() + 1);
+    world.refusal(|cloud| delete(cloud, false));
+    delete(&world.cloud, true).unwrap();
+    let jobs = world.open_jobs();
+    assert_eq!(kinds(&jobs[1..]), [("DELETE".into(), 1), ("DELETE".into(), 0)]);
+    let DeletePlan::Points { force: true, .. } = job::plan(&jobs[2]).unwrap() else { panic!("{jobs:?}") };
+    world.end_jobs();
+    world.refusal(|cloud| delete(cloud, true));
 }
 
 #[test]
