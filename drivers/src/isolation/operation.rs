@@ -3,7 +3,7 @@
 //! Invariants: the caller's thread never waits for the process but in reads of [`TICK`]; what is sent goes through a
 //! thread of its own; a process that is silent for too long is given up, and every call to it with it.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -20,6 +20,8 @@ use super::wire::{
 };
 use crate::{Cancel, DiskReader, DiskWriter, DriverError, Extent, Kind, Progress, Result};
 
+/// More than any socket holds that nobody reads.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// How often the caller's cancel is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// How long a cancelled call may take to answer before its caller goes on without it.
@@ -258,11 +260,20 @@ impl Line {
     }
 
     /// Ends the disks' connections: a process that waits for a dead server would keep them open, and the disks' servers wait
-    /// for their end.
+    /// for their end. QEMU does not notice the end while it waits for room to write, so what it wrote is taken away.
     fn cut(&self) {
-        for socket in &self.handed {
+        let mut waste = vec![0; 64 << 10];
+        for mut socket in &self.handed {
             // One that has ended already needs no end.
             let _ = socket.shutdown(Shutdown::Both);
+            let _ = socket.set_nonblocking(true);
+            // More than a socket's queue never waits; nothing can be added after the shutdown.
+            for _ in 0..MAX_QUEUED_BYTES / waste.len() {
+                match socket.read(&mut waste) {
+                    Ok(length) if length > 0 => {}
+                    _ => break,
+                }
+            }
         }
     }
 
