@@ -20,12 +20,21 @@ impl Rig {
         std::fs::create_dir(folder.path().join("store")).unwrap();
         Self(folder)
     }
+
+    fn with(&self, write_gate: Option<conformance::Gate>) -> Box<dyn BackupDatastore> {
+        let place = conformance::Rig::place(self);
+        let config = NfsConfig { lease_wait: Duration::from_secs(10), threads: 2, write_gate, ..NfsConfig::new(place) };
+        Box::new(NfsDatastore::new(config).unwrap())
+    }
 }
 
 impl conformance::Rig for Rig {
     fn open(&self) -> Box<dyn BackupDatastore> {
-        let config = NfsConfig { lease_wait: Duration::from_secs(10), threads: 2, ..NfsConfig::new(self.place()) };
-        Box::new(NfsDatastore::new(config).unwrap())
+        self.with(None)
+    }
+
+    fn open_gated(&self, gate: conformance::Gate) -> Option<Box<dyn BackupDatastore>> {
+        Some(self.with(Some(gate)))
     }
 
     fn place(&self) -> PathBuf {

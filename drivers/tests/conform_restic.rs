@@ -21,18 +21,27 @@ impl Rig {
         std::fs::create_dir(folder.path().join("store")).unwrap();
         Self(folder)
     }
-}
 
-impl conformance::Rig for Rig {
-    fn open(&self) -> Box<dyn BackupDatastore> {
+    fn with(&self, write_gate: Option<conformance::Gate>) -> Box<dyn BackupDatastore> {
         let config = ResticConfig {
             chunk_bytes: 4096,
             lease_wait: Duration::from_secs(10),
             threads: 2,
             pack_bytes: 1 << 20,
-            ..ResticConfig::new(self.place(), Secret::new("not a secret".to_owned()))
+            write_gate,
+            ..ResticConfig::new(conformance::Rig::place(self), Secret::new("not a secret".to_owned()))
         };
         Box::new(ResticDatastore::new(config).unwrap())
+    }
+}
+
+impl conformance::Rig for Rig {
+    fn open(&self) -> Box<dyn BackupDatastore> {
+        self.with(None)
+    }
+
+    fn open_gated(&self, gate: conformance::Gate) -> Option<Box<dyn BackupDatastore>> {
+        Some(self.with(Some(gate)))
     }
 
     fn place(&self) -> PathBuf {

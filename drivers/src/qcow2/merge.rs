@@ -6,7 +6,7 @@
 //! 2. Changed second-level tables, a new first-level table and new refcounts go to such clusters too.
 //! 3. All that is made durable.
 //! 4. One write of 512 bytes, the header, switches to it, and is made durable.
-//! 5. What is free now is given back to the file system.
+//! 5. What is free now is given back to the file system, durably.
 //!
 //! A merge that was cut off before 4 has changed nothing but bytes that the newer layer hides anyway; what it wrote elsewhere
 //! is not referred to and is used again by the next merge. So it is simply repeated from its start.
@@ -21,7 +21,7 @@ use super::header::{BackingName, Entry, Header, check_size, l1_entries};
 use super::reader::Image;
 use super::space::{Bits, Space};
 use super::storage::Gate;
-use super::tables::{self, Table, empty_table, words_of};
+use super::tables::{self, Sheet, Table, empty_table, words_of};
 use super::writer::{Piece, pieces, split, write_pieces};
 use super::{Backing, CLUSTER, CLUSTER_BYTES, Compression, Finished, index, range_end, whole_clusters};
 use crate::{DriverError, Result};
@@ -176,9 +176,11 @@ impl Merge {
             }
         }
         let storage = self.image.storage();
+        // A merge that was cut off before may have written up to the end that the file has now.
+        let blank_from = self.image.file_bytes().next_multiple_of(CLUSTER_BYTES);
         let l1: Vec<u64> = self.l1.iter().map(|at| if *at == 0 { 0 } else { super::header::l1_word(*at) }).collect();
         let entries = u32::try_from(l1.len()).unwrap_or(u32::MAX);
-        let placed = tables::write(storage, &mut self.space, l1, &self.changed)?;
+        let placed = tables::write(Sheet { storage, blank_from }, &mut self.space, l1, &self.changed)?;
         let old = self.image.header();
         let header = Header {
             size_bytes: self.size_bytes,
@@ -219,6 +221,8 @@ impl Merge {
             }
             at += row.max(1);
         }
+        // Whoever notes the length and the blocks finds them so after a power cut.
+        storage.sync()?;
         Ok(Finished { file_bytes })
     }
 

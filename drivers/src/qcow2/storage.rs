@@ -9,6 +9,9 @@ use rustix::fs::FallocateFlags;
 use super::CLUSTER_BYTES;
 use crate::{DriverError, Kind, Result};
 
+/// The unit of holes; the block of nearly every file system.
+const HOLE_BYTES: usize = 4 << 10;
+
 /// What is about to be done to the file; for tests that end or record it.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,23 @@ impl Storage {
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let written = self.ask(Step::Write(offset, data)).and_then(|()| self.file.write_all_at(data, offset));
         written.map_err(|e| DriverError::io(format!("writing {} at {offset}", self.shown), e))
+    }
+
+    /// Writes `data` to a place where the file holds nothing yet, leaving out what is zero.
+    pub(super) fn write_sparse(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let is_zero = |block: &&[u8]| block.iter().all(|byte| *byte == 0);
+        let blocks: Vec<&[u8]> = data.chunks(HOLE_BYTES).collect();
+        let mut at = 0;
+        while at < blocks.len() {
+            let zeros = blocks[at..].iter().take_while(|block| is_zero(block)).count();
+            let start = at + zeros;
+            at = start + blocks[start..].iter().take_while(|block| !is_zero(block)).count();
+            if start < at {
+                let bytes = &data[start * HOLE_BYTES..data.len().min(at * HOLE_BYTES)];
+                self.write(offset + (start * HOLE_BYTES) as u64, bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes everything that was written durable.

@@ -1,6 +1,7 @@
 //! Writing all tables of an image: changed second-level tables, the first-level table, refcounts.
 //!
-//! Everything goes to clusters that nothing on disk refers to; the caller then switches the header.
+//! Everything goes to clusters that nothing on disk refers to; the caller then switches the header. Tables are mostly zeros:
+//! where the file has only holes, those stay holes.
 
 use std::collections::BTreeMap;
 
@@ -28,17 +29,32 @@ pub(super) struct Placed {
     pub(super) refcount_clusters: usize,
 }
 
+/// The file that tables are written to.
+#[derive(Clone, Copy)]
+pub(super) struct Sheet<'a> {
+    pub(super) storage: &'a Storage,
+    /// From here on, the start of a cluster, nothing was ever written that lies in a cluster of a table.
+    pub(super) blank_from: u64,
+}
+
+impl Sheet<'_> {
+    fn write(self, at: u64, bytes: &[u8]) -> Result<()> {
+        if at >= self.blank_from { self.storage.write_sparse(at, bytes) } else { self.storage.write(at, bytes) }
+    }
+}
+
 /// Writes the tables `changed` (by their place in `l1`), then `l1`, then the refcounts of everything. The clusters of old
-/// tables have been released in `space` by the caller.
+/// tables have been released in `space` by the caller. The file may end before the last table does; the caller gives it
+/// its length.
 pub(super) fn write(
-    storage: &Storage,
+    sheet: Sheet<'_>,
     space: &mut Space,
     mut l1: Vec<u64>,
     changed: &BTreeMap<usize, Table>,
 ) -> Result<Placed> {
     for (place, table) in changed {
         let at = space.take();
-        storage.write(at, &bytes_of(table))?;
+        sheet.write(at, &bytes_of(table))?;
         if let Some(word) = l1.get_mut(*place) {
             *word = l1_word(at);
         }
@@ -46,13 +62,13 @@ pub(super) fn write(
     let mut bytes = bytes_of(&l1);
     bytes.resize(bytes.len().next_multiple_of(CLUSTER), 0);
     let l1_at = space.take_row(bytes.len() / CLUSTER);
-    storage.write(l1_at, &bytes)?;
+    sheet.write(l1_at, &bytes)?;
     drop(bytes);
-    write_refcounts(storage, space, l1_at)
+    write_refcounts(sheet, space, l1_at)
 }
 
 /// The blocks count themselves and the table as well, so places are taken until they suffice.
-fn write_refcounts(storage: &Storage, space: &mut Space, l1_at: u64) -> Result<Placed> {
+fn write_refcounts(sheet: Sheet<'_>, space: &mut Space, l1_at: u64) -> Result<Placed> {
     let mut blocks: Vec<u64> = Vec::new();
     let mut table: Option<(u64, usize)> = None;
     let (refcounts_at, refcount_clusters) = loop {
@@ -76,11 +92,11 @@ fn write_refcounts(storage: &Storage, space: &mut Space, l1_at: u64) -> Result<P
             bytes.extend(count.to_be_bytes());
         }
         bytes.resize(CLUSTER, 0);
-        storage.write(*at, &bytes)?;
+        sheet.write(*at, &bytes)?;
     }
     let mut bytes = bytes_of(&blocks);
     bytes.resize(refcount_clusters * CLUSTER, 0);
-    storage.write(refcounts_at, &bytes)?;
+    sheet.write(refcounts_at, &bytes)?;
     Ok(Placed { l1_at, refcounts_at, refcount_clusters })
 }
 

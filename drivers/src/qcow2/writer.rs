@@ -8,7 +8,7 @@ use super::compress::Compressor;
 use super::header::{BackingName, Entry, Header, check_size, l1_entries};
 use super::space::Space;
 use super::storage::Storage;
-use super::tables::{self, Table, empty_table};
+use super::tables::{self, Sheet, Table, empty_table};
 use super::{Backing, CLUSTER, CLUSTER_BYTES, Compression, Finished, L2_ENTRIES, index, range_end, whole_clusters};
 use crate::Result;
 
@@ -107,7 +107,7 @@ impl ImageWriter {
         }
         let l1 = vec![0; index(l1_entries(self.size_bytes))];
         let entries = u32::try_from(l1.len()).unwrap_or(u32::MAX);
-        let placed = tables::write(&self.storage, &mut space, l1, &tables)?;
+        let placed = tables::write(Sheet { storage: &self.storage, blank_from: 0 }, &mut space, l1, &tables)?;
         let header = Header {
             size_bytes: self.size_bytes,
             l1_at: placed.l1_at,
@@ -123,7 +123,7 @@ impl ImageWriter {
             self.storage.write(at, &name)?;
         }
         let file_bytes = space.clusters() as u64 * CLUSTER_BYTES;
-        // A last data cluster that is short, or compressed bytes, would leave the file ending within a cluster.
+        // A last data cluster that is short, compressed bytes or a table's zeros leave the file ending within a cluster.
         self.storage.set_length(file_bytes)?;
         self.storage.sync()?;
         self.storage.write(0, &bytes.sector)?;

@@ -1,9 +1,11 @@
 //! Forgetting, and what is left by operations that were killed.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
-use drivers::{Cancel, Progress};
+use drivers::{BackupDatastore, Cancel, Progress};
 
 use super::disk::noise;
 use super::{Rig, SERIES, SLACK, Series, Source, length_of, series};
@@ -195,26 +197,53 @@ pub fn what_a_killed_store_left_is_swept(rig: &dyn Rig) {
     }
 }
 
+/// States of the directory at some of the changes that `forget` makes, as a kill would leave it there; the directory is as
+/// before at the end.
+fn killed_states(rig: &dyn Rig, forget: &dyn Fn(&dyn BackupDatastore), copies: &Path) -> Vec<PathBuf> {
+    const STATES: usize = 8;
+    let before = copies.join("before");
+    copy_directory(&rig.place(), &before);
+    let changes = Arc::new(Mutex::new(0_usize));
+    let (count, place) = (Arc::clone(&changes), rig.place());
+    let counting = rig.open_gated(Arc::new(move |_: &Path| {
+        *count.lock().unwrap() += 1;
+        Ok(())
+    }));
+    // Without a gate only the kill before the first change can be made.
+    let Some(counting) = counting else { return vec![before] };
+    forget(&*counting);
+    drop(counting);
+    put_back(&before, &place);
+    let all = std::mem::take(&mut *changes.lock().unwrap());
+    let wanted: BTreeSet<usize> = (0..STATES).map(|state| state * all / STATES).collect();
+    let states: Vec<PathBuf> = wanted.iter().map(|at| copies.join(format!("{at}"))).collect();
+    let to = copies.to_owned();
+    // The one that changes waits meanwhile, so what is copied did exist. A copy of a directory that goes on changing mixes
+    // folders from before a change with others from behind it, which no kill leaves.
+    let copying = rig.open_gated(Arc::new(move |_: &Path| {
+        let mut at = changes.lock().unwrap();
+        if wanted.contains(&at) {
+            copy_directory(&place, &to.join(format!("{at}")));
+        }
+        *at += 1;
+        Ok(())
+    }));
+    forget(&*copying.unwrap());
+    states.into_iter().filter(|state| state.exists()).collect()
+}
+
 pub fn a_killed_forget_is_finished_or_has_not_happened(rig: &dyn Rig) {
     let chunk = rig.chunk() as usize;
     let owner = rig.open();
     let points = chain(series(&*owner), chunk, 6);
     drop(owner);
-    // States of the directory while the points are forgotten, taken by somebody who only looks.
     let copies = tempfile::tempdir().unwrap();
     let gone = [points[0].0.clone(), points[2].0.clone()];
-    let mut count = 0;
-    std::thread::scope(|scope| {
-        let owner = rig.open();
-        let gone = &gone;
-        let forget = scope.spawn(move || owner.forget(SERIES, gone, &Progress::default(), &Cancel::default()).unwrap());
-        while count < 5 && !forget.is_finished() {
-            copy_directory(&rig.place(), &copies.path().join(format!("{count}")));
-            count += 1;
-        }
-    });
-    for number in 0..count {
-        put_back(&copies.path().join(format!("{number}")), &rig.place());
+    let forget = |owner: &dyn BackupDatastore| {
+        owner.forget(SERIES, &gone, &Progress::default(), &Cancel::default()).unwrap();
+    };
+    for state in killed_states(rig, &forget, copies.path()) {
+        put_back(&state, &rig.place());
         let owner = rig.open();
         let store = series(&*owner);
         store.sweep();
@@ -226,7 +255,7 @@ pub fn a_killed_forget_is_finished_or_has_not_happened(rig: &dyn Rig) {
                 store.check(point, &[bytes]);
             }
         }
-        owner.forget(SERIES, &gone, &Progress::default(), &Cancel::default()).unwrap();
+        forget(&*owner);
         let kept: Vec<_> = points.iter().filter(|(point, _)| !gone.contains(point)).cloned().collect();
         check_all(store, &kept);
     }

@@ -26,7 +26,9 @@ pub mod restoring;
 pub mod together;
 pub mod verifying;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drivers::datastore::{Depth, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored, Verified, VerifyRequest};
@@ -36,6 +38,9 @@ use tempfile::TempDir;
 pub use self::disk::{Source, Target};
 pub use crate::shared::ShortForms;
 
+/// Asked with its path before a file or directory is changed.
+pub type Gate = Arc<dyn Fn(&Path) -> std::io::Result<()> + Send + Sync>;
+
 /// One store for one sentence, and what the suite has to know about its driver.
 pub trait Rig {
     /// Opens the store; each call gives an object of its own, as another daemon would have.
@@ -43,6 +48,11 @@ pub trait Rig {
 
     /// The directory that the datastore works in. The directory above it holds nothing else.
     fn place(&self) -> PathBuf;
+
+    /// Opens the store so that it asks `gate` before each change and waits for its answer, if the driver can do that.
+    fn open_gated(&self, _gate: Gate) -> Option<Box<dyn BackupDatastore>> {
+        None
+    }
 
     /// What is read and compared as one, bytes: a changed byte costs reading the aligned range of this length around it.
     /// At least 4096, a power of two.
@@ -295,9 +305,14 @@ pub fn files_below(folder: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// Bytes of all files of the store.
+/// Bytes that all files of the store take; holes take nothing.
 pub fn length_of(rig: &dyn Rig) -> u64 {
-    files_below(&rig.place()).iter().map(|(_, length)| length).sum()
+    let taken = |path: &PathBuf, length: u64| {
+        // A file system that tells no blocks has no holes either.
+        let blocks = std::fs::symlink_metadata(path).map_or(0, |facts| facts.blocks().saturating_mul(512));
+        if blocks == 0 { length } else { length.min(blocks) }
+    };
+    files_below(&rig.place()).iter().map(|(path, length)| taken(path, *length)).sum()
 }
 
 /// What a store may be longer by for reasons of its own after something that left nothing behind: indexes written anew.
