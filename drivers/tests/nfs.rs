@@ -773,3 +773,116 @@ proptest! {
         prop_assert_eq!(verify(&rig.datastore, &ids, Depth::Deep).damages, []);
     }
 }
+
+#[test]
+fn a_damaged_manifest_keeps_what_lies_below_it_and_nothing_else() {
+    for kind in ["garbage", "gone"] {
+        let rig = Rig::new();
+        let mut disk = noise(12 * CLUSTER, 1);
+        let other = rig.full("other=1", &disk);
+        let extents = || vec![data(0, CLUSTER as u64)];
+        let mut chain = vec![(rig.full("job=0", &disk), disk.clone())];
+        for number in 1..3_u64 {
+            disk[..CLUSTER].copy_from_slice(&noise(CLUSTER, number + 5));
+            let parent = chain.last().unwrap().0.clone();
+            let stored = rig.increment(&format!("job={number}"), &parent, &disk, extents()).unwrap();
+            chain.push((stored.point, disk.clone()));
+        }
+        let above = rig.increment("other=2", &other, &disk, extents()).unwrap().point;
+        let manifest = rig.series_folder().join(&chain[1].0).join("manifest.json");
+        let sound = std::fs::read(&manifest).unwrap();
+        match kind {
+            "garbage" => std::fs::write(&manifest, b"{").unwrap(),
+            _ => std::fs::remove_file(&manifest).unwrap(),
+        }
+        rig.datastore.forget_now("7", &[chain[0].0.clone(), other.clone()]).unwrap();
+        rig.datastore.sweep_now("7").unwrap();
+        assert!(!rig.series_folder().join(&other).exists(), "{kind}: another chain was not merged");
+        assert!(rig.restored(&above, disk.len()).unwrap() == disk);
+        rig.qemu_agrees(&above, &disk);
+        // Mended by hand, all is there.
+        std::fs::write(&manifest, &sound).unwrap();
+        for (point, bytes) in &chain[1..] {
+            assert!(rig.restored(point, bytes.len()).unwrap() == *bytes, "{kind}");
+        }
+        // The same as a layer.
+        rig.datastore.forget_now("7", &[]).unwrap();
+        assert!(!rig.series_folder().join(&chain[0].0).exists());
+        let last = rig.increment("job=9", &chain[2].0, &disk, vec![]).unwrap().point;
+        std::fs::write(rig.series_folder().join(&chain[2].0).join("manifest.json"), b"{").unwrap();
+        rig.datastore.forget_now("7", &[chain[1].0.clone(), chain[2].0.clone()]).unwrap();
+        rig.datastore.sweep_now("7").unwrap();
+        for at in [1, 2] {
+            assert!(rig.series_folder().join(&chain[at].0).exists(), "{kind}: a layer that is needed is gone");
+        }
+        rig.datastore.forget_now("7", &[last]).unwrap();
+        assert_eq!(rig.datastore.ids("7").unwrap(), [above]);
+        assert_eq!(std::fs::read_dir(rig.series_folder()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_share_that_goes_away_from_under_a_store_leaves_the_directory_below_empty() {
+    /// Puts an empty directory in place of the base while the disk is read.
+    struct Swapping(MemoryReader, PathBuf);
+    impl DiskReader for Swapping {
+        fn size_bytes(&self) -> u64 {
+            self.0.size_bytes()
+        }
+        fn extents(&mut self) -> Result<Vec<Extent>> {
+            self.0.extents()
+        }
+        fn read(
+            &mut self,
+            ranges: &mut dyn Iterator<Item = (u64, u32)>,
+            sink: &mut dyn FnMut(u64, Vec<u8>) -> Result<()>,
+        ) -> Result<()> {
+            std::fs::rename(&self.1, self.1.with_extension("away")).unwrap();
+            std::fs::create_dir(&self.1).unwrap();
+            self.0.read(ranges, sink)
+        }
+    }
+    let above = tempfile::tempdir().unwrap();
+    let base = above.path().join("share");
+    std::fs::create_dir(&base).unwrap();
+    let datastore = NfsDatastore::new(config(&base)).unwrap();
+    let disk = noise(8 * CLUSTER, 1);
+    let reader = Box::new(Swapping(MemoryReader::whole(&disk), base.clone()));
+    let source = SourceDisk { id: 0, reader, change: Change::Whole, marked: None };
+    let request = StoreRequest { series: "7", tags: &[], job: "job=1", time: 1, parent: None, document: b"<VM/>" };
+    let error = datastore.store(&request, vec![source], &Progress::default(), &Cancel::default()).unwrap_err();
+    assert_eq!(error.kind, Kind::Retry, "{error}");
+    assert_eq!(std::fs::read_dir(&base).unwrap().count(), 0);
+    // On the share nothing was published.
+    let away = NfsDatastore::new(config(&base.with_extension("away"))).unwrap();
+    assert_eq!(away.find("7", "job=1").unwrap(), None);
+}
+
+#[test]
+fn a_limit_holds_a_store_up_and_a_cancel_ends_the_wait() {
+    let rig = Rig::with(|config| config.pace = drivers::Pace::new(Some(1)));
+    let disk = noise(640 * CLUSTER, 1);
+    let (progress, cancel) = (Progress::default(), Cancel::default());
+    std::thread::scope(|scope| {
+        let storing = scope.spawn(|| {
+            let reader = Box::new(MemoryReader::whole(&disk));
+            let source = SourceDisk { id: 0, reader, change: Change::Whole, marked: None };
+            let request =
+                StoreRequest { series: "7", tags: &[], job: "job=1", time: 1, parent: None, document: b"<VM/>" };
+            rig.datastore.store(&request, vec![source], &progress, &cancel)
+        });
+        // It beats, and moves nothing: at one byte per second this would take years.
+        let (mut still, mut before) = (0, (0, 0));
+        while still < 20 {
+            let now = (progress.get().0, progress.pulse());
+            still = if now.0 == before.0 && now.1 > before.1 { still + 1 } else { 0 };
+            assert!(!storing.is_finished(), "the limit was not kept");
+            before = now;
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        let (done, total) = progress.get();
+        assert!(done < total, "{done} of {total}");
+        cancel.cancel();
+        assert_eq!(storing.join().unwrap().unwrap_err().kind, Kind::Cancelled);
+    });
+}

@@ -148,6 +148,33 @@ impl Layer {
         }
     }
 
+    /// As [`Self::fetch`], for copying clusters whose source is removed afterwards: damage is part of the result, but what
+    /// cannot be read now is not taken for damaged.
+    ///
+    /// # Errors
+    /// Every failed I/O.
+    pub(super) fn fetch_readable(&self, first: u64, sums: &[Sum]) -> Result<Fetched> {
+        let fetched = self.fetch(first, sums)?;
+        let (false, Ok(open)) = (fetched.bad.is_empty(), &self.image) else { return Ok(fetched) };
+        let image = Arc::clone(&open.image.read().unwrap_or_else(PoisonError::into_inner));
+        let mut all = Fetched { bytes: Vec::new(), bad: Vec::new() };
+        for (number, expected) in sums.iter().enumerate() {
+            let cluster = first + number as u64;
+            let mut bytes = match image.read(cluster, 1) {
+                Ok(bytes) => bytes,
+                // Damage has no error below it.
+                Err(error) if error.source.is_some() => return Err(error),
+                Err(_) => Vec::new(),
+            };
+            bytes.resize(cluster_bytes(self.facts.size_bytes, cluster), 0);
+            if sum(&bytes) != *expected {
+                all.bad.push((number, format!("{}: the bytes do not have their digest", self.shown)));
+            }
+            all.bytes.extend(bytes);
+        }
+        Ok(all)
+    }
+
     /// What the image itself says that it holds; its failure as a text.
     pub(super) fn runs(&self, first: u64, clusters: u64) -> Result<std::result::Result<Vec<Run>, String>> {
         match &self.image {

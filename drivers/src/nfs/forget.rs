@@ -12,15 +12,16 @@
 //! Invariants: the caller holds the series' write lease alone. Files change their names only under the names lease. A
 //! layer that cannot be read whole is left as it is, and so is everything around it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::NfsConfig;
 use super::chain::{Layer, image_bytes};
 use super::folder::{Folder, NEW, PART};
 use super::lease::{Lease, Patience, Which};
-use super::manifest::{DiskFacts, HIDDEN, MANIFEST, Manifest, VERSION, disk_file};
+use super::manifest::{DiskFacts, HIDDEN, MANIFEST, VERSION, disk_file};
 use super::series::{Move, Node, Series, Switch};
 use super::sums::{Held, PAGE_CLUSTERS, Page, SumsWriter};
+use super::tree::Tree;
 use crate::datastore::Forgotten;
 use crate::qcow2::{CLUSTER_BYTES, Merge};
 use crate::{DriverError, Kind, Result};
@@ -70,19 +71,29 @@ impl Cleaning<'_> {
         if series.switch().is_some() {
             self.switch(series, &mut done)?;
         }
+        // Points below which nothing can be merged now.
+        let mut left = BTreeSet::new();
         loop {
             self.patience.cancel.check()?;
-            let tree = Tree::read(series)?;
+            let tree = Tree::read(series, self.patience.progress)?;
             if let Some(id) = tree.unneeded() {
                 let freed = series.folder().remove_folder(&id, &[MANIFEST, HIDDEN])?;
                 done.freed_bytes = done.freed_bytes.saturating_add(freed);
                 self.patience.progress.beat();
                 continue;
             }
-            let Some((run, into)) = tree.run() else { return Ok(done) };
-            match self.merge(series, &run, &into)? {
-                true => self.switch(series, &mut done)?,
-                false => return Ok(done),
+            let Some((run, into)) = tree.run(&left) else { return Ok(done) };
+            match self.merge(series, &run, &into) {
+                Ok(true) => self.switch(series, &mut done)?,
+                Ok(false) => {
+                    left.insert(into);
+                }
+                // Until the switch is in force all is as it was.
+                Err(error) if error.kind == Kind::Corrupt && series.switch().is_none() => {
+                    leave(&into, &error.to_string());
+                    left.insert(into);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -241,7 +252,7 @@ impl Cleaning<'_> {
         target: &Layer,
         merge: &mut Merge,
     ) -> Result<()> {
-        let mut fetched = source.fetch(cluster, sums)?;
+        let mut fetched = source.fetch_readable(cluster, sums)?;
         if let Some((_, reason)) = fetched.bad.first() {
             // It keeps its digest, so it stays the damage that it is.
             tracing::warn!(%reason, "a damaged range is merged as it is");
@@ -308,7 +319,7 @@ impl Cleaning<'_> {
     /// Removes what stores and merges that were cut off left.
     pub(super) fn leftovers(&self, series: &Series) -> Result<()> {
         let folder = series.folder();
-        let tree = Tree::read(series)?;
+        let tree = Tree::read(series, self.patience.progress)?;
         for name in folder.names()? {
             self.patience.progress.beat();
             if name.starts_with(NEW) {
@@ -320,7 +331,7 @@ impl Cleaning<'_> {
             {
                 if inner.length(MANIFEST)?.is_none() && inner.length(HIDDEN)?.is_none() {
                     // One that lost its manifest by an accident may still be mended by hand, and others lie upon it.
-                    if tree.successors(&name).is_empty() && !tree.unknown {
+                    if tree.is_bare(&name) {
                         folder.remove_folder(&name, &[])?;
                     }
                     continue;
@@ -340,79 +351,4 @@ impl Cleaning<'_> {
 fn leave(into: &str, reason: &str) -> bool {
     tracing::warn!(point = into, reason, "layers below a restore point are left as they are");
     false
-}
-
-/// Who lies upon whom.
-struct Tree {
-    nodes: BTreeMap<String, (Option<String>, bool)>,
-    children: BTreeMap<String, Vec<String>>,
-    /// Points that cannot be read: whatever could lie below them is left alone.
-    unknown: bool,
-}
-
-impl Tree {
-    fn read(series: &Series) -> Result<Self> {
-        let mut tree = Self { nodes: BTreeMap::new(), children: BTreeMap::new(), unknown: false };
-        for id in series.ids()? {
-            match series.node(&id) {
-                Ok(Some(node)) => {
-                    let Manifest { parent, .. } = node.manifest;
-                    if let Some(parent) = &parent {
-                        tree.children.entry(parent.clone()).or_default().push(id.clone());
-                    }
-                    tree.nodes.insert(id, (parent, node.hidden));
-                }
-                Ok(None) => {}
-                Err(error) if error.kind == Kind::Retry => return Err(error),
-                Err(error) => {
-                    let folder = series.folder().folder(&id)?;
-                    let published = folder.is_some_and(|folder| folder.length(MANIFEST).is_ok_and(|l| l.is_some()));
-                    tracing::warn!(%error, "a manifest cannot be read");
-                    if published {
-                        tree.unknown = true;
-                    } else {
-                        // A layer that nobody can use any more.
-                        tree.nodes.insert(id, (None, true));
-                    }
-                }
-            }
-        }
-        Ok(tree)
-    }
-
-    fn is_hidden(&self, id: &str) -> bool {
-        self.nodes.get(id).is_some_and(|(_, hidden)| *hidden)
-    }
-
-    fn successors(&self, id: &str) -> &[String] {
-        self.children.get(id).map_or(&[], Vec::as_slice)
-    }
-
-    /// A layer that nothing lies upon.
-    fn unneeded(&self) -> Option<String> {
-        let mut ids = self.nodes.keys().filter(|id| self.is_hidden(id) && self.successors(id).is_empty());
-        ids.next().filter(|_| !self.unknown).cloned()
-    }
-
-    /// A row of layers, oldest first, each with one successor, and what lies upon the last of them.
-    fn run(&self) -> Option<(Vec<String>, String)> {
-        if self.unknown {
-            return None;
-        }
-        let single = |id: &str| self.is_hidden(id) && self.successors(id).len() == 1;
-        for (id, (parent, _)) in &self.nodes {
-            if !single(id) || parent.as_deref().is_some_and(single) {
-                continue;
-            }
-            let mut run = vec![id.clone()];
-            let mut next = self.successors(id)[0].clone();
-            // Parents that go round in a circle have no beginning, so this ends.
-            while single(&next) && run.len() <= self.nodes.len() {
-                run.push(next.clone());
-                next = self.successors(&next)[0].clone();
-            }
-            return Some((run, next));
-        }
-        None
-    }
 }

@@ -28,6 +28,7 @@ mod restore;
 mod series;
 mod store;
 mod sums;
+mod tree;
 mod verify;
 
 use std::io;

@@ -31,6 +31,8 @@ const PIECE_CLUSTERS: usize = 16;
 const BATCH_PAGES: u64 = 16;
 /// How often the place is saved at least.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// The version of the text of a place.
+const SAVED_VERSION: u32 = 2;
 /// Longest text of a place.
 const MAX_SAVED_BYTES: usize = 64 << 10;
 
@@ -43,6 +45,7 @@ struct Saved {
     /// Pages of the next disk that are done.
     pages: u64,
     read_bytes: u64,
+    #[serde(with = "packed")]
     damages: Vec<Damage>,
 }
 
@@ -115,10 +118,10 @@ impl Verifying<'_> {
     pub(super) fn run(&self, mut opened: Opened, save: &mut dyn FnMut(&str) -> Result<()>) -> Result<Verified> {
         let mut damages = std::mem::take(&mut opened.damages);
         self.structure(&opened, &mut damages)?;
-        let mut saved = Saved { version: 1, ..Saved::default() };
+        let mut saved = Saved { version: SAVED_VERSION, ..Saved::default() };
         if self.request.depth == Depth::Deep {
             let resumed = self.request.resume.and_then(|text| serde_json::from_str::<Saved>(text).ok());
-            saved = resumed.filter(|resumed| resumed.version == 1).unwrap_or(saved);
+            saved = resumed.filter(|resumed| resumed.version == SAVED_VERSION).unwrap_or(saved);
             self.deep(&opened, &mut saved, save)?;
         }
         damages.extend(saved.damages);
@@ -393,6 +396,58 @@ fn beside(points: Vec<String>, disk: Option<u32>, what: String) -> Damage {
     Damage { points, disk, offset: 0, length: 0, what }
 }
 
+/// Puts damages into a text as [`Packed`].
+mod packed {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Damage, Packed};
+
+    pub(super) fn serialize<S: Serializer>(damages: &[Damage], to: S) -> Result<S::Ok, S::Error> {
+        Packed::from(damages.to_vec()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Damage>, D::Error> {
+        Packed::deserialize(from).map(Vec::from)
+    }
+}
+
+/// Damages in few bytes: nearly all of them have the same points and texts.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Packed {
+    points: Vec<Vec<String>>,
+    texts: Vec<String>,
+    /// Numbers of points and text, disk, offset, length.
+    ranges: Vec<(usize, usize, Option<u32>, u64, u64)>,
+}
+
+impl From<Vec<Damage>> for Packed {
+    fn from(damages: Vec<Damage>) -> Self {
+        fn number<T: PartialEq>(known: &mut Vec<T>, value: T) -> usize {
+            known.iter().position(|other| *other == value).unwrap_or_else(|| {
+                known.push(value);
+                known.len() - 1
+            })
+        }
+        let mut packed = Self::default();
+        for Damage { points, disk, offset, length, what } in damages {
+            let numbers = (number(&mut packed.points, points), number(&mut packed.texts, what));
+            packed.ranges.push((numbers.0, numbers.1, disk, offset, length));
+        }
+        packed
+    }
+}
+
+impl From<Packed> for Vec<Damage> {
+    /// What names points or texts that are not there is left out.
+    fn from(packed: Packed) -> Self {
+        let damage = |(points, text, disk, offset, length): (usize, usize, _, _, _)| {
+            let points = packed.points.get(points).filter(|points| !points.is_empty())?.clone();
+            Some(Damage { points, disk, offset, length, what: packed.texts.get(text)?.clone() })
+        };
+        packed.ranges.into_iter().take(MAX_DAMAGES).filter_map(damage).collect()
+    }
+}
+
 impl Saved {
     /// As many damages as fit are kept.
     fn text(&self) -> String {
@@ -404,5 +459,29 @@ impl Saved {
                 _ => count = count * 3 / 4,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_keeps_as_many_damages_as_are_told() {
+        let damage = |number: usize| Damage {
+            points: vec![format!("{:016x}", number % 7); 1 + number % 3],
+            disk: Some(0),
+            offset: (number as u64) << 40,
+            length: CLUSTER_BYTES,
+            what: format!("/var/lib/one/datastores/100/79/7/0123456789abcdef/disk.0.{}: the bytes differ", number % 5),
+        };
+        let damages: Vec<Damage> = (0..MAX_DAMAGES).map(damage).collect();
+        let saved = Saved { version: SAVED_VERSION, disks: 1, pages: 3, read_bytes: 4, damages: damages.clone() };
+        let text = saved.text();
+        assert!(text.len() <= MAX_SAVED_BYTES, "{}", text.len());
+        let again: Saved = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.damages, damages);
+        let nonsense = r#"{"version":2,"disks":0,"pages":0,"read_bytes":0,"damages":{"points":[],"texts":[],"ranges":[[9,9,null,0,0]]}}"#;
+        assert_eq!(serde_json::from_str::<Saved>(nonsense).unwrap().damages, []);
     }
 }
