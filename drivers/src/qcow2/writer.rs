@@ -22,6 +22,9 @@ pub struct ImageWriter {
     compression: Compression,
     backing: Option<BackingName>,
     map: Mutex<Map>,
+    /// Held by the thread that writes into the file. The kernel lets only one write to a file at a time anyway, and makes
+    /// the others spin for it: two threads took more than twice as long as one.
+    writing: Mutex<()>,
 }
 
 /// What is allocated, and for whom.
@@ -59,7 +62,7 @@ impl ImageWriter {
             return Err(storage.refused("the file is not empty"));
         }
         let map = Mutex::new(Map { space: Space::new(), tables: BTreeMap::new(), broken: false });
-        Ok(Self { storage, size_bytes, compression, backing, map })
+        Ok(Self { storage, size_bytes, compression, backing, map, writing: Mutex::default() })
     }
 
     /// Writes whole clusters from `first` on (the last one of the disk may be short). Each is written at most once.
@@ -73,8 +76,11 @@ impl ImageWriter {
             return Err(self.outside(first, data.len() as u64));
         }
         let pieces = pieces(&mut Compressor::new(self.compression), data);
+        let turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // In turn as well, so that the file grows in order.
         let places = self.allocate(first, &pieces)?;
         let written = write_pieces(&self.storage, &places, &pieces, data);
+        drop(turn);
         if written.is_err() {
             self.lock().broken = true;
         }
