@@ -21,6 +21,7 @@ pub struct Qcow2Writer {
     image: FormatAccess<imago::file::File>,
     part: Part,
     written: Written,
+    unsynced: u64,
     size_bytes: u64,
 }
 
@@ -32,7 +33,7 @@ impl Qcow2Writer {
     pub fn create(target: &Path, size_bytes: u64) -> Result<Self> {
         let part = Part::create(target)?;
         let image = FormatAccess::new(format_qcow2(&part, size_bytes, None)?);
-        Ok(Self { image, part, written: Written::default(), size_bytes })
+        Ok(Self { image, part, written: Written::default(), unsynced: 0, size_bytes })
     }
 }
 
@@ -41,6 +42,7 @@ impl DiskWriter for Qcow2Writer {
         check_range(self.part.target(), self.size_bytes, offset, data)?;
         for (offset, part) in self.written.parts(offset, data) {
             self.image.write(part, offset).map_err(|e| failed(self.part.target(), offset, e))?;
+            sync_in_steps(&self.part, &mut self.unsynced, part.len())?;
         }
         Ok(())
     }
@@ -57,6 +59,7 @@ impl DiskWriter for Qcow2Writer {
 pub struct RawWriter {
     part: Part,
     written: Written,
+    unsynced: u64,
     size_bytes: u64,
 }
 
@@ -70,7 +73,7 @@ impl RawWriter {
         let part = Part::create(target)?;
         let sized = part.file().set_len(size_bytes);
         sized.map_err(|e| DriverError::io(format!("creating {}", target.display()), e))?;
-        Ok(Self { part, written: Written::default(), size_bytes })
+        Ok(Self { part, written: Written::default(), unsynced: 0, size_bytes })
     }
 
     fn file(&self) -> &File {
@@ -83,6 +86,7 @@ impl DiskWriter for RawWriter {
         check_range(self.part.target(), self.size_bytes, offset, data)?;
         for (offset, part) in self.written.parts(offset, data) {
             self.file().write_all_at(part, offset).map_err(|e| failed(self.part.target(), offset, e))?;
+            sync_in_steps(&self.part, &mut self.unsynced, part.len())?;
         }
         Ok(())
     }
@@ -90,6 +94,21 @@ impl DiskWriter for RawWriter {
     fn finish(self: Box<Self>) -> Result<()> {
         self.part.publish()
     }
+}
+
+/// Makes a target durable in steps of this many bytes, so that finishing it is short: on a slow share it could not be told
+/// from a server that is gone.
+const SYNC_STEP_BYTES: u64 = 256 << 20;
+
+/// Counts `bytes` more and makes all durable when they have become many.
+fn sync_in_steps(part: &Part, unsynced: &mut u64, bytes: usize) -> Result<()> {
+    *unsynced += bytes as u64;
+    if *unsynced < SYNC_STEP_BYTES {
+        return Ok(());
+    }
+    *unsynced = 0;
+    let synced = part.file().sync_data();
+    synced.map_err(|e| DriverError::io(format!("making durable {}", part.target().display()), e))
 }
 
 fn check_range(target: &Path, size_bytes: u64, offset: u64, data: &[u8]) -> Result<()> {

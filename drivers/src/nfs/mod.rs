@@ -17,6 +17,7 @@
 //! Invariants: a point's folder gets its name as the last, durable act of a store; every byte that is given back has its
 //! digest; an image that others lie upon is only changed where none of them looks.
 
+mod admission;
 mod chain;
 mod crew;
 mod folder;

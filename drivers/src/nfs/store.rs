@@ -11,31 +11,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::NfsConfig;
-use super::chain::{Chain, Layers, MAX_CHAIN, Place, cluster_bytes, image_bytes};
+use super::admission::Base;
+use super::chain::{Chain, Place, cluster_bytes, image_bytes};
 use super::crew::{self, Crew};
 use super::folder::{Folder, NEW};
-use super::manifest::{
-    DOCUMENT, DiskFacts, DocumentFacts, MANIFEST, MAX_DISK_BYTES, MAX_DISKS, MAX_DOCUMENT_BYTES, Manifest, VERSION,
-    disk_file, hex, sums_file,
-};
+use super::manifest::{DOCUMENT, DiskFacts, DocumentFacts, MANIFEST, Manifest, VERSION, disk_file, hex, sums_file};
 use super::plan::{Stretch, Touched, stretches};
 use super::series::{Node, Series};
 use super::sums::{Held, PAGE_CLUSTERS, Page, SumsWriter, sum};
 use crate::datastore::{Change, SourceDisk, StoreRequest, Stored};
 use crate::hypervisor::DiskFormat;
-use crate::qcow2::{Backing, CLUSTER_BYTES, Compression, ImageWriter};
+use crate::qcow2::{Backing, CLUSTER_BYTES, ImageWriter};
 use crate::{Cancel, DiskReader, DriverError, Kind, Progress, Result};
 
 /// Clusters that are read in one go: 1 MiB.
 const PIECE_CLUSTERS: u64 = 16;
-
-/// What a disk is laid upon.
-struct Base {
-    chain: Chain,
-    point: String,
-    file: String,
-    label: u32,
-}
 
 /// Everything that storing a point needs to know.
 pub(super) struct Storing<'a> {
@@ -62,61 +52,6 @@ impl Storing<'_> {
             }
         }
         stored
-    }
-
-    /// Checks everything that can be checked before reading, and finds what the disks are laid upon.
-    fn bases(&self, disks: &[SourceDisk]) -> Result<(Vec<Option<Base>>, Option<Node>)> {
-        let wrong = |reason: String| DriverError::new(Kind::Permanent, "storing a restore point", reason);
-        if disks.len() > MAX_DISKS || self.request.document.len() as u64 > MAX_DOCUMENT_BYTES {
-            return Err(wrong("it has more disks or a longer document than can be stored".to_owned()));
-        }
-        for (number, disk) in disks.iter().enumerate() {
-            if disks[..number].iter().any(|other| other.id == disk.id) {
-                return Err(wrong(format!("disk {} is given twice", disk.id)));
-            }
-            if disk.reader.size_bytes() == 0 || disk.reader.size_bytes() > MAX_DISK_BYTES {
-                let size = disk.reader.size_bytes();
-                return Err(wrong(format!("disk {} has {size} bytes; 1 byte to 2 PiB are possible", disk.id)));
-            }
-        }
-        if disks.iter().all(|disk| disk.change == Change::Whole) {
-            return Ok((disks.iter().map(|_| None).collect(), None));
-        }
-        let refused = |kind: Kind, reason: String| {
-            let parent = self.request.parent.unwrap_or("of no name");
-            DriverError::new(kind, format!("using restore point {parent} as a parent"), reason)
-        };
-        let parent = match self.request.parent.map(|id| self.series.node(id)) {
-            Some(Ok(Some(node))) if !node.hidden => node,
-            Some(Err(error)) => return Err(error),
-            _ => return Err(refused(Kind::Missing, "it is not there".to_owned())),
-        };
-        let mut layers = Layers::new();
-        let mut bases = Vec::new();
-        for disk in disks {
-            if disk.change == Change::Whole {
-                bases.push(None);
-                continue;
-            }
-            let Some(facts) = parent.manifest.disk(disk.id) else {
-                return Err(refused(Kind::Missing, format!("it holds no disk {}", disk.id)));
-            };
-            if facts.size_bytes != disk.reader.size_bytes() {
-                return Err(refused(Kind::Missing, format!("its disk {} has another size", disk.id)));
-            }
-            let chain = Chain::open(self.series, &parent, disk.id, &mut layers)?;
-            if let Some(reason) = chain.fault() {
-                return Err(refused(Kind::Corrupt, reason));
-            }
-            let label = facts.label().checked_add(1);
-            let (Some(label), true) = (label, chain.layers.len() < MAX_CHAIN) else {
-                let reason = format!("{} increments lie upon each other already", chain.layers.len());
-                return Err(refused(Kind::Missing, reason));
-            };
-            let point = parent.manifest.point.clone();
-            bases.push(Some(Base { chain, point, file: facts.file.clone(), label }));
-        }
-        Ok((bases, Some(parent)))
     }
 
     fn store(
@@ -192,7 +127,7 @@ impl Storing<'_> {
             path,
             size_bytes,
             change: disk.change,
-            chain: base.map(|base| &base.chain),
+            chain: base.and_then(|base| base.chain.as_ref()),
             marked: disk.marked.as_deref().map(Touched::new),
             image,
             ledger: Mutex::new(Ledger {
@@ -224,39 +159,6 @@ impl Storing<'_> {
             sums: ledger.sums.finish(sums)?,
         };
         Ok(Done { facts, read_bytes, unmarked_bytes: ledger.unmarked_bytes })
-    }
-
-    /// Refuses an increment that cannot fit. How much of a full or a comparison will be written nobody knows before.
-    fn check_room(&self, folder: &Folder, disk: &SourceDisk, to_read: u64) -> Result<()> {
-        if disk.change != Change::SinceParent || self.config.compression != Compression::None {
-            return Ok(());
-        }
-        let (free, _) = folder.space()?;
-        if to_read <= free {
-            return Ok(());
-        }
-        let reason = format!(
-            "it has {to_read} bytes to store, and {free} are free: {} are missing; forget older restore points or enlarge the share",
-            to_read - free
-        );
-        Err(DriverError::new(
-            Kind::Permanent,
-            format!("storing disk {} into {}", disk.id, folder.path().display()),
-            reason,
-        ))
-    }
-
-    fn say_how_much(&self, folder: &Folder, to_read: u64, error: DriverError) -> DriverError {
-        if !super::is_full(&error) {
-            return error;
-        }
-        let (done, total) = self.progress.get();
-        let left = total.saturating_sub(done).min(to_read);
-        let free = folder.space().map_or(0, |(free, _)| free);
-        let reason = format!(
-            "the file system is full ({free} bytes are free, up to {left} more were to be stored); forget older restore points or enlarge the share"
-        );
-        DriverError { reason, ..error }
     }
 }
 

@@ -128,6 +128,7 @@ impl Merge {
         let pieces = pieces(&mut self.compressor, data);
         let written =
             self.allocate(first, &pieces).and_then(|places| write_pieces(self.image.storage(), &places, &pieces, data));
+        let written = written.and_then(|()| self.image.storage().sync_in_steps());
         self.broken |= written.is_err();
         written
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FallocateFlags;
 
@@ -11,6 +12,9 @@ use crate::{DriverError, Kind, Result};
 
 /// The unit of holes; the block of nearly every file system.
 const HOLE_BYTES: usize = 4 << 10;
+
+/// What may lie in memory of the host before it is made durable.
+const SYNC_STEP_BYTES: u64 = 256 << 20;
 
 /// What is about to be done to the file; for tests that end or record it.
 #[doc(hidden)]
@@ -35,11 +39,13 @@ pub(super) struct Storage {
     file: File,
     shown: String,
     gate: Option<Gate>,
+    /// Bytes written since they were last made durable.
+    unsynced: AtomicU64,
 }
 
 impl Storage {
     pub(super) fn new(file: File, shown: &str, gate: Option<Gate>) -> Self {
-        Self { file, shown: shown.to_owned(), gate }
+        Self { file, shown: shown.to_owned(), gate, unsynced: AtomicU64::new(0) }
     }
 
     pub(super) fn shown(&self) -> &str {
@@ -70,7 +76,21 @@ impl Storage {
 
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let written = self.ask(Step::Write(offset, data)).and_then(|()| self.file.write_all_at(data, offset));
+        self.unsynced.fetch_add(data.len() as u64, Ordering::Relaxed);
         written.map_err(|e| DriverError::io(format!("writing {} at {offset}", self.shown), e))
+    }
+
+    /// Makes durable what was written when it has become much, so that the last [`Storage::sync`] is short: on a slow share
+    /// it could not be told from a server that is gone. One thread at a time; others go on.
+    pub(super) fn sync_in_steps(&self) -> Result<()> {
+        let unsynced = self.unsynced.load(Ordering::Relaxed);
+        let mine = unsynced >= SYNC_STEP_BYTES
+            && self.unsynced.compare_exchange(unsynced, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !mine {
+            return Ok(());
+        }
+        let synced = self.ask(Step::Sync).and_then(|()| self.file.sync_data());
+        synced.map_err(|e| self.failed("making durable", e))
     }
 
     /// Writes `data` to a place where the file holds nothing yet, leaving out what is zero.

@@ -81,6 +81,7 @@ impl ImageWriter {
         let places = self.allocate(first, &pieces)?;
         let written = write_pieces(&self.storage, &places, &pieces, data);
         drop(turn);
+        let written = written.and_then(|()| self.storage.sync_in_steps());
         if written.is_err() {
             self.lock().broken = true;
         }
