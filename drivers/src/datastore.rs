@@ -266,7 +266,8 @@ pub trait BackupDatastore: Send + Sync {
     ) -> Result<Restored> {
         let mut writer = target.create()?;
         let restored = self.restore(request, writer.as_mut(), progress, cancel)?;
-        writer.finish()?;
+        // A large image takes long to become durable; it is not on the datastore.
+        progress.beat_during(|| writer.finish())?;
         Ok(restored)
     }
 

@@ -35,6 +35,8 @@ pub use pace::Pace;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 /// What a range of a disk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +151,9 @@ impl Cancel {
     }
 }
 
+/// How often [`Progress::beat_during`] beats.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
 /// Counters of a running transfer, in bytes; cheap to clone, written by the driver, read by whoever shows them.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<ProgressCounters>);
@@ -175,6 +180,23 @@ impl Progress {
     /// watches from another process takes long silence for a dead server.
     pub fn beat(&self) {
         self.0.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Beats about every half second while `work` runs: for what takes long without a word and cannot hang on what is being
+    /// watched, like making a new image durable on this host's own disk.
+    pub fn beat_during<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            // Without a thread the work is done all the same, in silence.
+            let beating = std::thread::Builder::new().name("beat".to_owned()).spawn_scoped(scope, move || {
+                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(BEAT_EVERY) {
+                    self.beat();
+                }
+            });
+            let result = work();
+            drop((stop, beating));
+            result
+        })
     }
 
     /// A number that changes whenever anything was moved or a beat was made.
@@ -212,5 +234,26 @@ impl Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_work_beats_and_gives_its_result() {
+        let progress = Progress::default();
+        let result = progress.beat_during(|| {
+            while progress.pulse() < 2 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            7
+        });
+        assert_eq!(result, 7);
+        assert_eq!(progress.get(), (0, 0));
+        let after = progress.pulse();
+        std::thread::sleep(2 * BEAT_EVERY);
+        assert_eq!(progress.pulse(), after, "it beats on although nothing is done");
     }
 }

@@ -8,7 +8,7 @@ mod shared;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,7 @@ use drivers::datastore::{
 };
 use drivers::dummy::{DummyDatastore, Script};
 use drivers::hypervisor::DiskFormat;
-use drivers::isolation::{IsolatedDatastore, Launch, serve};
+use drivers::isolation::{IsolatedDatastore, Launch};
 use drivers::nbd::Export;
 use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{
@@ -34,29 +34,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use shared::ShortForms as _;
+use shared::isolated::{DATASTORE, PASSWORD, ROLE, SURELY, control, launch, role, serve_with};
 
-const PASSWORD: &str = "a password that nobody may see";
 const CHUNK: u32 = 4096;
-/// Names what this binary is to be when it is started again.
-const ROLE: &str = "KEEPLAST_TEST_ROLE";
-/// Longest wait for what surely comes.
-const SURELY: Duration = Duration::from_secs(60);
 
 // ---- the other processes
 
 #[test]
 fn serve_for_tests() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let stdin = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
-    match role.as_str() {
-        "datastore" => drop(serve(stdin, open).unwrap_err()),
-        "daemon" => be_a_daemon(stdin),
-        hostile => be_hostile(stdin, hostile),
+    match role().as_deref() {
+        None => {}
+        Some(DATASTORE) => serve_with(open),
+        Some("daemon") => be_a_daemon(control()),
+        Some(hostile) => be_hostile(control(), hostile),
     }
 }
 
 fn open(config: &str) -> Result<Arc<dyn BackupDatastore>> {
-    let (kind, path) = config.lines().next().unwrap().split_once(' ').unwrap();
+    let (kind, path) = config.split_once(' ').unwrap();
     open_here(kind, Path::new(path))
 }
 
@@ -74,21 +69,8 @@ fn restic_config(path: &Path) -> ResticConfig {
     ResticConfig { chunk_bytes: CHUNK, threads: 2, ..ResticConfig::new(path.to_owned(), password) }
 }
 
-fn launch(role: &str, config: &str, silence: Duration) -> Launch {
-    Launch {
-        program: "/proc/self/exe".into(),
-        args: ["--exact", "serve_for_tests", "--nocapture"].map(str::to_owned).to_vec(),
-        name: "datastore-driver 100".to_owned(),
-        environment: vec![(ROLE.to_owned(), role.to_owned())],
-        config: Secret::new(format!("{config}\n{PASSWORD}")),
-        shown: "datastore 100 (nas:/backup)".to_owned(),
-        silence,
-        nice: 10,
-    }
-}
-
 fn isolated(kind: &str, path: &Path, silence: Duration) -> IsolatedDatastore {
-    IsolatedDatastore::new(launch("datastore", &format!("{kind} {}", path.display()), silence))
+    shared::isolated::isolated(&format!("{kind} {}", path.display()), silence)
 }
 
 fn signal(pid: u32, signal: Signal) {

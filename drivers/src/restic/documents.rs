@@ -10,6 +10,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::format::{BlobKind, Id};
+use crate::datastore::StoredDisk;
 
 /// The directory that holds everything of a restore point.
 pub(super) const POINT_DIRECTORY: &str = "one";
@@ -218,6 +219,9 @@ pub(super) struct Extension {
     /// As in [`crate::datastore::Stored::unmarked_bytes`].
     #[serde(skip_serializing_if = "is_default")]
     pub(super) unmarked_bytes: u64,
+    /// Its disks, by id: so that listing points reads no directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) disks: Option<Vec<StoredDisk>>,
     /// The operation that made it; also the last tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) job: Option<String>,

@@ -213,6 +213,11 @@ impl Index {
         Self { catalog, used }
     }
 
+    /// Whether every pack that the index files name is there.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.catalog.partial
+    }
+
     /// Where the blob `id` of `kind` lies; its pack counts as relied on from now.
     pub(super) fn get(&self, kind: BlobKind, id: &Id) -> Option<&Location> {
         let location = match kind {

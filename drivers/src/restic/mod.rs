@@ -30,6 +30,7 @@ mod read;
 mod repository;
 mod restore;
 mod series;
+mod used;
 mod verify;
 mod writer;
 
@@ -38,17 +39,18 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::directory::FileKind;
 use self::documents::{SnapshotDocument, Tree};
 use self::format::Id;
 use self::lease::{Lease, Patience, ResticLock};
-use self::opened::{Known, Opened, is_chunk_length};
+use self::opened::{IndexOnDemand, Known, Opened, is_chunk_length};
 use self::points::Store;
 use self::read::PointReader;
 use self::repository::Prune;
 use self::series::Visit;
+use self::used::UsedBytes;
 use crate::datastore::{
     BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
     Verified, VerifyRequest,
@@ -114,8 +116,6 @@ impl ResticConfig {
     }
 }
 
-/// How long a measured size of the datastore is good.
-const USED_BYTES_AGE: Duration = Duration::from_secs(60);
 /// Folder of the lease files, beside the repositories; no series is called so.
 const LEASE_FOLDER: &str = ".lease";
 /// Space that is given up when the file system is full, so that what makes room has room to work: a lock, a new index.
@@ -130,7 +130,7 @@ pub struct ResticDatastore {
     config: ResticConfig,
     /// By folder.
     known: Mutex<HashMap<String, Arc<Known>>>,
-    used: Mutex<Option<(Instant, u64)>>,
+    used: Mutex<UsedBytes>,
 }
 
 impl ResticDatastore {
@@ -207,10 +207,7 @@ impl ResticDatastore {
             let opened = opened.ok_or_else(missing)?;
             let snapshot =
                 opened.snapshot(&id).map_err(|error| if error.kind == Kind::Missing { missing() } else { error })?;
-            let (index, damaged) = index::Index::load_readable(&opened.directory, &opened.cipher)?;
-            for (id, reason) in damaged {
-                tracing::warn!(index = %id, %reason, "reading without a damaged index file");
-            }
+            let index = self.index_for_reading(opened)?;
             let reader = PointReader::new(&opened.directory, &opened.cipher, &index);
             let tree = reader.directory_of(&snapshot)?;
             work(&reader, &snapshot, &tree, opened)
@@ -218,7 +215,13 @@ impl ResticDatastore {
     }
 
     /// What `snapshot` is for a catalogue.
-    fn facts(&self, opened: &Opened, index: &index::Index, id: &Id, snapshot: &SnapshotDocument) -> Result<PointFacts> {
+    fn facts(
+        &self,
+        opened: &Opened,
+        index: &IndexOnDemand<'_>,
+        id: &Id,
+        snapshot: &SnapshotDocument,
+    ) -> Result<PointFacts> {
         let stored = points::stored(opened, index, id, snapshot)?;
         let parent = match &snapshot.parent {
             Some(parent) if opened.directory.exists(FileKind::Snapshot, parent)? => Some(parent.hex()),
@@ -240,14 +243,7 @@ impl BackupDatastore for ResticDatastore {
         let failed = |error: io::Error| DriverError::io(format!("measuring {}", base.display()), error);
         let space = rustix::fs::statvfs(base).map_err(|errno| failed(errno.into()))?;
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let used_bytes = match *used {
-            Some((at, bytes)) if at.elapsed() < USED_BYTES_AGE => bytes,
-            _ => {
-                let bytes = folder_bytes(base).map_err(failed)?;
-                *used = Some((Instant::now(), bytes));
-                bytes
-            }
-        };
+        let used_bytes = used.get(base, used::BUDGET).map_err(failed)?;
         Ok(Capacity {
             total_bytes: space.f_frsize.saturating_mul(space.f_blocks),
             free_bytes: space.f_frsize.saturating_mul(space.f_bavail),
@@ -292,7 +288,18 @@ impl BackupDatastore for ResticDatastore {
             let (opened, id) = opened.zip(Id::parse(point)).ok_or_else(missing)?;
             let snapshot =
                 opened.snapshot(&id).map_err(|error| if error.kind == Kind::Missing { missing() } else { error })?;
-            points::stored(opened, &self.index(opened)?, &id, &snapshot)
+            let index = opened.index_on_demand();
+            let reader = PointReader::new(&opened.directory, &opened.cipher, index.get()?);
+            let directory = reader.directory_of(&snapshot)?;
+            let stored = points::stored(opened, &index, &id, &snapshot)?;
+            self.trim_indexes();
+            match stored.disks.iter().find(|disk| directory.find(&read::disk_name(disk.id)).is_none()) {
+                None => Ok(stored),
+                Some(disk) => {
+                    let reason = format!("its directory does not list disk {}", disk.id);
+                    Err(DriverError::new(Kind::Corrupt, format!("opening restore point {id}"), reason))
+                }
+            }
         })
     }
 
@@ -363,7 +370,7 @@ impl BackupDatastore for ResticDatastore {
         self.reading(series, Visit::Brief, |opened| {
             let Some(opened) = opened else { return Ok(Vec::new()) };
             let snapshots = opened.snapshots()?;
-            let index = self.index(opened)?;
+            let index = opened.index_on_demand();
             let mut points = Vec::new();
             for (id, snapshot) in snapshots {
                 match self.facts(opened, &index, &id, &snapshot) {
@@ -374,6 +381,7 @@ impl BackupDatastore for ResticDatastore {
                     Err(error) => return Err(error),
                 }
             }
+            self.trim_indexes();
             points.sort_by(|a, b| (a.time, &a.stored.point).cmp(&(b.time, &b.stored.point)));
             Ok(points)
         })
@@ -389,23 +397,4 @@ fn remove_folder(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Bytes of all files below; what vanishes meanwhile does not count.
-fn folder_bytes(folder: &Path) -> io::Result<u64> {
-    let mut sum = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let bytes = match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
-            Ok(metadata) => Ok(metadata.len()),
-            Err(error) => Err(error),
-        };
-        match bytes {
-            Ok(bytes) => sum += bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sum)
 }

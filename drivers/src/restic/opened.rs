@@ -3,6 +3,7 @@
 //! Only what never changes is kept: the key, decoded snapshots and index files by id. Each operation lists anew what is
 //! there.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,6 +71,23 @@ pub(super) fn is_chunk_length(length: u32) -> bool {
     (4096..=MAX_READ_BYTES).contains(&length) && length.is_multiple_of(4096)
 }
 
+/// See [`Opened::index_on_demand`].
+pub(super) struct IndexOnDemand<'a> {
+    opened: &'a Opened,
+    index: OnceCell<Index>,
+}
+
+impl IndexOnDemand<'_> {
+    /// The index as it was when this was first called.
+    pub(super) fn get(&self) -> Result<&Index> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let index = self.opened.index()?;
+        Ok(self.index.get_or_init(|| index))
+    }
+}
+
 /// An opened repository, as one operation on one series uses it.
 pub(super) struct Opened {
     pub(super) directory: Arc<Directory>,
@@ -85,6 +103,11 @@ impl Opened {
     /// The index as it is now.
     pub(super) fn index(&self) -> Result<Index> {
         Index::load(&self.directory, &self.cipher, &self.known.index)
+    }
+
+    /// The index, loaded when it is first asked for.
+    pub(super) fn index_on_demand(&self) -> IndexOnDemand<'_> {
+        IndexOnDemand { opened: self, index: OnceCell::new() }
     }
 
     /// Whether the snapshot is in the series that was opened.

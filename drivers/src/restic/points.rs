@@ -11,7 +11,7 @@ use super::format::{BlobKind, Id};
 use super::index::{IdSet, Index};
 use super::lease::{Lease, ResticLock};
 use super::marked::Marked;
-use super::opened::Opened;
+use super::opened::{IndexOnDemand, Opened};
 use super::read::{FileContent, PointReader, StoredForm, disk_name};
 use super::writer::{Counts, Pipeline, Span, WriteOptions};
 use crate::datastore::{Change, SourceDisk, StoreRequest, Stored, StoredDisk};
@@ -79,6 +79,7 @@ impl Store<'_> {
             read_bytes: written.read_bytes,
             stored_bytes: directory.written_bytes(),
             unmarked_bytes: written.unmarked_bytes,
+            disks: Some(sorted(&written.disks)),
             job: Some(request.job.to_owned()),
             series: self.opened.shared_series.clone(),
         };
@@ -100,14 +101,12 @@ impl Store<'_> {
             return Ok(published);
         }
         let id = self.publish(&document, &index, &counts)?;
-        let mut disks = written.disks;
-        disks.sort_by_key(|disk| disk.id);
         Ok(Stored {
             point: id.hex(),
             read_bytes: written.read_bytes,
             stored_bytes: directory.written_bytes(),
             unmarked_bytes: written.unmarked_bytes,
-            disks,
+            disks: sorted(&written.disks),
         })
     }
 
@@ -198,19 +197,37 @@ impl Store<'_> {
     }
 }
 
-/// The point that `job` published in the series, if it did.
+fn sorted(disks: &[StoredDisk]) -> Vec<StoredDisk> {
+    let mut disks = disks.to_vec();
+    disks.sort_by_key(|disk| disk.id);
+    disks
+}
+
+/// The point that `job` published in the series, if it did. One whose snapshot file was damaged since does not say whose
+/// it is: then the job counts as not done, and doing it again makes a point that can be restored.
 pub(super) fn published(opened: &Opened, job: &str) -> Result<Option<Stored>> {
     match opened.snapshots()?.into_iter().find(|(_, snapshot)| snapshot.is_of(job)) {
-        Some((id, snapshot)) => stored(opened, &opened.index()?, &id, &snapshot).map(Some),
+        Some((id, snapshot)) => stored(opened, &opened.index_on_demand(), &id, &snapshot).map(Some),
         None => Ok(None),
     }
 }
 
-/// What a snapshot says of itself, and the disks that it lists.
-pub(super) fn stored(opened: &Opened, index: &Index, id: &Id, snapshot: &SnapshotDocument) -> Result<Stored> {
-    let reader = PointReader::new(&opened.directory, &opened.cipher, index);
-    let disks = reader.disks(&reader.directory_of(snapshot)?)?;
+/// What a snapshot says of itself, and the disks that it lists. Directories are read only for those of snapshots that do
+/// not say: another program rewrote them.
+pub(super) fn stored(
+    opened: &Opened,
+    index: &IndexOnDemand<'_>,
+    id: &Id,
+    snapshot: &SnapshotDocument,
+) -> Result<Stored> {
     let own = snapshot.keeplast.clone().unwrap_or_default();
+    let disks = match own.disks {
+        Some(disks) => disks,
+        None => {
+            let reader = PointReader::new(&opened.directory, &opened.cipher, index.get()?);
+            reader.disks(&reader.directory_of(snapshot)?)?
+        }
+    };
     let own_bytes =
         std::fs::metadata(opened.directory.path(FileKind::Snapshot, id)).map_or(0, |metadata| metadata.len());
     Ok(Stored {

@@ -251,11 +251,21 @@ impl ResticDatastore {
         Ok(names.into_iter().collect())
     }
 
-    /// The index of a repository as it is now.
-    pub(super) fn index(&self, opened: &Opened) -> Result<Index> {
+    /// The index of a repository for reading: that which is kept when every file that it leads to is there, else what is
+    /// left of it.
+    pub(super) fn index_for_reading(&self, opened: &Opened) -> Result<Index> {
         let index = opened.index();
         self.trim_indexes();
-        index
+        match index {
+            Ok(index) if index.is_whole() => return Ok(index),
+            Err(error) if error.kind != Kind::Corrupt => return Err(error),
+            _ => {}
+        }
+        let (index, damaged) = Index::load_readable(&opened.directory, &opened.cipher)?;
+        for (id, reason) in damaged {
+            tracing::warn!(index = %id, %reason, "reading without a damaged index file");
+        }
+        Ok(index)
     }
 
     /// Keeps the memory of all cached indexes within bounds: those that were not of use for longest go first.

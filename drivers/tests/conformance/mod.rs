@@ -23,6 +23,8 @@ pub mod forgetting;
 pub mod fulls;
 pub mod history;
 pub mod restoring;
+#[cfg(feature = "restic")]
+pub mod rigs;
 pub mod together;
 pub mod verifying;
 

@@ -1,5 +1,6 @@
 //! Short forms of a datastore's calls, for tests that neither watch nor cancel.
 
+pub mod isolated;
 pub mod memory;
 #[cfg(feature = "restic")]
 pub mod restic_rig;
