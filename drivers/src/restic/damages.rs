@@ -7,7 +7,7 @@ use crate::datastore::{Damage, MAX_DAMAGES};
 /// Ranges that are kept apart while collecting; what comes beyond is told as one range per disk.
 const MAX_RANGES: usize = 100_000;
 /// Said of ranges beyond the limits.
-const MORE: &str = "more damage than is told one by one, within this range";
+pub(super) const MORE: &str = "more damage than is told one by one, within this range";
 
 /// Disk, offset, length and number of the cause.
 type Key = (Option<u32>, u64, u64, u32);

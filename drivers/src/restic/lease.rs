@@ -10,10 +10,11 @@
 //! while it waits, through which long operations pass when they begin: so ever new backups cannot keep a forget waiting
 //! for ever.
 
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ use crate::{Cancel, DriverError, Kind, Progress, Result};
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
 /// The age at which restic takes a lock for left over.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(30);
+/// Locks of others that are remembered.
+const MAX_SEEN: usize = 10_000;
 /// How often a lease that is taken is asked for again.
 const POLL: Duration = Duration::from_millis(50);
 /// How often the locks of other programs are looked at again.
@@ -208,8 +211,8 @@ impl ResticLock {
 }
 
 fn refuse_others(directory: &Directory, cipher: &Cipher, exclusive: bool) -> Result<()> {
-    for (_, other) in read_locks(directory, cipher)? {
-        if other.username != OWNER && (exclusive || other.exclusive) && is_live(&other) {
+    for (id, other) in read_locks(directory, cipher)? {
+        if other.username != OWNER && (exclusive || other.exclusive) && is_live(&other, watched_for(id)) {
             return Err(DriverError::new(
                 Kind::Retry,
                 format!("locking the repository {}", directory.root().display()),
@@ -313,11 +316,23 @@ fn read_locks(directory: &Directory, cipher: &Cipher) -> Result<Vec<(Id, LockDoc
     Ok(locks)
 }
 
-fn is_live(lock: &LockDocument) -> bool {
+/// How long this process has known the lock `id`. Who renews a lock gives it a new name, so one that is seen for long is
+/// left over, whatever time it bears: a host's clock may have been years ahead.
+fn watched_for(id: Id) -> TimeDelta {
+    static SEEN: LazyLock<Mutex<HashMap<Id, Instant>>> = LazyLock::new(Mutex::default);
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen.len() >= MAX_SEEN {
+        seen.clear();
+    }
+    let since = seen.entry(id).or_insert_with(Instant::now).elapsed();
+    TimeDelta::from_std(since).unwrap_or(TimeDelta::MAX)
+}
+
+fn is_live(lock: &LockDocument, watched: TimeDelta) -> bool {
     // A time that cannot be read is taken for the present: waiting is safer than going on.
-    let stale =
+    let is_old =
         DateTime::parse_from_rfc3339(&lock.time).is_ok_and(|time| Utc::now().signed_duration_since(time) > STALE_AFTER);
-    if stale {
+    if is_old || watched > STALE_AFTER {
         return false;
     }
     let here = lock.hostname == hostname();
@@ -382,6 +397,17 @@ mod tests {
         }
         // Nothing of ours stayed behind, nothing of theirs was touched.
         assert_eq!(directory.ids(FileKind::Lock).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_lock_from_the_future_binds_only_until_it_was_not_renewed_for_long() {
+        let time = (Utc::now() + TimeDelta::days(3650)).to_rfc3339();
+        let lock =
+            LockDocument { time, exclusive: true, hostname: "elsewhere".into(), username: "root".into(), pid: 1 };
+        assert!(is_live(&lock, TimeDelta::zero()) && is_live(&lock, STALE_AFTER));
+        assert!(!is_live(&lock, STALE_AFTER + TimeDelta::seconds(1)));
+        let first = watched_for(Id::of(b"a lock of the future"));
+        assert!(watched_for(Id::of(b"a lock of the future")) >= first);
     }
 
     #[test]

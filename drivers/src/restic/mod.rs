@@ -315,10 +315,13 @@ impl BackupDatastore for ResticDatastore {
         cancel: &Cancel,
     ) -> Result<Restored> {
         let (series, point) = (request.series, request.point);
-        self.with_point(series, point, Visit::Long(progress, cancel), |reader, _, tree, opened| {
+        self.with_point(series, point, Visit::Long(progress, cancel), |reader, snapshot, tree, opened| {
+            let disks = snapshot.keeplast.as_ref().and_then(|own| own.disks.as_ref());
+            let size =
+                disks.and_then(|disks| disks.iter().find(|disk| disk.id == request.disk)).map(|disk| disk.size_bytes);
             let patience = self.patience(progress, cancel);
             let _lock = ResticLock::take(&opened.directory, &opened.cipher, false, patience)?;
-            restore::restore(&self.config, reader, tree, request, target, progress, cancel)
+            restore::restore(&self.config, reader, (tree, size), request, target, progress, cancel)
         })
     }
 

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::ResticConfig;
 use super::current::CurrentDisk;
-use super::damages::Collector;
+use super::damages::{Collector, MORE};
 use super::directory::FileKind;
 use super::documents::Tree;
 use super::fetch::{Event, Fetcher, Job, Wanted, runs};
@@ -32,14 +32,17 @@ const HOLE_BYTES: usize = 64 << 10;
 const WINDOW_BYTES: u64 = 64 << 20;
 /// Opened chunks wait for the writer up to about this much.
 const WAITING_BYTES: u32 = 16 << 20;
+/// Ranges left out that are remembered one by one; what follows is told as one range.
+const MAX_LOST: usize = 100_000;
 /// How often a cancel is looked for while nothing comes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Writes the disk that `request` names into `target`. `tree` is the directory of its point.
+/// Writes the disk that `request` names into `target`. `tree` is the directory of its point, `size` what its snapshot says
+/// of the disk's size.
 pub(super) fn restore(
     config: &ResticConfig,
     reader: &PointReader<'_>,
-    tree: &Tree,
+    (tree, size): (&Tree, Option<u64>),
     request: RestoreRequest<'_>,
     target: &mut dyn DiskWriter,
     progress: &Progress,
@@ -50,6 +53,7 @@ pub(super) fn restore(
     let form = reader
         .disk(tree, disk)?
         .ok_or_else(|| DriverError::new(Kind::Missing, &doing, "the point holds no such disk"))?;
+    let part_bytes = part_length(reader, &form, size).unwrap_or(config.part_bytes);
     let stop = AtomicBool::new(false);
     let planned = AtomicU64::new(0);
     let (events, received) = bounded((WAITING_BYTES / config.chunk_bytes).clamp(4, 256) as usize);
@@ -81,7 +85,7 @@ pub(super) fn restore(
             window: Vec::new(),
             window_bytes: 0,
         };
-        scope.spawn(move || planner.run(form, config.part_bytes, current));
+        scope.spawn(move || planner.run(form, part_bytes, current));
         let result = writer.run(&received);
         stop.store(true, Ordering::Release);
         // Threads that wait to send must see that nobody listens.
@@ -100,6 +104,15 @@ pub(super) fn restore(
         told(config, reader, point, disk, lost, progress, cancel)?
     };
     Ok(Restored { damages, ..restored })
+}
+
+/// The length of parts as size, number and last part tell it: it is wanted when directories of others are damaged.
+fn part_length(reader: &PointReader<'_>, form: &StoredForm, size: Option<u64>) -> Option<u64> {
+    let StoredForm::Parts(parts) = form else { return None };
+    let (last, before) = parts.split_last()?;
+    let others = size?.checked_sub(reader.part(last).ok()?.size)?;
+    let count = before.len() as u64;
+    others.checked_div(count).filter(|length| length.checked_mul(count) == Some(others))
 }
 
 /// A range that is left out.
@@ -161,7 +174,18 @@ impl Writer<'_> {
         }
         self.received += lost.length;
         self.progress.add_done(lost.length);
-        self.lost.push(lost);
+        let is_full = self.lost.len() >= MAX_LOST;
+        match self.lost.last_mut() {
+            // A huge disk that is lost as a whole must not fill the memory with its chunks.
+            Some(rest) if is_full => {
+                let end = (rest.offset + rest.length).max(lost.offset.saturating_add(lost.length));
+                rest.offset = rest.offset.min(lost.offset);
+                rest.length = end - rest.offset;
+                rest.id = None;
+                rest.what = MORE.to_owned();
+            }
+            _ => self.lost.push(lost),
+        }
         Ok(())
     }
 }

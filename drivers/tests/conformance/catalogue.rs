@@ -67,6 +67,28 @@ pub fn points_are_listed_oldest_first(rig: &dyn Rig) {
     assert_eq!(told, sorted);
 }
 
+pub fn a_clock_that_went_back_between_backups_does_no_harm(rig: &dyn Rig) {
+    let owner = rig.open();
+    let store = series(&*owner);
+    let disk = noise(4 * rig.chunk() as usize, 10);
+    let full = store.full("job=1", &[&disk]);
+    let mut changed = disk.clone();
+    changed[..512].fill(1);
+    let time = TIME - 86_400;
+    let parent = Some(full.point.as_str());
+    let request = StoreRequest { series: SERIES, tags: &[], job: "job=2", time, parent, document: b"<VM/>" };
+    let disks = vec![Source::since(&disk, &changed).changes(0)];
+    let younger = owner.store(&request, disks, &Progress::default(), &Cancel::default()).unwrap();
+    let told: Vec<_> = owner.points(SERIES).unwrap().into_iter().map(|facts| (facts.time, facts.parent)).collect();
+    assert_eq!(told, [(time, Some(full.point.clone())), (TIME, None)]);
+    store.check(&full.point, &[&disk]);
+    store.forget(&[&full.point]);
+    store.sweep();
+    store.check(&younger.point, &[&changed]);
+    let again = store.increment("job=3", &younger.point, &[(&changed, &disk)]);
+    store.check(&again.point, &[&disk]);
+}
+
 pub fn a_parent_is_told_as_long_as_it_is_there(rig: &dyn Rig) {
     let owner = rig.open();
     let store = series(&*owner);

@@ -100,6 +100,7 @@ macro_rules! conformance {
                 a_store_of_no_disk_or_of_one_disk_twice_does_no_harm;
             catalogue: what_was_stored_is_found_inspected_and_listed,
                 points_are_listed_oldest_first,
+                a_clock_that_went_back_between_backups_does_no_harm,
                 a_parent_is_told_as_long_as_it_is_there,
                 storing_twice_under_one_job_gives_one_point,
                 series_are_listed_sorted_and_apart,
