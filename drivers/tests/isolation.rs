@@ -313,6 +313,39 @@ fn every_call_gives_what_it_gives_in_this_process() {
     }
 }
 
+#[test]
+fn waits_for_a_repository_that_is_in_use_are_signs_of_life() {
+    const SILENCE: Duration = Duration::from_secs(3);
+    let base = TempDir::new().unwrap();
+    let here = ResticDatastore::new(restic_config(base.path())).unwrap();
+    let bytes = noise(20_480, 1);
+    let old = full(&here, "job=1", &bytes).unwrap();
+    let datastore = isolated("restic", base.path(), SILENCE);
+    assert_eq!(datastore.ids("7").unwrap(), std::slice::from_ref(&old.point));
+    let pid = datastore.pid();
+    let (reader, reached, go) = MemoryReader::gated(&bytes);
+    let progress = Progress::default();
+    std::thread::scope(|scope| {
+        let storing = || store(&here, "job=2", None, vec![disk(0, reader, Change::Whole)], &Cancel::default());
+        let storing = scope.spawn(storing);
+        reached.recv_timeout(SURELY).unwrap();
+        // One wants the repository alone and waits for that store; the others wait behind it.
+        let forgetting = scope.spawn(|| datastore.forget_now("7", std::slice::from_ref(&old.point)));
+        std::thread::sleep(SILENCE / 2);
+        let sweeping = scope.spawn(|| datastore.sweep("7", &progress));
+        let behind = scope.spawn(|| full(&datastore, "job=3", &bytes));
+        std::thread::sleep(SILENCE * 2);
+        go.send(()).unwrap();
+        storing.join().unwrap().unwrap();
+        forgetting.join().unwrap().unwrap();
+        sweeping.join().unwrap().unwrap();
+        behind.join().unwrap().unwrap();
+        assert!(progress.pulse() > 0);
+    });
+    assert_eq!(datastore.pid(), pid, "the process was given up");
+    assert_eq!(datastore.ids("7").unwrap().len(), 2);
+}
+
 /// Tells what it is asked, in its answers.
 struct Echo;
 

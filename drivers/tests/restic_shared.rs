@@ -225,6 +225,52 @@ fn stores_restores_forgets_and_sweeps_at_the_same_time_leave_every_point_whole()
 }
 
 #[test]
+fn what_two_stored_at_the_same_time_is_restored_from_the_copy_that_is_whole() {
+    let base = tempfile::tempdir().unwrap();
+    let disk = noise(50 * CHUNK as usize, 9);
+    full(&open(base.path(), |_| {}), "7", "job=0", &noise(CHUNK as usize, 1));
+    let packs = || {
+        let all = files(&base.path().join("shared/data")).into_iter();
+        all.map(|path| (std::fs::metadata(&path).unwrap().len(), path)).collect::<Vec<_>>()
+    };
+    // Both have looked at the index before either writes.
+    let meeting = Arc::new(Barrier::new(2));
+    let points: Vec<String> = std::thread::scope(|scope| {
+        let storing: Vec<_> = ["7", "8"]
+            .map(|series| {
+                let reader = MemoryReader { meeting: Some(Arc::clone(&meeting)), ..MemoryReader::whole(&disk) };
+                let base = base.path();
+                scope.spawn(move || {
+                    let datastore = open(base, |_| {});
+                    store(&datastore, series, "job=1", None, one_disk(reader, Change::Whole, None)).unwrap().point
+                })
+            })
+            .into_iter()
+            .collect();
+        storing.into_iter().map(|storing| storing.join().unwrap()).collect()
+    });
+    let large: Vec<_> = packs().into_iter().filter(|(length, _)| *length > disk.len() as u64 / 2).collect();
+    assert_eq!(large.len(), 2, "{large:?}");
+    for (_, path) in &large {
+        let whole = std::fs::read(path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[1000] ^= 1;
+        damaged[whole.len() / 2] ^= 1;
+        std::fs::write(path, &damaged).unwrap();
+        for (series, point) in ["7", "8"].iter().zip(&points) {
+            assert!(restored(&open(base.path(), |_| {}), series, point, disk.len()).unwrap() == disk);
+        }
+        std::fs::write(path, &whole).unwrap();
+    }
+    // With both gone there is nothing to be had.
+    for (_, path) in &large {
+        std::fs::remove_file(path).unwrap();
+    }
+    let error = restored(&open(base.path(), |_| {}), "7", &points[0], disk.len()).unwrap_err();
+    assert_eq!(error.kind, Kind::Corrupt);
+}
+
+#[test]
 fn a_repository_keeps_its_chunk_length_when_the_configuration_changes() {
     let (base, datastore) = shared_rig();
     let mut disk = noise(200_000, 5);

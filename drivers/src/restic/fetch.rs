@@ -199,7 +199,24 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn bad(&self, wanted: &[Wanted], reason: &str) -> std::result::Result<(), Stopped> {
+    /// Chunks that cannot be had where the index says, all of one blob after another: from a second copy, or told as bad.
+    fn bad(&mut self, wanted: &[Wanted], reason: &str) -> std::result::Result<(), Stopped> {
+        wanted.chunk_by(|a, b| a.id == b.id).try_for_each(|same| {
+            match self.reader.other_copy(&mut self.opener, &same[0].id) {
+                Ok(Some(plain)) if same.iter().all(|chunk| chunk.length as usize == plain.len()) => {
+                    self.send(Event::Bytes {
+                        at: same.iter().map(|chunk| chunk.offset).collect(),
+                        plain,
+                        is_fetched: true,
+                    })
+                }
+                Ok(_) => self.tell_bad(same, reason),
+                Err(error) => Err(self.fail(error)),
+            }
+        })
+    }
+
+    fn tell_bad(&self, wanted: &[Wanted], reason: &str) -> std::result::Result<(), Stopped> {
         wanted.iter().try_for_each(|chunk| {
             self.send(Event::Bad {
                 offset: chunk.offset,

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::directory::{Directory, FileKind};
-use super::documents::{IndexDocument, IndexedPack};
+use super::documents::{IndexDocument, IndexedBlob, IndexedPack};
 use super::format::{BlobKind, Cipher, Id, SEAL_BYTES, header_entry_bytes};
 use crate::{DriverError, Kind, Result};
 
@@ -52,6 +52,11 @@ pub(super) struct Location {
 }
 
 impl Location {
+    fn new(pack: u32, blob: &IndexedBlob) -> Self {
+        let uncompressed_length = blob.uncompressed_length.map_or(0, NonZeroU32::get);
+        Self { pack, offset: blob.offset, length: blob.length, uncompressed_length }
+    }
+
     /// Length of the plain bytes.
     pub(super) fn plain_length(&self) -> u32 {
         match self.uncompressed_length {
@@ -96,12 +101,7 @@ impl Catalog {
             }
             let number = self.number(&pack)?;
             for blob in pack.blobs {
-                let location = Location {
-                    pack: number,
-                    offset: blob.offset,
-                    length: blob.length,
-                    uncompressed_length: blob.uncompressed_length.map_or(0, NonZeroU32::get),
-                };
+                let location = Location::new(number, &blob);
                 let locations = match blob.kind {
                     BlobKind::Data => &mut self.data,
                     BlobKind::Tree => &mut self.trees,
@@ -154,6 +154,8 @@ pub(super) struct Index {
     catalog: Arc<Catalog>,
     /// Per pack, whether a blob of it was asked for.
     used: Vec<AtomicBool>,
+    /// Second copies, looked for when a first one is damaged.
+    others: OnceLock<HashMap<Id, Vec<Location>>>,
 }
 
 impl Index {
@@ -210,7 +212,7 @@ impl Index {
 
     fn over(catalog: Arc<Catalog>) -> Self {
         let used = catalog.packs.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { catalog, used }
+        Self { catalog, used, others: OnceLock::new() }
     }
 
     /// Whether every pack that the index files name is there.
@@ -228,6 +230,36 @@ impl Index {
             used.store(true, Ordering::Relaxed);
         }
         Some(location)
+    }
+
+    /// Where else the blob `id` lies: who stores beside another does not see what that one has written, so both may have
+    /// stored it. The first call reads all index files again; those that cannot be read are passed over.
+    pub(super) fn others(&self, directory: &Directory, cipher: &Cipher, id: &Id) -> &[Location] {
+        let others = self.others.get_or_init(|| self.find_others(directory, cipher));
+        others.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    fn find_others(&self, directory: &Directory, cipher: &Cipher) -> HashMap<Id, Vec<Location>> {
+        let mut others: HashMap<Id, Vec<Location>> = HashMap::new();
+        for file in &self.catalog.files {
+            let Ok(document) = directory.read(FileKind::Index, file).map(|sealed| decode(cipher, sealed)) else {
+                continue;
+            };
+            for pack in document.unwrap_or_default().packs {
+                let Some(number) = self.catalog.numbers.get(&pack.id).copied() else { continue };
+                for blob in &pack.blobs {
+                    let locations = match blob.kind {
+                        BlobKind::Data => &self.catalog.data,
+                        BlobKind::Tree => &self.catalog.trees,
+                    };
+                    if locations.get(&blob.id).is_some_and(|known| (known.pack, known.offset) != (number, blob.offset))
+                    {
+                        others.entry(blob.id).or_default().push(Location::new(number, blob));
+                    }
+                }
+            }
+        }
+        others
     }
 
     /// The pack of a location of this index.

@@ -170,7 +170,10 @@ impl<'a> PointReader<'a> {
     fn blob(&self, opener: &mut BlobOpener, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
         let corrupt = |reason| DriverError::new(Kind::Corrupt, format!("reading blob {id}"), reason);
         let location = self.index.get(kind, id).ok_or_else(|| corrupt(NOT_INDEXED.to_owned()))?;
-        self.try_blob(opener, location, id)?.map_err(corrupt)
+        match self.try_blob(opener, location, id)? {
+            Ok(plain) => Ok(plain),
+            Err(reason) => self.other_copy(opener, id)?.ok_or_else(|| corrupt(reason)),
+        }
     }
 
     /// The plain bytes of the blob `id` at `location`, or a clause that names the pack and what is wrong with it.
@@ -192,6 +195,19 @@ impl<'a> PointReader<'a> {
             Ok(sealed) => Ok(open_blob(opener, sealed, location, id).map_err(|reason| self.fault(location, reason))),
             Err(error) => bad(self.damage_of(error)?),
         }
+    }
+
+    /// The plain bytes of the blob `id` from another place than the index prefers, if there is one that is whole.
+    ///
+    /// # Errors
+    /// As [`Self::try_blob`].
+    pub(super) fn other_copy(&self, opener: &mut BlobOpener, id: &Id) -> Result<Option<Vec<u8>>> {
+        for location in self.index.others(self.directory, self.cipher, id) {
+            if let Ok(plain) = self.try_blob(opener, location, id)? {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
     }
 
     /// `pack 1a2b3c4d…: REASON`.
