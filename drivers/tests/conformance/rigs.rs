@@ -10,7 +10,7 @@ use drivers::restic::{ResticConfig, ResticDatastore};
 use drivers::{BackupDatastore, Result, Secret};
 use tempfile::TempDir;
 
-use super::{Rig, files_below};
+use super::{Gate, Rig, files_below};
 use crate::shared::isolated::{SURELY, isolated};
 
 /// Which driver, and how it is set up.
@@ -32,10 +32,10 @@ impl Driver {
         }
     }
 
-    fn open(self, place: &Path) -> Result<Box<dyn BackupDatastore>> {
+    fn open(self, place: &Path, write_gate: Option<Gate>) -> Result<Box<dyn BackupDatastore>> {
         let lease_wait = Duration::from_secs(10);
         if self == Self::Nfs {
-            let config = NfsConfig { lease_wait, threads: 2, ..NfsConfig::new(place.to_owned()) };
+            let config = NfsConfig { lease_wait, threads: 2, write_gate, ..NfsConfig::new(place.to_owned()) };
             return Ok(Box::new(NfsDatastore::new(config)?));
         }
         let config = ResticConfig {
@@ -44,6 +44,7 @@ impl Driver {
             lease_wait,
             threads: 2,
             pack_bytes: 1 << 20,
+            write_gate,
             ..ResticConfig::new(place.to_owned(), Secret::new("not a secret".to_owned()))
         };
         Ok(Box::new(ResticDatastore::new(config)?))
@@ -76,7 +77,7 @@ impl Store {
 pub fn open_by_name(config: &str) -> Result<Arc<dyn BackupDatastore>> {
     let (name, place) = config.split_once(' ').unwrap();
     let mut drivers = [Driver::Restic, Driver::ResticShared, Driver::Nfs].into_iter();
-    drivers.find(|driver| driver.name() == name).unwrap().open(Path::new(place)).map(Arc::from)
+    drivers.find(|driver| driver.name() == name).unwrap().open(Path::new(place), None).map(Arc::from)
 }
 
 impl Rig for Store {
@@ -85,7 +86,11 @@ impl Rig for Store {
         if self.is_isolated {
             return Box::new(isolated(&format!("{} {}", self.driver.name(), place.display()), SURELY));
         }
-        self.driver.open(&place).unwrap()
+        self.driver.open(&place, None).unwrap()
+    }
+
+    fn open_gated(&self, gate: Gate) -> Option<Box<dyn BackupDatastore>> {
+        (!self.is_isolated).then(|| self.driver.open(&self.place(), Some(gate)).unwrap())
     }
 
     fn place(&self) -> PathBuf {
