@@ -171,10 +171,12 @@ impl ResticDatastore {
         Ok(space.f_frsize.saturating_mul(space.f_bavail))
     }
 
-    /// Makes the reserve when there is none and plenty is free. Without one everything works until the disk is full.
-    fn keep_reserve(&self) {
+    /// Makes the reserve when there is none and plenty is free. Without one everything works until the disk is full. One
+    /// that was given up comes back as soon as there is room for it: the next call may find the disk full again.
+    fn keep_reserve(&self, was_given_up: bool) {
         let path = self.config.base_path.join(RESERVE_FILE);
-        if path.exists() || self.free_bytes().is_ok_and(|free| free < 8 * RESERVE_BYTES) {
+        let wanted = if was_given_up { RESERVE_BYTES } else { 8 * RESERVE_BYTES };
+        if path.exists() || self.free_bytes().is_ok_and(|free| free < wanted) {
             return;
         }
         // Bytes that no file system stores as a hole.
@@ -185,12 +187,10 @@ impl ResticDatastore {
         }
     }
 
-    /// Gives up the reserve when the file system is full: what makes room must be able to write a little.
-    fn make_room(&self) -> Result<()> {
-        if self.free_bytes()? < RESERVE_BYTES {
-            std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).ok();
-        }
-        Ok(())
+    /// Gives up the reserve when the file system is full: what makes room must be able to write a little. Whether it did.
+    fn make_room(&self) -> Result<bool> {
+        let full = self.free_bytes()? < RESERVE_BYTES;
+        Ok(full && std::fs::remove_file(self.config.base_path.join(RESERVE_FILE)).is_ok())
     }
 
     /// Opens a point for reading and hands it to `work`, with the packs kept from being removed meanwhile.
@@ -262,7 +262,7 @@ impl BackupDatastore for ResticDatastore {
         let home = self.home(request.series, &self.flow(progress, cancel))?;
         let (folder, patience) = (self.lease_folder(), self.patience(progress, cancel));
         let _shared = Lease::shared(&folder, &home.folder, patience)?;
-        self.keep_reserve();
+        self.keep_reserve(false);
         let opened = self.open_or_create(&home, progress, cancel)?;
         let lock = ResticLock::take(&opened.directory, &opened.cipher, false, patience)?;
         if let Some(published) = points::published(&opened, request.job)? {

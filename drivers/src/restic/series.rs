@@ -214,7 +214,7 @@ impl ResticDatastore {
         let flow = self.flow(progress, cancel);
         let home = self.home(series, &flow)?;
         // Before the lease: its files may be new.
-        self.make_room()?;
+        let gave_up = self.make_room()?;
         // Who comes meanwhile waits behind us, so ours must end long before theirs does.
         let patience = Patience { wait: self.config.lease_wait / 3, progress, cancel };
         let _alone = Lease::alone(&self.lease_folder(), &home.folder, patience)?;
@@ -227,7 +227,8 @@ impl ResticDatastore {
         // Rustic passes a cancel on as a failure of a file.
         let done = work(&opened).map_err(|error| if cancel.is_cancelled() { DriverError::cancelled() } else { error });
         drop(lock);
-        self.keep_reserve();
+        // Also after a failure.
+        self.keep_reserve(gave_up);
         done.map(Some)
     }
 
