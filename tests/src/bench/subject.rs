@@ -64,7 +64,9 @@ impl Subject {
     /// # Errors
     /// When any step fails.
     pub fn start(folder: &Path) -> Result<Self> {
-        let cloud = Cloud::start(Options { state: Some(folder.join("one")), ..Options::default() })?;
+        // A regular comparison of the whole disk is no increment to measure.
+        let conf = "BACKUP_COMPARE_EVERY = 0\n".to_owned();
+        let cloud = Cloud::start(Options { state: Some(folder.join("one")), conf, ..Options::default() })?;
         let safe = folder.join("default.tmpl");
         fs::write(&safe, format!("SAFE_DIRS = \"{}\"\n", folder.display()))?;
         cloud.one.ok("onedatastore", &["update", &IMAGES.to_string(), &safe.to_string_lossy(), "--append"])?;

@@ -352,11 +352,10 @@ impl Bench {
         Ok(())
     }
 
-    pub fn stop(self) -> Result<Vec<Row>> {
-        let Self { subject, rows, staged, nbdbackup, .. } = self;
+    pub fn stop(self) -> Result<()> {
+        let Self { subject, staged, nbdbackup, .. } = self;
         drop((staged, nbdbackup));
-        subject.stop()?;
-        Ok(rows)
+        subject.stop()
     }
 
     pub fn row(
