@@ -213,6 +213,12 @@ impl Progress {
     }
 }
 
+/// Whether every byte is zero; compares blocks, which the compiler turns into memcmp.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|block| block == &ZEROS[..block.len()])
+}
+
 /// A text that prints as stars: passwords and keys.
 #[derive(Clone)]
 pub struct Secret(zeroize::Zeroizing<String>);

@@ -15,103 +15,14 @@ use drivers::datastore::{
 };
 use drivers::nfs::{NfsConfig, NfsDatastore};
 use drivers::qcow2::Compression;
-use drivers::{BackupDatastore, Cancel, Content, DiskReader, DiskWriter, DriverError, Extent, Kind, Progress, Result};
+use drivers::{BackupDatastore, Cancel, Content, DiskReader, DiskWriter, Extent, Kind, Progress, Result};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use shared::ShortForms as _;
+use shared::memory::{MemoryReader, MemoryWriter};
 
 const CLUSTER: usize = 64 << 10;
-
-/// A disk in memory.
-#[derive(Clone, Default)]
-struct MemoryReader {
-    data: Arc<Vec<u8>>,
-    extents: Vec<Extent>,
-    read_bytes: Arc<AtomicU64>,
-    /// Fails the read that reaches this many bytes.
-    fail_after: Option<u64>,
-    /// Says success after this many pieces.
-    stop_after: Option<usize>,
-    cancel: Option<Cancel>,
-}
-
-impl MemoryReader {
-    /// Lists everything: zero pages as `Zero`.
-    fn whole(data: &[u8]) -> Self {
-        let mut extents: Vec<Extent> = Vec::new();
-        for (number, page) in data.chunks(512).enumerate() {
-            let content = if page.iter().all(|byte| *byte == 0) { Content::Zero } else { Content::Data };
-            let length = page.len() as u64;
-            match extents.last_mut() {
-                Some(last) if last.content == content => last.length += length,
-                _ => extents.push(Extent { offset: number as u64 * 512, length, content }),
-            }
-        }
-        Self { data: Arc::new(data.to_vec()), extents, ..Self::default() }
-    }
-
-    fn changed(data: &[u8], extents: Vec<Extent>) -> Self {
-        Self { data: Arc::new(data.to_vec()), extents, ..Self::default() }
-    }
-}
-
-impl DiskReader for MemoryReader {
-    fn size_bytes(&self) -> u64 {
-        self.data.len() as u64
-    }
-
-    fn extents(&mut self) -> Result<Vec<Extent>> {
-        Ok(self.extents.clone())
-    }
-
-    fn read(
-        &mut self,
-        ranges: &mut dyn Iterator<Item = (u64, u32)>,
-        sink: &mut dyn FnMut(u64, Vec<u8>) -> Result<()>,
-    ) -> Result<()> {
-        // Answers come in pairs and each pair turned round, as from a server with several requests in flight.
-        let mut waiting: Vec<(u64, u32)> = Vec::new();
-        let mut given = 0;
-        loop {
-            let next = ranges.next();
-            waiting.extend(next);
-            if waiting.len() < 2 && next.is_some() {
-                continue;
-            }
-            while let Some((offset, length)) = waiting.pop() {
-                let before = self.read_bytes.fetch_add(length.into(), Ordering::Relaxed);
-                if self.fail_after.is_some_and(|limit| before + u64::from(length) > limit) {
-                    return Err(DriverError::new(Kind::Retry, "reading a disk", "injected"));
-                }
-                if self.stop_after.is_some_and(|limit| given >= limit) {
-                    return Ok(());
-                }
-                sink(offset, self.data[offset as usize..][..length as usize].to_vec())?;
-                given += 1;
-                if let Some(cancel) = &self.cancel {
-                    cancel.cancel();
-                }
-            }
-            if next.is_none() {
-                return Ok(());
-            }
-        }
-    }
-}
-
-struct MemoryWriter(Vec<u8>);
-
-impl DiskWriter for MemoryWriter {
-    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        self.0[offset as usize..][..data.len()].copy_from_slice(data);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
 
 struct Rig {
     base: TempDir,
@@ -140,9 +51,9 @@ fn store(
 }
 
 fn restored(datastore: &NfsDatastore, point: &str, size: usize) -> Result<Vec<u8>> {
-    let mut writer = MemoryWriter(vec![0; size]);
+    let mut writer = MemoryWriter { data: vec![0; size], ..MemoryWriter::default() };
     datastore.restore_now("7", point, 0, &mut writer)?;
-    Ok(writer.0)
+    Ok(writer.data)
 }
 
 fn verify(datastore: &NfsDatastore, points: &[String], depth: Depth) -> Verified {
@@ -448,17 +359,17 @@ fn every_kind_of_damage_is_found_named_and_leaves_the_rest_usable() {
             }
             assert!(rig.restored(&other, disk.len()).unwrap() == disk);
             if file != "vm.xml" {
-                let mut writer = MemoryWriter(vec![0; disk.len()]);
+                let mut writer = MemoryWriter { data: vec![0; disk.len()], ..MemoryWriter::default() };
                 let request = RestoreRequest { series: "7", point: &child, disk: 0, skip_bad: true, current: None };
                 let done: Restored =
                     rig.datastore.restore(request, &mut writer, &Progress::default(), &Cancel::default()).unwrap();
                 assert!(!done.damages.is_empty());
-                assert!(writer.0[..CLUSTER] == newer[..CLUSTER], "the child's own cluster is good");
+                assert!(writer.data[..CLUSTER] == newer[..CLUSTER], "the child's own cluster is good");
                 for damage in &done.damages {
                     assert!(damage.points.contains(&child));
-                    newer_or_bad(&mut writer.0, &newer, damage.offset, damage.length);
+                    newer_or_bad(&mut writer.data, &newer, damage.offset, damage.length);
                 }
-                assert!(writer.0 == newer, "{file}");
+                assert!(writer.data == newer, "{file}");
             }
         }
     }
@@ -476,11 +387,11 @@ fn a_current_disk_saves_reading_what_it_has() {
     let full = rig.full("job=1", &disk);
     let mut current = disk.clone();
     current[50 * CLUSTER] ^= 1;
-    let mut writer = MemoryWriter(vec![0; disk.len()]);
+    let mut writer = MemoryWriter { data: vec![0; disk.len()], ..MemoryWriter::default() };
     let reader = Box::new(MemoryReader::whole(&current));
     let request = RestoreRequest { series: "7", point: &full, disk: 0, skip_bad: false, current: Some(reader) };
     let done = rig.datastore.restore(request, &mut writer, &Progress::default(), &Cancel::default()).unwrap();
-    assert!(writer.0 == disk);
+    assert!(writer.data == disk);
     assert_eq!(done.fetched_bytes, CLUSTER as u64);
 }
 

@@ -26,7 +26,7 @@ impl Written {
             let room = GRAIN_BYTES - usize::try_from(place % GRAIN_BYTES as u64).unwrap_or(0);
             let end = data.len().min(at + room);
             let grain = place / GRAIN_BYTES as u64;
-            if is_zero(&data[at..end]) && !self.contains(grain) {
+            if crate::is_zero(&data[at..end]) && !self.contains(grain) {
                 if start < at {
                     out.push((offset + start as u64, &data[start..at]));
                 }
@@ -56,14 +56,6 @@ impl Written {
 fn place(grain: u64) -> (u64, usize, u64) {
     let in_page = grain % PAGE_GRAINS;
     (grain / PAGE_GRAINS, usize::try_from(in_page / 64).unwrap_or(0), 1 << (in_page % 64))
-}
-
-/// Whether all bytes are 0; compares with the block's own start, which the compiler turns into memcmp.
-fn is_zero(data: &[u8]) -> bool {
-    match data {
-        [] => true,
-        [first, ..] => *first == 0 && data[..data.len() - 1] == data[1..],
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl BlockTable {
     /// Takes in the bytes at `offset`, a multiple of [`BLOCK_BYTES`]: whole blocks, or all up to the disk's end.
     pub(super) fn set(&mut self, offset: u64, data: &[u8]) {
         for (number, block) in (offset / BLOCK_BYTES..).zip(data.chunks(BLOCK_BYTES as usize)) {
-            if is_zero(block) {
+            if crate::is_zero(block) {
                 self.blocks.remove(&number);
             } else {
                 self.blocks.insert(number, digest(block));
@@ -49,7 +49,7 @@ impl BlockTable {
     pub(super) fn has(&self, offset: u64, data: &[u8]) -> bool {
         (offset / BLOCK_BYTES..).zip(data.chunks(BLOCK_BYTES as usize)).all(|(number, block)| {
             match self.blocks.get(&number) {
-                None => is_zero(block),
+                None => crate::is_zero(block),
                 Some(known) => *known == digest(block),
             }
         })
@@ -138,15 +138,11 @@ pub(super) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(super) fn is_zero(data: &[u8]) -> bool {
-    data.first().is_none_or(|first| *first == 0 && data[..data.len() - 1] == data[1..])
-}
-
 /// Writes `data` at `offset` of a file that is a hole there; blocks of zeros stay one.
 pub(super) fn write_blocks(file: &File, offset: u64, data: &[u8]) -> std::io::Result<()> {
     let mut at = offset;
     for block in data.chunks(BLOCK_BYTES as usize) {
-        if !is_zero(block) {
+        if !crate::is_zero(block) {
             file.write_all_at(block, at)?;
         }
         at += block.len() as u64;

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::blocks::{self, BLOCK_BYTES, BlockTable, Run, is_zero};
+use super::blocks::{self, BLOCK_BYTES, BlockTable, Run};
 use super::files;
 use crate::datastore::{Change, SourceDisk};
 use crate::{Cancel, DriverError, Extent, Kind, Progress, Result};
@@ -144,7 +144,7 @@ impl NewDisk {
     }
 
     fn take_block(&mut self, at: u64, block: &[u8]) -> std::io::Result<()> {
-        let zero = is_zero(block);
+        let zero = crate::is_zero(block);
         if self.compared.is_some() {
             let old = self.old(at, block.len())?;
             if !self.table.has(at, block) {

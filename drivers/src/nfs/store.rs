@@ -293,7 +293,7 @@ impl DiskWork<'_> {
         let mut fates = Vec::with_capacity(PIECE_CLUSTERS as usize);
         let mut unmarked_bytes = 0_u64;
         for (cluster, data) in (first..).zip(bytes.chunks(CLUSTER_BYTES as usize)) {
-            let held = if is_zero(data) { Held::Zeros } else { Held::Bytes(sum(data)) };
+            let held = if crate::is_zero(data) { Held::Zeros } else { Held::Bytes(sum(data)) };
             let (fate, unmarked) = self.fate(cluster, held, parent.as_deref().map(Vec::as_slice));
             unmarked_bytes += if unmarked { data.len() as u64 } else { 0 };
             fates.push(fate);
@@ -446,11 +446,6 @@ impl Walk<'_> {
 
 fn in_page(cluster: u64) -> usize {
     usize::try_from(cluster % PAGE_CLUSTERS).unwrap_or(0)
-}
-
-/// Whether all bytes are 0; compares with the block's own start, which the compiler turns into memcmp.
-fn is_zero(data: &[u8]) -> bool {
-    data.first().is_none_or(|first| *first == 0 && data[..data.len() - 1] == data[1..])
 }
 
 fn nonsense(what: &str) -> DriverError {

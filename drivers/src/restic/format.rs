@@ -380,12 +380,6 @@ pub(super) const fn header_entry_bytes(is_compressed: bool) -> usize {
     if is_compressed { 1 + 4 + 4 + 32 } else { 1 + 4 + 32 }
 }
 
-/// Whether every byte is zero.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    bytes.chunks(ZEROS.len()).all(|block| block == &ZEROS[..block.len()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

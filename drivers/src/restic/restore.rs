@@ -19,7 +19,7 @@ use super::damages::{Collector, MORE};
 use super::directory::FileKind;
 use super::documents::Tree;
 use super::fetch::{Event, Fetcher, Job, Wanted, runs};
-use super::format::{BlobKind, Id, is_zero};
+use super::format::{BlobKind, Id};
 use super::index::IdSet;
 use super::layout::{Need, Piece, chunk_lengths, needs, pieces, zero_ids};
 use super::read::{FileContent, NOT_INDEXED, PointReader, StoredForm, snapshot};
@@ -353,12 +353,12 @@ fn write_without_holes(target: &mut dyn DiskWriter, offset: u64, plain: &[u8]) -
     let mut start = 0;
     while start < plain.len() {
         let block_end = |from: usize| (from + HOLE_BYTES).min(plain.len());
-        if is_zero(&plain[start..block_end(start)]) {
+        if crate::is_zero(&plain[start..block_end(start)]) {
             start = block_end(start);
             continue;
         }
         let mut end = block_end(start);
-        while end < plain.len() && !is_zero(&plain[end..block_end(end)]) {
+        while end < plain.len() && !crate::is_zero(&plain[end..block_end(end)]) {
             end = block_end(end);
         }
         target.write_at(offset + start as u64, &plain[start..end])?;

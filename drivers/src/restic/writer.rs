@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::chunks::{self, Origin};
 use super::directory::{Directory, FileKind};
 use super::documents::{IndexDocument, IndexedBlob, IndexedPack, Tree, now};
-use super::format::{BlobKind, BlobSealer, Cipher, Id, PackBuilder, is_zero};
+use super::format::{BlobKind, BlobSealer, Cipher, Id, PackBuilder};
 use super::index::{IdSet, Index};
 use crate::{Cancel, DiskReader, DriverError, Kind, Progress, Result};
 
@@ -300,7 +300,7 @@ impl<'a> Shared<'a> {
             if self.failed.load(Ordering::Acquire) {
                 continue;
             }
-            let stored = if is_zero(&job.bytes) {
+            let stored = if crate::is_zero(&job.bytes) {
                 self.zero(&mut sealer, job.bytes.len() as u32, packs)
             } else {
                 self.blob(&mut sealer, BlobKind::Data, Id::of(&job.bytes), &job.bytes, packs)

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
-use drivers::{Content, DiskReader, DiskWriter, DriverError, Extent, Kind, Result};
+use drivers::{Cancel, Content, DiskReader, DiskWriter, DriverError, Extent, Kind, Result};
 
 /// A disk in memory that counts what is read of it.
 #[derive(Clone, Default)]
@@ -14,6 +14,10 @@ pub struct MemoryReader {
     pub read_bytes: Arc<AtomicU64>,
     /// Fails the read that reaches this many bytes.
     pub fail_after: Option<u64>,
+    /// Says success after this many pieces.
+    pub stop_after: Option<usize>,
+    /// Asks for the stop after its first piece.
+    pub cancel: Option<Cancel>,
     /// Meets the test at its first read, twice: "I am here", "go on".
     pub meeting: Option<Arc<Barrier>>,
 }
@@ -59,6 +63,7 @@ impl DiskReader for MemoryReader {
         }
         // Answers come in pairs and each pair turned round, as from a server with several requests in flight.
         let mut waiting: Vec<(u64, u32)> = Vec::new();
+        let mut given = 0;
         loop {
             let next = ranges.next();
             waiting.extend(next);
@@ -70,7 +75,14 @@ impl DiskReader for MemoryReader {
                 if self.fail_after.is_some_and(|limit| before + u64::from(length) > limit) {
                     return Err(DriverError::new(Kind::Retry, "reading a disk", "injected"));
                 }
+                if self.stop_after.is_some_and(|limit| given >= limit) {
+                    return Ok(());
+                }
                 sink(offset, self.data[offset as usize..][..length as usize].to_vec())?;
+                given += 1;
+                if let Some(cancel) = &self.cancel {
+                    cancel.cancel();
+                }
             }
             if next.is_none() {
                 return Ok(());
