@@ -80,7 +80,7 @@ pub(super) struct NewRepository {
 /// Makes a repository (version 2) in the directory, which holds none.
 pub(super) fn initialise(directory: &Arc<Directory>, password: &Secret, new: &NewRepository) -> Result<RepositoryKey> {
     let doing = "creating the repository";
-    guarded(doing, || {
+    guarded(directory, doing, || {
         let mut config = ConfigOptions::default();
         config.set_version = Some(2);
         config.set_chunker = Some(Chunker::FixedSize);
@@ -96,15 +96,14 @@ pub(super) fn initialise(directory: &Arc<Directory>, password: &Secret, new: &Ne
 /// Opens the master key with the password.
 pub(super) fn unlock(directory: &Arc<Directory>, password: &Secret) -> Result<RepositoryKey> {
     let doing = format!("opening the repository {}", directory.root().display());
-    guarded(&doing, || match handle(directory)?.open(&credentials(password)) {
+    guarded(directory, &doing, || match handle(directory)?.open(&credentials(password)) {
         Ok(repository) => Ok(Ok(RepositoryKey(repository.key()))),
         Err(error) if error.is_incorrect_password() => Ok(Err(DriverError::new(
             Kind::Permanent,
             doing.clone(),
             "the datastore's password opens none of its keys; correct the password of the datastore",
         ))),
-        // A cancel ends our reading of the key, which rustic reports as a failure of the file.
-        Err(error) => Ok(Err(directory.pace(0).err().unwrap_or_else(|| unopened(&doing, &message(&error))))),
+        Err(error) => Ok(Err(stopped(directory).unwrap_or_else(|| unopened(&doing, &message(&error))))),
     })?
 }
 
@@ -133,7 +132,7 @@ pub(super) fn unknown_version(version: &str) -> String {
 /// Removes what no snapshot needs. The caller holds the repository for itself.
 pub(super) fn prune(directory: &Arc<Directory>, key: &RepositoryKey, how: Prune) -> Result<()> {
     let doing = format!("pruning the repository {}", directory.root().display());
-    guarded(&doing, || {
+    guarded(directory, &doing, || {
         let repository = open(directory, key)?;
         let mut options = PruneOptions::default().instant_delete(true).fast_repack(true);
         match how {
@@ -164,10 +163,18 @@ fn open(directory: &Arc<Directory>, key: &RepositoryKey) -> RusticResult<Reposit
     handle(directory)?.open(&Credentials::Masterkey(key.0.clone()))
 }
 
+/// The cancel of the operation that uses the directory. It ends what reads or writes there, which rustic reports as a
+/// failure of the file.
+fn stopped(directory: &Directory) -> Option<DriverError> {
+    directory.pace(0).err()
+}
+
 /// Turns rustic's failures, panics among them, into ours.
-fn guarded<T>(doing: &str, work: impl FnOnce() -> RusticResult<T>) -> Result<T> {
+fn guarded<T>(directory: &Directory, doing: &str, work: impl FnOnce() -> RusticResult<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| DriverError::new(Kind::Permanent, doing, message(&error))),
+        Ok(result) => result.map_err(|error| {
+            stopped(directory).unwrap_or_else(|| DriverError::new(Kind::Permanent, doing, message(&error)))
+        }),
         Err(_) => Err(DriverError::new(Kind::Permanent, doing, "the repository library gave up (see the log)")),
     }
 }

@@ -338,6 +338,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cancel_while_a_repository_is_made_is_a_cancel_and_leaves_none() {
+        let base = tempfile::tempdir().unwrap();
+        let restic = datastore(base.path());
+        let cancel = Cancel::default();
+        cancel.cancel();
+        let error = restic.open_or_create(&Home::own("7"), &Progress::default(), &cancel).map(drop).unwrap_err();
+        assert_eq!(error.kind, Kind::Cancelled, "{error}");
+        let unfinished = Arc::new(Directory::new(base.path().join(".new-7"), restic.flow(&Progress::default(), &cancel)));
+        let new = NewRepository { chunk_bytes: 1 << 18, compression_level: 1, pack_bytes: 1 << 24 };
+        let error = repository::initialise(&unfinished, &restic.config.password, &new).map(drop).unwrap_err();
+        assert_eq!(error.kind, Kind::Cancelled, "{error}");
+        assert!(!base.path().join("7").exists());
+    }
+
+    #[test]
     fn a_repository_without_a_chunk_length_that_fits_follows_the_configuration() {
         let read = |json: &str| serde_json::from_str::<RepositoryConfig>(json).unwrap().chunk_bytes();
         assert_eq!(read(r#"{"version":2,"chunker":"FixedSize","chunk_size":65536}"#), Some(65536));
