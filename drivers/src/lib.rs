@@ -12,6 +12,7 @@
 //! has been stored whole.
 
 pub mod datastore;
+mod direct;
 pub mod disk;
 pub mod dummy;
 mod error;

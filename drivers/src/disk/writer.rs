@@ -1,8 +1,6 @@
 //! Filling a restored disk.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use imago::FormatAccess;
@@ -10,7 +8,11 @@ use imago::FormatAccess;
 use super::overlay::{check_size, format_qcow2};
 use super::part::Part;
 use super::sparse::Written;
+use crate::direct::Direct;
 use crate::{DiskWriter, DriverError, Kind, Result};
+
+/// Bytes of a cluster of the images made here.
+const CLUSTER: usize = 64 << 10;
 
 /// Writes a disk as a qcow2 image (version 3, clusters of 64 KiB, no backing file). Clusters that stay zero are not
 /// allocated.
@@ -20,6 +22,7 @@ pub struct Qcow2Writer {
     // Before `part`: its drop flushes into the file, which must not happen after the removal.
     image: FormatAccess<imago::file::File>,
     part: Part,
+    direct: Direct,
     written: Written,
     unsynced: u64,
     size_bytes: u64,
@@ -33,7 +36,27 @@ impl Qcow2Writer {
     pub fn create(target: &Path, size_bytes: u64) -> Result<Self> {
         let part = Part::create(target)?;
         let image = FormatAccess::new(format_qcow2(&part, size_bytes, None)?);
-        Ok(Self { image, part, written: Written::default(), unsynced: 0, size_bytes })
+        Ok(Self { image, part, direct: Direct::default(), written: Written::default(), unsynced: 0, size_bytes })
+    }
+
+    /// Writes `data`; whole clusters of it to where the image wants them.
+    fn put(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let whole = data.len() - data.len() % CLUSTER;
+        if whole == 0 || !offset.is_multiple_of(CLUSTER as u64) {
+            return self.image.write(data, offset);
+        }
+        let mut done = 0;
+        while done < whole {
+            let at = offset + done as u64;
+            let (_, place, length) = self.image.ensure_data_mapping(at, (whole - done) as u64, true)?;
+            let length = usize::try_from(length).unwrap_or(usize::MAX).min(whole - done);
+            if length == 0 {
+                return Err(io::Error::other(format!("the image has no place for byte {at}")));
+            }
+            self.direct.write_all_at(self.part.file(), &data[done..done + length], place)?;
+            done += length;
+        }
+        if whole < data.len() { self.image.write(&data[whole..], offset + whole as u64) } else { Ok(()) }
     }
 }
 
@@ -41,7 +64,7 @@ impl DiskWriter for Qcow2Writer {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         check_range(self.part.target(), self.size_bytes, offset, data)?;
         for (offset, part) in self.written.parts(offset, data) {
-            self.image.write(part, offset).map_err(|e| failed(self.part.target(), offset, e))?;
+            self.put(offset, part).map_err(|e| failed(self.part.target(), offset, e))?;
             sync_in_steps(&self.part, &mut self.unsynced, part.len())?;
         }
         Ok(())
@@ -58,6 +81,7 @@ impl DiskWriter for Qcow2Writer {
 /// Writes a disk as a sparse raw file. Dropped without [`DiskWriter::finish`] it leaves nothing.
 pub struct RawWriter {
     part: Part,
+    direct: Direct,
     written: Written,
     unsynced: u64,
     size_bytes: u64,
@@ -73,11 +97,7 @@ impl RawWriter {
         let part = Part::create(target)?;
         let sized = part.file().set_len(size_bytes);
         sized.map_err(|e| DriverError::io(format!("creating {}", target.display()), e))?;
-        Ok(Self { part, written: Written::default(), unsynced: 0, size_bytes })
-    }
-
-    fn file(&self) -> &File {
-        self.part.file()
+        Ok(Self { part, direct: Direct::default(), written: Written::default(), unsynced: 0, size_bytes })
     }
 }
 
@@ -85,7 +105,9 @@ impl DiskWriter for RawWriter {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         check_range(self.part.target(), self.size_bytes, offset, data)?;
         for (offset, part) in self.written.parts(offset, data) {
-            self.file().write_all_at(part, offset).map_err(|e| failed(self.part.target(), offset, e))?;
+            self.direct
+                .write_all_at(self.part.file(), part, offset)
+                .map_err(|e| failed(self.part.target(), offset, e))?;
             sync_in_steps(&self.part, &mut self.unsynced, part.len())?;
         }
         Ok(())

@@ -25,7 +25,7 @@ use crate::qcow2::{Backing, CLUSTER_BYTES, ImageWriter};
 use crate::{Cancel, DiskReader, DriverError, Kind, Progress, Result};
 
 /// Clusters that are read in one go: 1 MiB.
-const PIECE_CLUSTERS: u64 = 16;
+const PIECE_CLUSTERS: u64 = 4;
 
 /// Everything that storing a point needs to know.
 pub(super) struct Storing<'a> {

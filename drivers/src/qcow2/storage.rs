@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::FallocateFlags;
 
 use super::CLUSTER_BYTES;
+use crate::direct::Direct;
 use crate::{DriverError, Kind, Result};
 
 /// The unit of holes; the block of nearly every file system.
@@ -37,6 +38,7 @@ pub type Gate = Box<dyn Fn(Step<'_>) -> io::Result<()> + Send + Sync>;
 /// An open file. `shown` is how people know it.
 pub(super) struct Storage {
     file: File,
+    direct: Direct,
     shown: String,
     gate: Option<Gate>,
     /// Bytes written since they were last made durable.
@@ -45,7 +47,7 @@ pub(super) struct Storage {
 
 impl Storage {
     pub(super) fn new(file: File, shown: &str, gate: Option<Gate>) -> Self {
-        Self { file, shown: shown.to_owned(), gate, unsynced: AtomicU64::new(0) }
+        Self { file, direct: Direct::default(), shown: shown.to_owned(), gate, unsynced: AtomicU64::new(0) }
     }
 
     pub(super) fn shown(&self) -> &str {
@@ -75,7 +77,8 @@ impl Storage {
     }
 
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        let written = self.ask(Step::Write(offset, data)).and_then(|()| self.file.write_all_at(data, offset));
+        let written =
+            self.ask(Step::Write(offset, data)).and_then(|()| self.direct.write_all_at(&self.file, data, offset));
         self.unsynced.fetch_add(data.len() as u64, Ordering::Relaxed);
         written.map_err(|e| DriverError::io(format!("writing {} at {offset}", self.shown), e))
     }

@@ -6,13 +6,14 @@
 //! list of snapshots would delete data in use.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::WriteGate;
 use super::format::Id;
+use crate::direct::Direct;
 use crate::{Cancel, DriverError, Kind, Pace, Progress, Result};
 
 /// Ends the name of a file that is being written by us.
@@ -243,7 +244,7 @@ impl Directory {
         }
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        let mut file = match options.open(temporary) {
+        let file = match options.open(temporary) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let folder = path.parent().ok_or(error)?;
                 DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(folder)?;
@@ -255,11 +256,7 @@ impl Directory {
             }
             other => other?,
         };
-        let mut length = 0;
-        for part in parts {
-            file.write_all(part.as_ref())?;
-            length += part.as_ref().len() as u64;
-        }
+        let length = Direct::default().write_parts(&file, parts)?;
         file.sync_all()?;
         Ok(length)
     }

@@ -345,7 +345,8 @@ mod tests {
         cancel.cancel();
         let error = restic.open_or_create(&Home::own("7"), &Progress::default(), &cancel).map(drop).unwrap_err();
         assert_eq!(error.kind, Kind::Cancelled, "{error}");
-        let unfinished = Arc::new(Directory::new(base.path().join(".new-7"), restic.flow(&Progress::default(), &cancel)));
+        let unfinished =
+            Arc::new(Directory::new(base.path().join(".new-7"), restic.flow(&Progress::default(), &cancel)));
         let new = NewRepository { chunk_bytes: 1 << 18, compression_level: 1, pack_bytes: 1 << 24 };
         let error = repository::initialise(&unfinished, &restic.config.password, &new).map(drop).unwrap_err();
         assert_eq!(error.kind, Kind::Cancelled, "{error}");

@@ -11,13 +11,14 @@
 //! in turns, so that a slower minute of the machine hits all alike. Our first backup also makes the repository; `restic
 //! init` is not counted. Machines differ, so ratios have goals and seconds have none.
 
-#![expect(clippy::print_stdout, reason = "a program for a terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod disks;
 mod many;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -66,7 +67,17 @@ fn wish() -> Result<Wish> {
     Ok(wish)
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let wish = wish()?;
     let began = Instant::now();
     let home = place::cache("bench")?;
