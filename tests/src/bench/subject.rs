@@ -65,7 +65,7 @@ impl Subject {
     /// When any step fails.
     pub fn start(folder: &Path) -> Result<Self> {
         // A regular comparison of the whole disk is no increment to measure.
-        let conf = "BACKUP_COMPARE_EVERY = 0\n".to_owned();
+        let conf = "BACKUP_COMPARE_EVERY = 0\nDATASTORE_CAPACITY_CHECK = \"no\"\n".to_owned();
         let cloud = Cloud::start(Options { state: Some(folder.join("one")), conf, ..Options::default() })?;
         let safe = folder.join("default.tmpl");
         fs::write(&safe, format!("SAFE_DIRS = \"{}\"\n", folder.display()))?;
@@ -149,7 +149,8 @@ impl Subject {
 
     fn backup(&self, vm: i64, datastore: i64, reset: bool, kind: &str) -> Result<Point> {
         let before = self.state(vm)?;
-        let points_before = self.points(vm)?.map_or(0, |(_, document)| increments(&document).len());
+        // By number: KEEP_LAST may take the oldest before we look.
+        let last_before = self.points(vm)?.map_or(-1, |(_, document)| last_increment(&document));
         settle();
         let cpu = self.cpu_s(vm)?;
         let started = Instant::now();
@@ -159,7 +160,7 @@ impl Subject {
         let cpu_s = self.cpu_s(vm)? - cpu;
         let (image, document) = self.points(vm)?.context("the VM has no backup")?;
         let points = increments(&document);
-        let made = if reset { points.len() == 1 } else { points.len() == points_before + 1 };
+        let made = last_increment(&document) == if reset { 0 } else { last_before + 1 };
         let last = points.last().context("the backup has no restore point")?;
         if !made || last.text("TYPE") != kind {
             let vm = self.cloud.one.vm(vm)?;
@@ -315,6 +316,11 @@ impl Subject {
 
 fn increments(image: &Element) -> Vec<&Element> {
     image.find_all("BACKUP_INCREMENTS/INCREMENT")
+}
+
+/// Number of the last one; −1 when there is none.
+fn last_increment(image: &Element) -> i64 {
+    increments(image).last().and_then(|point| point.number("ID").ok()).unwrap_or(-1)
 }
 
 fn wait(started: Instant, mut done: impl FnMut() -> Result<bool>) -> Result<Duration> {

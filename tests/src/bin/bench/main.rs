@@ -1,9 +1,9 @@
 //! How fast backups and restores are on this machine, beside what users would take instead, on the same content in the
 //! same minutes. Prints tables and appends their rows to `bench/results.jsonl` of the build directory.
 //!
-//! `bench [--quick] [--gib N] [--rounds N] [--core | --disks]`: a disk of 10 GiB (or N) of which two fifths are filled, each
+//! `bench [--quick] [--gib N] [--rounds N] [--core | --disks | --only STEP]`: a disk of 10 GiB (or N) of which two fifths are filled, each
 //! figure the median of N rounds (5); quick: 512 MiB, one round, without goals. Then the daemon alone in a large cloud; `--core`: only that,
-//! `--disks`: all but that.
+//! `--disks`: all but that, `--only`: one step of it (`full` or `sparse`, which need none before them).
 //!
 //! What is compared: we back up *running VMs'* disks through the daemon, libvirt and QEMU. So do virtnbdbackup and the
 //! staged way (libvirt writes a file, restic takes it in), each with a domain of its own. Stock restic and qemu-img are
@@ -42,10 +42,13 @@ struct Wish {
     scale: Scale,
     disks: bool,
     core: bool,
+    /// One step of the disks' alone.
+    only: Option<String>,
 }
 
 fn wish() -> Result<Wish> {
-    let mut wish = Wish { scale: Scale { disk_bytes: 10 << 30, rounds: 5, goals: true }, disks: true, core: true };
+    let mut wish =
+        Wish { scale: Scale { disk_bytes: 10 << 30, rounds: 5, goals: true }, disks: true, core: true, only: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -59,9 +62,15 @@ fn wish() -> Result<Wish> {
                 let rounds = arguments.next().and_then(|text| text.parse().ok()).filter(|rounds| *rounds > 0);
                 wish.scale.rounds = rounds.context("--rounds wants a number from 1 on")?;
             }
+            "--only" => {
+                let step = arguments.next().filter(|word| STEPS.iter().any(|(name, _)| name == word));
+                wish.only =
+                    Some(step.with_context(|| format!("--only wants one of {}", STEPS.map(|step| step.0).join(", ")))?);
+                wish.core = false;
+            }
             "--core" => wish.disks = false,
             "--disks" => wish.core = false,
-            _ => bail!("usage: bench [--quick] [--gib N] [--rounds N] [--core | --disks]"),
+            _ => bail!("usage: bench [--quick] [--gib N] [--rounds N] [--core | --disks | --only STEP]"),
         }
     }
     Ok(wish)
@@ -85,7 +94,7 @@ fn run() -> Result<()> {
     let folder = Folder::make(home.join("run"))?;
     let results = home.join("results.jsonl");
     if wish.disks {
-        disks(&folder.0, &results, wish.scale)?;
+        disks(&folder.0, &results, wish.scale, wish.only.as_deref())?;
     }
     if wish.core {
         println!("\nMaking a cloud of {} VMs.", population::VMS);
@@ -97,20 +106,27 @@ fn run() -> Result<()> {
     Ok(())
 }
 
+type Step = fn(&mut Bench) -> Result<()>;
+
+/// In their order: most go on with what the first two left. `full` and `sparse` need nothing of others.
+const STEPS: [(&str, Step); 8] = [
+    ("full", Bench::full),
+    ("increments", Bench::increments),
+    ("restore", Bench::restore),
+    ("verify", Bench::verify),
+    ("off", Bench::powered_off),
+    ("drop", Bench::drop_oldest),
+    ("at-once", Bench::at_once),
+    ("sparse", Bench::sparse),
+];
+
 /// Disks of VMs, beside others' ways.
-fn disks(folder: &Path, results: &Path, scale: Scale) -> Result<()> {
+fn disks(folder: &Path, results: &Path, scale: Scale, only: Option<&str>) -> Result<()> {
     let mut bench = Bench::start(folder, scale)?;
-    let steps: [fn(&mut Bench) -> Result<()>; 8] = [
-        Bench::full,
-        Bench::increments,
-        Bench::restore,
-        Bench::verify,
-        Bench::powered_off,
-        Bench::drop_oldest,
-        Bench::at_once,
-        Bench::sparse,
-    ];
-    let outcome = steps.iter().try_for_each(|step| step(&mut bench));
+    let outcome = STEPS
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|only| only == *name))
+        .try_for_each(|(_, step)| step(&mut bench));
     // What was measured before a failure is worth seeing.
     table::append(results, &bench.rows.iter().map(Row::json).collect::<Vec<_>>())?;
     println!("\n{}", header(scale));
