@@ -1,5 +1,7 @@
 //! Makes and forgets restore points: the splice, the directory tree, the snapshot.
 
+use std::collections::HashMap;
+
 use super::ResticConfig;
 use super::chunks;
 use super::chunks::Origin;
@@ -134,6 +136,7 @@ impl Store<'_> {
                 progress: self.progress,
                 read_bytes: 0,
                 unmarked_bytes: 0,
+                blank_parts: HashMap::new(),
             };
             let mut entries = Tree::default();
             let mut stored = Vec::new();
@@ -347,14 +350,22 @@ fn base(cut: Cut, reader: &PointReader<'_>, form: StoredForm, size: u64, change:
         }
         StoredForm::Parts(parts) => {
             let mut sum = 0_u64;
+            // Parts that nobody wrote to are one and the same.
+            let mut sizes: HashMap<Id, u64> = HashMap::new();
             for (number, part) in parts.iter().enumerate() {
-                let file = reader.part(part)?;
-                check_base(cut, reader, &file)?;
+                let size = match sizes.get(part) {
+                    Some(size) => *size,
+                    None => {
+                        let file = reader.part(part)?;
+                        check_base(cut, reader, &file)?;
+                        *sizes.entry(*part).or_insert(file.size)
+                    }
+                };
                 let last = number + 1 == parts.len();
-                if file.size > cut.part || (file.size < cut.part && !last) {
+                if size > cut.part || (size < cut.part && !last) {
                     return Err(refused("it has another length of parts"));
                 }
-                sum = sum.saturating_add(file.size);
+                sum = sum.saturating_add(size);
             }
             let count = parts.len() as u64;
             (Base::Parts(parts), sum, count)
@@ -393,6 +404,8 @@ struct DiskStore<'a> {
     progress: &'a Progress,
     read_bytes: u64,
     unmarked_bytes: u64,
+    /// Trees of parts that are all zeros, by length in bytes.
+    blank_parts: HashMap<u64, Id>,
 }
 
 impl DiskStore<'_> {
@@ -434,9 +447,19 @@ impl DiskStore<'_> {
         {
             return Ok(*tree);
         }
+        // A large disk is mostly parts that nobody wrote to, all alike. A comparison looks at each of them.
+        let length = span.end - span.base;
+        let blank = disk.change != Change::Compare && origins.iter().all(|origin| *origin == Origin::Zero);
+        if let (true, Some(tree)) = (blank, self.blank_parts.get(&length)) {
+            return Ok(*tree);
+        }
         let ids = self.file(disk, span, origins, base, number)?;
-        let file = Node::file(PART_FILE, self.time, span.end - span.base, ids);
-        self.pipeline.tree(Tree { nodes: vec![file] })
+        let file = Node::file(PART_FILE, self.time, length, ids);
+        let tree = self.pipeline.tree(Tree { nodes: vec![file] })?;
+        if blank {
+            self.blank_parts.insert(length, tree);
+        }
+        Ok(tree)
     }
 
     /// Stores the stretch `span`, the `number`th part of its disk.
