@@ -74,37 +74,33 @@ fn a_job_moves_as_its_matrix_says() {
     assert_golden("job.txt", &text);
 }
 
-fn all_seen() -> impl Iterator<Item = Seen> {
-    (0..64_u8).map(|bits| Seen {
-        sealed: bits & 32 != 0,
-        session: bits & 16 != 0,
-        checkpoint: bits & 8 != 0,
-        vm_running: bits & 4 != 0,
-        cancel: bits & 2 != 0,
-        attempts_left: bits & 1 != 0,
-    })
+/// What each way does, for whoever reads the table.
+fn way(phase: JobPhase, recovery: Recovery) -> &'static str {
+    match recovery {
+        Recovery::Resume if !phase.is_open() => "nothing is left to do",
+        Recovery::Resume => "forward: it is recorded; clean up behind it",
+        Recovery::Redo => "end the session, delete the checkpoint, sweep; begin again from the plan",
+        Recovery::AdoptSealed => "end the session; record the restore point that is there",
+        Recovery::Undo if phase == JobPhase::Undoing => "go on removing: session, checkpoint, restore point, leavings",
+        Recovery::Undo => "remove session, checkpoint, leavings; give the VM back",
+    }
 }
 
 #[test]
 fn recovery_decides_as_its_table_says() {
-    let mut text = String::from("phase      sealed session checkpoint running cancel attempts  recovery\n");
+    let mut text = String::from(
+        "# How a backup job that is found open goes on: every phase with everything that can be seen.\n\
+         # sealed: the datastore holds the job's whole restore point; cancel: somebody asked to stop; tries: attempts are left.\n\n\
+         phase      sealed cancel tries  recovery     that is\n",
+    );
     for phase in JobPhase::ALL {
-        for seen in all_seen() {
+        for seen in Seen::all() {
             let bit = |set: bool| if set { "yes" } else { "-" };
-            let Seen { sealed, session, checkpoint, vm_running, cancel, attempts_left } = seen;
+            let Seen { sealed, cancel, attempts_left } = seen;
             let recovery = recover(phase, seen);
-            writeln!(
-                text,
-                "{:10} {:6} {:7} {:10} {:7} {:6} {:8}  {recovery:?}",
-                phase.as_str(),
-                bit(sealed),
-                bit(session),
-                bit(checkpoint),
-                bit(vm_running),
-                bit(cancel),
-                bit(attempts_left)
-            )
-            .unwrap();
+            let (sealed, cancel, tries) = (bit(sealed), bit(cancel), bit(attempts_left));
+            let (word, way) = (format!("{recovery:?}"), way(phase, recovery));
+            writeln!(text, "{:10} {sealed:6} {cancel:6} {tries:5}  {word:12} {way}", phase.as_str()).unwrap();
         }
     }
     assert_golden("recover.txt", &text);
@@ -113,7 +109,7 @@ fn recovery_decides_as_its_table_says() {
 #[test]
 fn every_recovery_is_a_step_that_the_job_machine_allows() {
     for phase in JobPhase::ALL.into_iter().filter(|phase| phase.is_open()) {
-        for seen in all_seen() {
+        for seen in Seen::all() {
             let event = match recover(phase, seen) {
                 Recovery::Resume => {
                     assert!(phase.is_recorded(), "{phase} is resumed");
@@ -134,7 +130,54 @@ fn what_is_recorded_is_never_taken_back() {
     for phase in JobPhase::ALL.into_iter().filter(|phase| phase.is_recorded()) {
         assert!(job_next(phase, JobEvent::Undo).is_err());
         assert!(job_next(phase, JobEvent::Redo).is_err());
-        assert!(all_seen().all(|seen| recover(phase, seen) == Recovery::Resume));
+        assert!(Seen::all().all(|seen| recover(phase, seen) == Recovery::Resume));
+    }
+}
+
+/// Each line of the table, of jobs that can still go either way.
+fn undecided() -> impl Iterator<Item = (JobPhase, Seen, Recovery)> {
+    let phases = [JobPhase::Planned, JobPhase::Prepared, JobPhase::Copied, JobPhase::Sealed];
+    phases.into_iter().flat_map(|phase| Seen::all().map(move |seen| (phase, seen, recover(phase, seen))))
+}
+
+#[test]
+fn a_whole_restore_point_is_never_thrown_away_nor_made_a_second_time() {
+    for (phase, seen, recovery) in undecided().filter(|(_, seen, _)| seen.sealed) {
+        assert_eq!(recovery, Recovery::AdoptSealed, "{phase} {seen:?}");
+    }
+    // Only who is already removing it goes on, for a part may be gone.
+    for seen in Seen::all() {
+        assert_eq!(recover(JobPhase::Undoing, seen), Recovery::Undo, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_cancel_is_obeyed_whatever_attempts_are_left() {
+    for (phase, seen, recovery) in undecided().filter(|(_, seen, _)| seen.cancel && !seen.sealed) {
+        assert_eq!(recovery, Recovery::Undo, "{phase} {seen:?}");
+    }
+}
+
+#[test]
+fn a_job_is_begun_again_until_its_attempts_run_out_and_is_then_taken_back() {
+    for (phase, seen, recovery) in undecided().filter(|(_, seen, _)| !seen.cancel && !seen.sealed) {
+        let wanted = if seen.attempts_left { Recovery::Redo } else { Recovery::Undo };
+        assert_eq!(recovery, wanted, "{phase} {seen:?}");
+    }
+}
+
+#[test]
+fn every_way_of_recovery_leads_to_the_end_and_stays_the_way_when_it_is_cut_off_again() {
+    for (phase, seen, recovery) in undecided() {
+        let event = match recovery {
+            Recovery::AdoptSealed => JobEvent::Adopt,
+            Recovery::Undo => JobEvent::Undo,
+            Recovery::Redo => JobEvent::Redo,
+            Recovery::Resume => panic!("{phase} {seen:?} is neither recorded nor closed"),
+        };
+        let after = job_next(phase, event).unwrap();
+        let again = recover(after, seen);
+        assert_eq!(again, recovery, "{phase} {seen:?} goes to {after}");
     }
 }
 

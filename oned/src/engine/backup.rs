@@ -162,7 +162,6 @@ impl Engine {
             sealed: found.is_some(),
             cancel: row.cancel == 1,
             attempts_left: row.attempts <= ATTEMPTS_MAX,
-            ..Seen::default()
         };
         let way = recover(phase, seen);
         tracing::info!(target: "ONE", job = work.job.id, "Backup job {} found in phase {phase}: {way:?}", work.job.id);

@@ -163,21 +163,28 @@ pub fn job_next(phase: JobPhase, event: JobEvent) -> Result<JobPhase, Refusal> {
     after.ok_or_else(|| Refusal::Internal(format!("a job in phase {phase} cannot take the step {event:?}")))
 }
 
-/// What is found outside, under the names that follow from the job, when it is taken up again.
+/// What decides about a job that is taken up again: what was found outside under the names that follow from it, and what its
+/// row says. Whether a session, a checkpoint or the guest itself is still alive is no part of it: a copy that was cut off in
+/// the middle cannot be trusted, whoever is alive. The steps of each way remove such things by name, there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Seen {
     /// The datastore holds a sealed restore point of this job.
     pub sealed: bool,
-    /// The hypervisor still runs our session.
-    pub session: bool,
-    /// The job's checkpoint exists.
-    pub checkpoint: bool,
-    /// The guest runs.
-    pub vm_running: bool,
     /// Somebody asked to cancel.
     pub cancel: bool,
     /// The plan allows a further attempt.
     pub attempts_left: bool,
+}
+
+impl Seen {
+    /// Everything that can be seen.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..8_u8).map(|bits| Self {
+            sealed: bits & 4 != 0,
+            cancel: bits & 2 != 0,
+            attempts_left: bits & 1 != 0,
+        })
+    }
 }
 
 /// What to do with a job that was left open.
@@ -193,7 +200,7 @@ pub enum Recovery {
     Undo,
 }
 
-/// Decides how a job goes on after a crash, a restart or a lost connection. In this order:
+/// Decides how a job goes on after a crash, a restart, a lost connection or any other failure. In this order:
 ///
 /// 1. *Recorded* and later only go forward (closed jobs have nothing left to do); *Undoing* is carried through, for it may
 ///    have removed a part already;
@@ -201,9 +208,6 @@ pub enum Recovery {
 ///    harms nobody;
 /// 3. a cancel is obeyed;
 /// 4. nothing sealed: begin again while attempts are left, else take back.
-///
-/// The session, the checkpoint and the guest's state do not change *which* way it goes (a copy cut off in the middle
-/// cannot be trusted, whoever is still alive), but the steps of each way use them.
 pub fn recover(phase: JobPhase, seen: Seen) -> Recovery {
     match phase {
         JobPhase::Recorded | JobPhase::Cleaned | JobPhase::Done | JobPhase::Failed | JobPhase::Cancelled => {
