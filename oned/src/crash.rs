@@ -1,23 +1,43 @@
-//! Named points at which a test may pull the plug. Without the feature `testing` they are nothing at all.
+//! Points at which a test may pull the plug, named in the code. Without the feature `testing` they are nothing at all.
 
-/// Ends the process as a power cut would (no destructors, no flushing), when the environment variable KEEPLAST_CRASH_AT
-/// names this point; `name:n` waits for the n-th time it is reached.
+/// Ends the process as a power cut would (no destructors, no flushing) where the environment variable KEEPLAST_CRASH_AT says:
+/// `name` at the point of that name, `name:n` when it is reached for the n-th time, `any:n` or a number alone at the n-th
+/// point that the process reaches, whatever it is called.
 #[cfg(feature = "testing")]
 pub fn point(name: &str) {
-    use std::collections::HashMap;
-    use std::sync::{Mutex, PoisonError};
-    static REACHED: Mutex<Option<HashMap<String, u64>>> = Mutex::new(None);
-    let Ok(wanted) = std::env::var("KEEPLAST_CRASH_AT") else { return };
-    let (wanted, time) = wanted.split_once(':').map_or((wanted.as_str(), 1), |(w, n)| (w, n.parse().unwrap_or(1)));
-    if wanted != name {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static WANTED: LazyLock<Option<Wanted>> =
+        LazyLock::new(|| std::env::var("KEEPLAST_CRASH_AT").ok().map(|text| Wanted::parse(&text)));
+    static REACHED: AtomicU64 = AtomicU64::new(0);
+    let Some(wanted) = WANTED.as_ref().filter(|wanted| wanted.name.as_deref().is_none_or(|wanted| wanted == name))
+    else {
         return;
-    }
-    let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = reached.get_or_insert_with(HashMap::new).entry(name.to_string()).or_default();
-    *count += 1;
-    if *count == time {
+    };
+    if REACHED.fetch_add(1, Ordering::SeqCst) + 1 == wanted.time {
         tracing::warn!(target: "ONE", "Crash point {name} reached.");
         std::process::abort();
+    }
+}
+
+/// Where the plug is to be pulled.
+#[cfg(feature = "testing")]
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    /// None = at any point.
+    name: Option<String>,
+    /// The how manieth time, from 1.
+    time: u64,
+}
+
+#[cfg(feature = "testing")]
+impl Wanted {
+    fn parse(text: &str) -> Self {
+        let (name, time) = match text.split_once(':') {
+            Some((name, time)) => (name, time.parse().unwrap_or(1)),
+            None => text.parse().map_or((text, 1), |time| ("any", time)),
+        };
+        Self { name: Some(name).filter(|name| *name != "any").map(str::to_owned), time }
     }
 }
 
@@ -25,3 +45,17 @@ pub fn point(name: &str) {
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
 pub fn point(_name: &str) {}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_wanted_by_name_by_name_and_time_or_by_number() {
+        let wanted = |name: Option<&str>, time| Wanted { name: name.map(str::to_owned), time };
+        assert_eq!(Wanted::parse("backup.sealed"), wanted(Some("backup.sealed"), 1));
+        assert_eq!(Wanted::parse("backup.sealed:3"), wanted(Some("backup.sealed"), 3));
+        assert_eq!(Wanted::parse("any:17"), wanted(None, 17));
+        assert_eq!(Wanted::parse("17"), wanted(None, 17));
+    }
+}

@@ -39,6 +39,8 @@ use crate::job::JobKind;
 use crate::store::rows::JobRow;
 use crate::store::{JobFilter, StoreError};
 
+#[cfg(feature = "testing")]
+pub use outside::{Flaw, How, Plug};
 pub use outside::{Isolation, Outside, SERVE, Stores, serve};
 
 /// Threads for jobs that are no backups.

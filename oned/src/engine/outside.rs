@@ -1,5 +1,7 @@
 //! The engine's hands: hypervisors by host, backup datastores by record. Kept open, remade when their address changes.
 
+#[cfg(feature = "testing")]
+mod plug;
 mod shares;
 mod stores;
 
@@ -20,6 +22,8 @@ use crate::hosts::{self, DUMMY};
 use crate::secret::SecretKey;
 use crate::store::rows::{DatastoreRow, HostRow};
 
+#[cfg(feature = "testing")]
+pub use plug::{Flaw, How, Plug};
 pub use stores::{Isolation, SERVE, Stores, serve};
 
 /// How long an orderly end waits for datastores' processes and mounts to go.
@@ -45,6 +49,9 @@ pub struct Outside {
     compared: AtomicBool,
     closed: AtomicBool,
     events: Sender<DomainEvent>,
+    /// Counts calls, for tests.
+    #[cfg(feature = "testing")]
+    plug: Arc<Plug>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -58,7 +65,24 @@ impl Outside {
     pub fn new(events: Sender<DomainEvent>, dummies: Option<PathBuf>, stores: Stores) -> Self {
         let (hypervisors, datastores) = (Mutex::default(), Mutex::default());
         let (compared, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { dummies, stores, hypervisors, datastores, compared, closed, events }
+        Self {
+            dummies,
+            stores,
+            hypervisors,
+            datastores,
+            compared,
+            closed,
+            events,
+            #[cfg(feature = "testing")]
+            plug: Arc::default(),
+        }
+    }
+
+    /// Where tests let calls fail.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn plug(&self) -> &Plug {
+        &self.plug
     }
 
     /// The hypervisor of a host.
@@ -78,6 +102,8 @@ impl Outside {
         } else {
             Arc::new(drivers::libvirt::Libvirt::connect(&uri)?)
         };
+        #[cfg(feature = "testing")]
+        let hypervisor = plug::hypervisor(hypervisor, &self.plug);
         hypervisor.subscribe(self.events.clone())?;
         let mut known = self.hypervisors.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(known.entry(uri).or_insert(hypervisor)))
@@ -120,6 +146,8 @@ impl Outside {
                 Arc::new(DummyDatastore::open(&directory, Script::default())?)
             }
         };
+        #[cfg(feature = "testing")]
+        let driver = plug::datastore(driver, &self.plug);
         *slot = Some(Opened { facts: Secret::new(facts), driver: Arc::clone(&driver) });
         Ok(driver)
     }
