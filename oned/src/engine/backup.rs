@@ -12,10 +12,12 @@
 //! The guest is let go (session ended) as soon as the restore point is sealed. After *recorded* there is only forward. A
 //! job found in an earlier phase is decided by `lifecycle::recover` from what is seen outside.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use drivers::datastore::Stored;
 use drivers::hypervisor::{BackupDisk, BackupSpec, DiskFormat, Freeze};
 use drivers::{BackupDatastore, BackupSession, Cancel, DriverError, Hypervisor, Kind, Progress};
 use one_core::backup::{FsFreeze, Mode, PlanKind, unmarked_warning};
@@ -36,20 +38,35 @@ use crate::store::rows::JobRow;
 /// How long quiescing the guest may take in all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running backup's tools.
-pub(super) struct Work<'a> {
+/// What is written of a backup: enough to record one whose restore point is whole.
+pub(super) struct Order<'a> {
     pub(super) job: &'a JobRow,
     pub(super) plan: BackupPlan,
+}
+
+/// The same with a running backup's tools.
+pub(super) struct Work<'a> {
+    pub(super) order: Order<'a>,
     pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) datastore: Arc<dyn BackupDatastore>,
     pub(super) spec: BackupSpec,
 }
 
-impl Work<'_> {
+impl<'a> Deref for Work<'a> {
+    type Target = Order<'a>;
+
+    fn deref(&self) -> &Order<'a> {
+        &self.order
+    }
+}
+
+impl Order<'_> {
     pub(super) fn vm_id(&self) -> i64 {
         self.job.vm_id.unwrap_or(-1)
     }
+}
 
+impl Work<'_> {
     fn disk_paths(&self) -> Vec<PathBuf> {
         self.plan.disks.iter().filter(|disk| disk.format == "qcow2").map(|disk| disk.path.clone()).collect()
     }
@@ -88,15 +105,21 @@ impl Engine {
         if phase == JobPhase::Undoing {
             return self.finish_undo(&work);
         }
+        let mut unended = None;
         if phase == JobPhase::Planned {
             cancel.check()?;
-            self.copy(&work, &progress, cancel)?;
+            unended = self.copy(&work, &progress, cancel)?;
             phase = JobPhase::Sealed;
         }
         if phase == JobPhase::Sealed {
             self.record(&work)?;
             crate::crash::point("backup.recorded");
             phase = JobPhase::Recorded;
+        }
+        if let Some(error) = unended {
+            // What is whole is not lost because the guest could not be let go; that is tried until it is done.
+            tracing::warn!(target: "ONE", job = job.id, "Ending the session of job {}: {error}", job.id);
+            work.hypervisor.abandon_backup(&work.spec)?;
         }
         if phase == JobPhase::Recorded {
             self.clean(&work)?;
@@ -116,7 +139,7 @@ impl Engine {
         let hypervisor = self.outside.hypervisor(&host)?;
         let datastore = self.backup_datastore(plan.decision.datastore_id)?;
         let spec = self.spec(job, &plan)?;
-        Ok(Work { job, plan, hypervisor, datastore, spec })
+        Ok(Work { order: Order { job, plan }, hypervisor, datastore, spec })
     }
 
     fn spec(&self, job: &JobRow, plan: &BackupPlan) -> Result<BackupSpec, Trouble> {
@@ -153,16 +176,17 @@ impl Engine {
 
     /// Decides how an interrupted job goes on, and clears what stands in the way.
     fn take_up(&self, work: &Work<'_>, phase: JobPhase, progress: &Progress) -> Result<JobPhase, Trouble> {
+        if phase == JobPhase::Recorded {
+            // It may have been recorded although the session could not be ended.
+            work.hypervisor.abandon_backup(&work.spec)?;
+        }
         if phase == JobPhase::Undoing || matches!(phase, JobPhase::Recorded | JobPhase::Cleaned) {
             return Ok(phase);
         }
         let found = work.datastore.find(&work.plan.series, &work.plan.label(work.job.id))?;
         let row = self.cloud.store.read(|tx| tx.job(work.job.id))?;
-        let seen = Seen {
-            sealed: found.is_some(),
-            cancel: row.cancel == 1,
-            attempts_left: row.attempts <= ATTEMPTS_MAX,
-        };
+        let seen =
+            Seen { sealed: found.is_some(), cancel: row.cancel == 1, attempts_left: row.attempts <= ATTEMPTS_MAX };
         let way = recover(phase, seen);
         tracing::info!(target: "ONE", job = work.job.id, "Backup job {} found in phase {phase}: {way:?}", work.job.id);
         // Whatever way: nothing of the interrupted session is of use.
@@ -170,12 +194,7 @@ impl Engine {
         match (way, found) {
             (Recovery::AdoptSealed, Some(stored)) => {
                 if phase != JobPhase::Sealed {
-                    let reason = work.reason_of_plan();
-                    let warning = "the daemon was stopped while this backup ran".to_string();
-                    // What a comparison found is not known any more, so it does not count as one.
-                    let copied = Copied { stored, reason, warning: None, whole: work.parent().is_none() };
-                    let sealed = Sealed::new(copied, vec![warning], work.plan.time, self.cloud.clock.now());
-                    self.seal(work, phase, JobEvent::Adopt, &sealed)?;
+                    self.adopt(work, phase, stored)?;
                     // Its lock may still lie there. The point is good whatever comes of this.
                     sweep_if_possible(work.datastore.as_ref(), &work.plan.series, progress);
                 }
@@ -197,6 +216,31 @@ impl Engine {
         }
     }
 
+    /// Goes on with a restore point that was published although the job does not know it.
+    pub(super) fn adopt(&self, work: &Order<'_>, phase: JobPhase, stored: Stored) -> Result<(), Trouble> {
+        let row = self.cloud.store.read(|tx| tx.job(work.job.id))?;
+        let reason = serde_json::from_str(&row.result).unwrap_or_else(|_| work.reason_of_plan());
+        let warning = "the daemon was stopped while this backup ran".to_string();
+        // What a comparison found is not known any more, so it does not count as one.
+        let copied = Copied { stored, reason, warning: None, whole: work.parent().is_none() };
+        let sealed = Sealed::new(copied, vec![warning], work.plan.time, self.cloud.clock.now());
+        self.seal(work, phase, JobEvent::Adopt, &sealed)
+    }
+
+    /// Keeps why there is no record of changes (or that there is one), for who may have to adopt the point.
+    fn note_lost(&self, work: &Order<'_>, lost: Option<&str>) -> Result<(), Trouble> {
+        let result = lost.map(|lost| serde_json::Value::from(lost).to_string()).unwrap_or_default();
+        self.cloud.store.write(|tx| {
+            let mut row = tx.job(work.job.id)?;
+            if row.result == result {
+                return Ok(());
+            }
+            row.result = result;
+            tx.job_update(&row)
+        })?;
+        Ok(())
+    }
+
     fn advance(&self, work: &Work<'_>, from: JobPhase, event: JobEvent, text: &str) -> Result<JobPhase, Trouble> {
         let to = job_next(from, event)?;
         let now = self.cloud.clock.now();
@@ -216,7 +260,7 @@ impl Engine {
         Ok(to)
     }
 
-    fn seal(&self, work: &Work<'_>, from: JobPhase, event: JobEvent, sealed: &Sealed) -> Result<(), Trouble> {
+    fn seal(&self, work: &Order<'_>, from: JobPhase, event: JobEvent, sealed: &Sealed) -> Result<(), Trouble> {
         let to = job_next(from, event)?;
         let now = self.cloud.clock.now();
         let result = serde_json::to_string(sealed)
@@ -231,14 +275,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens the point in time, copies it, publishes it, lets the guest go.
-    fn copy(&self, work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Result<(), Trouble> {
+    /// Opens the point in time, copies it, publishes it, lets the guest go. Answers what stood in the way of the last.
+    fn copy(&self, work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Result<Option<DriverError>, Trouble> {
         crate::crash::point("backup.planned");
         // Not the plan's time: the job may have waited, or be on a further attempt.
         let time = self.cloud.clock.now();
         let (session, lost) = begin(work)?;
         let mut session = Guarded { session: Some(session), work };
         crate::crash::point("backup.begun");
+        self.note_lost(work, lost.as_deref())?;
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
         let warnings = session.get()?.warnings();
 
@@ -265,13 +310,13 @@ impl Engine {
         self.advance(work, JobPhase::Prepared, JobEvent::Copy, "")?;
         let sealed = Sealed::new(copied, warnings, time, self.cloud.clock.now());
         self.seal(work, JobPhase::Copied, JobEvent::Seal, &sealed)?;
-        session.end()?;
+        let unended = session.end().err();
         crate::crash::point("backup.ended");
-        Ok(())
+        Ok(unended)
     }
 
     /// The transaction that makes the backup exist.
-    fn record(&self, work: &Work<'_>) -> Result<(), Trouble> {
+    pub(super) fn record(&self, work: &Order<'_>) -> Result<(), Trouble> {
         let now = self.cloud.clock.now();
         let row = self.cloud.store.read(|tx| tx.job(work.job.id))?;
         let sealed: Sealed = serde_json::from_str(&row.result)
@@ -340,7 +385,7 @@ impl Engine {
     }
 }
 
-impl Work<'_> {
+impl Order<'_> {
     pub(super) fn parent(&self) -> Option<&str> {
         match &self.plan.decision.kind {
             PlanKind::Increment { parent_point, .. } => Some(parent_point),

@@ -1,11 +1,11 @@
 //! Taking a backup back: after a failure or a cancel nothing of it stays, and the VM returns.
 
 use drivers::{Cancel, Kind, Progress};
-use one_core::lifecycle::{JobEvent, JobPhase, VmEvent, job_next};
+use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
 
-use super::backup::{Work, phase_of};
+use super::backup::{Order, Work, phase_of};
 use super::{Engine, Trouble};
-use crate::job::JobKind;
+use crate::job::{self, JobKind};
 use crate::ledger;
 use crate::quota;
 use crate::store::rows::JobRow;
@@ -26,6 +26,9 @@ impl Engine {
         if phase.is_recorded() {
             // Forward only: the rest is tried again later.
             return self.later(job.id, RECORDED_PAUSE_S);
+        }
+        if phase != JobPhase::Undoing && self.rescue(&row, phase) {
+            return self.later(job.id, UNDO_PAUSE_S);
         }
         if phase != JobPhase::Undoing {
             let to = job_next(phase, JobEvent::Undo)?;
@@ -51,6 +54,37 @@ impl Engine {
             self.release_vm(tx, &row, now)
         })?;
         self.later(job.id, UNDO_PAUSE_S)
+    }
+
+    /// Records the restore point of a job that cannot be carried on, when it is whole. That needs no hypervisor; what is left
+    /// there is cleared away when it can be reached. False when there is no such point, or nobody can tell.
+    fn rescue(&self, row: &JobRow, phase: JobPhase) -> bool {
+        let record = || -> Result<bool, Trouble> {
+            let order = Order { job: row, plan: job::plan(row)? };
+            let mut stored = None;
+            if phase != JobPhase::Sealed {
+                if row.cancel == 1 {
+                    // It was seen in time: what is there is not wanted.
+                    return Ok(false);
+                }
+                let datastore = self.backup_datastore(order.plan.decision.datastore_id)?;
+                stored = datastore.find(&order.plan.series, &order.plan.label(row.id))?;
+            }
+            let sealed = phase == JobPhase::Sealed || stored.is_some();
+            let seen = Seen { sealed, cancel: row.cancel == 1, attempts_left: false };
+            if recover(phase, seen) != Recovery::AdoptSealed {
+                return Ok(false);
+            }
+            if let Some(stored) = stored {
+                self.adopt(&order, phase, stored)?;
+            }
+            self.record(&order)?;
+            Ok(true)
+        };
+        record().unwrap_or_else(|error| {
+            tracing::warn!(target: "ONE", job = row.id, "The restore point of job {} is not recorded: {error}", row.id);
+            false
+        })
     }
 
     fn later(&self, job_id: i64, pause_s: i64) -> Result<(), Trouble> {
