@@ -1,0 +1,187 @@
+//! What is done while the plug is pulled or something fails.
+
+use oned::api;
+
+use super::world::World;
+
+/// One thing that a user does to the VM of a cloud, and what has to come of it.
+pub struct Story {
+    pub name: &'static str,
+    /// Makes the VM and what the story begins with.
+    prepare: fn(&mut World) -> i64,
+    /// Asks for it.
+    ask: fn(&World, i64),
+    /// Whether the backup is held in the middle and cancelled there.
+    pub cancels: bool,
+    /// Whether it came out as it has to when nothing fails for good.
+    came: fn(&World, i64) -> bool,
+}
+
+/// The only VM is the first.
+const VM: i64 = 0;
+
+impl Story {
+    pub fn prepare(&self, world: &mut World) {
+        assert_eq!((self.prepare)(world), VM);
+    }
+
+    pub fn ask(&self, world: &World) {
+        (self.ask)(world, VM);
+    }
+
+    #[track_caller]
+    pub fn came_true(&self, world: &World) {
+        assert!((self.came)(world, VM), "the story did not come true: {}", world.vm_row(VM).user_template);
+    }
+
+    /// All that has to hold after the story, and a further backup. `may_fail`: something was refused for good.
+    #[track_caller]
+    pub fn ends(&self, world: &mut World, may_fail: bool) {
+        world.is_sound(may_fail);
+        let restored = world.restored_images();
+        if !restored.is_empty() {
+            let wanted = world.memory.disks[&VM].clone();
+            assert!(world.restored(&restored, &wanted) || may_fail, "the restore came to nothing");
+        }
+        if !may_fail {
+            self.came_true(world);
+        }
+        world.goes_on(VM);
+        world.is_sound(may_fail);
+    }
+}
+
+impl World {
+    /// The images that the story restored.
+    fn restored_images(&self) -> Vec<i64> {
+        let images = self.read(|tx| tx.image_list());
+        images.into_iter().filter(|image| image.name.starts_with("again")).map(|image| image.id).collect()
+    }
+
+    /// A VM with `points` backups of which each has something new.
+    fn vm_with_backups(&mut self, disks: u32, config: &str, points: u8) -> i64 {
+        let vm = self.vm("one", disks, config);
+        for number in 0..points {
+            for disk in 0..disks {
+                self.write(vm, disk, 0, 10 + number);
+                self.write(vm, disk, 1 + usize::from(number), 20 + number);
+            }
+            self.backup(vm, false);
+        }
+        self.write(vm, 0, 5, 55);
+        self.write(vm, disks - 1, 0, 0);
+        vm
+    }
+
+    /// The checkpoints are gone, as after a power cut.
+    fn lose_checkpoints(&self) {
+        for host in std::fs::read_dir(self.folder.join("dummy")).unwrap() {
+            let Ok(domains) = std::fs::read_dir(host.unwrap().path().join("domains")) else { continue };
+            for domain in domains {
+                std::fs::remove_dir_all(domain.unwrap().path().join("checkpoints")).ok();
+            }
+        }
+    }
+
+    fn increment_ids(&self, vm: i64) -> Vec<i64> {
+        self.points(vm).iter().map(|point| point.increment_id).collect()
+    }
+}
+
+fn back_up(world: &World, vm: i64) {
+    world.ask_backup(vm, false).unwrap();
+}
+
+/// Every story of backups. In-place restore: one more entry.
+pub const STORIES: [Story; 9] = [
+    Story {
+        name: "full",
+        prepare: |world| world.vm_with_backups(2, "MODE=FULL", 1),
+        ask: back_up,
+        cancels: false,
+        came: |world, vm| world.backups(vm).len() == 2,
+    },
+    Story {
+        name: "increment",
+        prepare: |world| world.vm_with_backups(1, "MODE=INCREMENT", 2),
+        ask: back_up,
+        cancels: false,
+        came: |world, vm| world.increment_ids(vm) == [0, 1, 2],
+    },
+    Story {
+        name: "reset",
+        prepare: |world| world.vm_with_backups(1, "MODE=INCREMENT", 2),
+        ask: |world, vm| world.ask_backup(vm, true).unwrap(),
+        cancels: false,
+        came: |world, vm| world.backups(vm).len() == 2 && world.increment_ids(vm) == [0, 1, 0],
+    },
+    Story {
+        name: "fallback",
+        prepare: |world| {
+            let vm = world.vm_with_backups(1, "MODE=INCREMENT", 2);
+            world.lose_checkpoints();
+            vm
+        },
+        ask: back_up,
+        cancels: false,
+        came: |world, vm| {
+            let points = world.points(vm);
+            points.len() == 3 && !points[2].reason.is_empty()
+        },
+    },
+    Story {
+        name: "restore",
+        prepare: |world| {
+            let vm = world.vm_with_backups(2, "MODE=INCREMENT", 1);
+            world.backup(vm, false);
+            vm
+        },
+        ask: |world, vm| {
+            let image = world.backups(vm)[0].id;
+            world.ask_restore(image, 1, "again");
+        },
+        cancels: false,
+        came: |world, _| world.restored_images().len() == 2,
+    },
+    Story {
+        name: "prune a chain",
+        prepare: |world| world.vm_with_backups(1, "MODE=INCREMENT,KEEP_LAST=2", 2),
+        ask: back_up,
+        cancels: false,
+        came: |world, vm| world.increment_ids(vm) == [1, 2],
+    },
+    Story {
+        name: "prune full images",
+        prepare: |world| world.vm_with_backups(1, "MODE=FULL,KEEP_LAST=2", 2),
+        ask: back_up,
+        cancels: false,
+        came: |world, vm| world.backups(vm).len() == 2,
+    },
+    Story {
+        name: "delete",
+        prepare: |world| world.vm_with_backups(1, "MODE=INCREMENT", 2),
+        ask: |world, vm| {
+            let image = world.backups(vm)[0].id;
+            api::image::delete(&world.cloud, &world.owner, image, false).unwrap();
+        },
+        cancels: false,
+        came: |world, vm| world.backups(vm).is_empty(),
+    },
+    Story {
+        name: "cancel",
+        prepare: |world| {
+            let vm = world.vm_with_backups(1, "MODE=INCREMENT", 1);
+            world.script(r#"{"rules":[{"operation":"store","until_cancelled":true}]}"#);
+            vm
+        },
+        ask: back_up,
+        cancels: true,
+        // A crash may come before the cancel.
+        came: |world, vm| world.points(vm).len() <= 2,
+    },
+];
+
+/// The story of that name.
+pub fn story(name: &str) -> &'static Story {
+    STORIES.iter().find(|story| story.name == name).unwrap()
+}
