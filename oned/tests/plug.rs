@@ -5,6 +5,7 @@
 //! Flaws and everything around are played by an engine in this process, whose clock the tests move.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
+#![allow(clippy::print_stdout, reason = "shown only when a test fails: where it was")]
 
 #[path = "plug/crash.rs"]
 mod crash;

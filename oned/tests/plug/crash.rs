@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use one_core::lifecycle::JobPhase;
-use oned::store::{JobFilter, Store, StoreError};
+use oned::store::{JobFilter, Store};
 
 use super::stories::{STORIES, Story, story};
 use super::world::{Base, World, wait};
@@ -55,7 +55,7 @@ pub fn until_it_crashes(folder: &Path, point: usize, cancel: bool) -> bool {
         if daemon.has_crashed() {
             return Some(true);
         }
-        let jobs = store.read(|tx| Ok::<_, StoreError>(tx.jobs_open(JobFilter::All)?)).unwrap();
+        let jobs = store.read(|tx| tx.jobs_open(JobFilter::All)).unwrap();
         let held = jobs.iter().find(|job| job.phase == JobPhase::Prepared.as_str());
         if let Some(job) = held.filter(|_| cancel && !cancelled) {
             cancelled = ask_cancel(folder, job.vm_id.unwrap());

@@ -173,10 +173,14 @@ impl World {
 
     /// Lets go of everything; what there was to know.
     pub fn close(self) -> Memory {
-        self.engine.stop(Duration::ZERO);
+        let Self { cloud, folder, memory, engine, outside, .. } = self;
+        engine.stop(Duration::ZERO);
         // Threads that ask hosts and datastores end by themselves, and must not touch what comes after.
-        wait("the engine's threads to end", || (Arc::strong_count(&self.engine) == 1).then_some(()));
-        self.memory
+        wait("the engine's threads to end", || (Arc::strong_count(&engine) == 1).then_some(()));
+        drop((engine, outside, cloud));
+        // Nor must the connections to the database, of which the last one to close removes this.
+        wait("the database to be closed", || (!folder.join("one.db-wal").exists()).then_some(()));
+        memory
     }
 
     pub fn plug(&self) -> &Plug {
