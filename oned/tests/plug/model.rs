@@ -212,7 +212,7 @@ impl StateMachineTest for Tested {
             Step::BackUpAndCrash { vm, reset, point } => {
                 world.ask_backup(id(vm), reset).unwrap();
                 return tested.restart(|base| {
-                    until_it_crashes(&base.state(), point, false);
+                    until_it_crashes(&base.state(), &point.to_string(), false);
                 });
             }
             Step::Keep { vm, keep } => {
