@@ -151,6 +151,11 @@ fn an_increment_survives_a_crash_at_every_point() {
 }
 
 #[test]
+fn an_increment_of_a_vm_that_is_off_survives_a_crash_at_every_point() {
+    reaches("increment of a VM that is off", &BACKUP);
+}
+
+#[test]
 fn a_reset_survives_a_crash_at_every_point() {
     reaches("reset", &BACKUP);
 }

@@ -7,7 +7,7 @@ use drivers::datastore::RestoreRequest;
 use drivers::dummy::{DummyDatastore, DummyHypervisor, Script};
 use drivers::hypervisor::{DiskFormat, DomainState};
 use drivers::{BackupDatastore as _, Cancel, DiskWriter, Hypervisor as _, Progress, disk};
-use one_core::lifecycle::{ImageState, VmPhase};
+use one_core::lifecycle::ImageState;
 use oned::{ledger, quota};
 use sha2::{Digest as _, Sha256};
 
@@ -53,7 +53,7 @@ impl World {
         nothing_is_left(&self.folder);
     }
 
-    /// Every VM runs, and of its backups nothing is left on the host but one checkpoint, by which the next increment is read.
+    /// Every VM runs, or is off if it was switched off, and of its backups nothing is left on the host but one checkpoint, by which the next increment is read.
     #[track_caller]
     fn vms_rest(&self) {
         let host = self.read(|tx| tx.host_list())[0].id;
@@ -61,8 +61,9 @@ impl World {
             DummyHypervisor::open(&self.folder.join(format!("dummy/host-{host}")), Script::default()).unwrap();
         for vm in self.memory.disks.keys() {
             let row = self.vm_row(*vm);
-            assert_eq!(ledger::phase(&row), VmPhase::RUNNING, "VM {vm}: {}", row.user_template);
-            assert_eq!(hypervisor.state(&row.deploy_id).unwrap(), Some(DomainState::Running));
+            assert!(self.rests(*vm), "VM {vm} is in {}: {}", ledger::phase(&row), row.user_template);
+            let state = if self.memory.off.contains(vm) { DomainState::Off } else { DomainState::Running };
+            assert_eq!(hypervisor.state(&row.deploy_id).unwrap(), Some(state));
             let active = ledger::config_of(&row).chain().and_then(|(image, increment)| {
                 let points = self.read(|tx| tx.increments(image));
                 points.into_iter().find(|point| point.increment_id == increment)

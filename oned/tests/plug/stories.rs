@@ -93,7 +93,7 @@ fn back_up(world: &World, vm: i64) {
 }
 
 /// Every story of backups. In-place restore: one more entry.
-pub const STORIES: [Story; 9] = [
+pub const STORIES: [Story; 10] = [
     Story {
         name: "full",
         prepare: |world| world.vm_with_backups(2, "MODE=FULL", 1),
@@ -104,6 +104,17 @@ pub const STORIES: [Story; 9] = [
     Story {
         name: "increment",
         prepare: |world| world.vm_with_backups(1, "MODE=INCREMENT", 2),
+        ask: back_up,
+        cancels: false,
+        came: |world, vm| world.increment_ids(vm) == [0, 1, 2],
+    },
+    Story {
+        name: "increment of a VM that is off",
+        prepare: |world| {
+            let vm = world.vm_with_backups(1, "MODE=INCREMENT", 2);
+            world.power_off(vm);
+            vm
+        },
         ask: back_up,
         cancels: false,
         came: |world, vm| world.increment_ids(vm) == [0, 1, 2],

@@ -1,7 +1,7 @@
 //! A cloud over the dummy drivers in one directory, which can be put back to what it was: a VM or more, a backup datastore, an
 //! engine that goes on only when it is told to. And the memory of what each disk and each restore point has to hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -50,6 +50,8 @@ pub struct Memory {
     pub datastore: i64,
     /// Disks of each VM.
     pub disks: BTreeMap<i64, Disks>,
+    /// VMs that are powered off; all others run.
+    pub off: BTreeSet<i64>,
     /// What was on the disks when each restore point was made, by the driver's id of the point.
     pub points: BTreeMap<String, Disks>,
 }
@@ -129,7 +131,7 @@ pub struct World {
     pub owner: Caller,
     /// How often the engine waits before a lost connection is there again.
     pub waits_until_mended: u32,
-    /// Whether, during the last [`Self::settle`], every VM ran while the connection was lost and its job was open.
+    /// Whether, during the last [`Self::settle`], no VM was kept waiting any more when a lost connection came back.
     pub was_released: bool,
     clock: Arc<ManualClock>,
     engine: Arc<Engine>,
@@ -229,8 +231,7 @@ impl World {
             if next > now {
                 waits += 1;
                 if waits == self.waits_until_mended {
-                    let runs = |vm: &i64| ledger::phase(&self.vm_row(*vm)) == VmPhase::RUNNING;
-                    self.was_released = self.memory.disks.keys().all(runs);
+                    self.was_released = self.memory.disks.keys().all(|vm| self.rests(*vm));
                     self.plug().mend();
                 }
                 self.clock.set(next);
@@ -284,6 +285,20 @@ impl World {
             writer.write_at((at * BLOCK) as u64, &[*byte; BLOCK]).unwrap();
         }
         writer.finish().unwrap();
+    }
+
+    /// Whether a VM is in the state that it is to be in.
+    pub fn rests(&self, vm: i64) -> bool {
+        let wanted = if self.memory.off.contains(&vm) { VmPhase::POWEROFF } else { VmPhase::RUNNING };
+        ledger::phase(&self.vm_row(vm)) == wanted
+    }
+
+    /// Switches a VM off.
+    pub fn power_off(&mut self, vm: i64) {
+        api::vm_action::action(&self.cloud, &self.admin, "poweroff-hard", vm).unwrap();
+        self.memory.off.insert(vm);
+        self.settle();
+        assert!(self.rests(vm));
     }
 
     /// Asks for a backup.
