@@ -179,11 +179,7 @@ pub struct Seen {
 impl Seen {
     /// Everything that can be seen.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..8_u8).map(|bits| Self {
-            sealed: bits & 4 != 0,
-            cancel: bits & 2 != 0,
-            attempts_left: bits & 1 != 0,
-        })
+        (0..8_u8).map(|bits| Self { sealed: bits & 4 != 0, cancel: bits & 2 != 0, attempts_left: bits & 1 != 0 })
     }
 }
 
