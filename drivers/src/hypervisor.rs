@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{DiskReader, Result};
+use crate::{DiskReader, DriverError, Kind, Result};
 
 /// What a host offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,8 +217,25 @@ pub struct BackupSpec {
     pub disks: Vec<BackupDisk>,
     /// How to quiesce.
     pub freeze: Freeze,
+    /// Whether a guest that cannot be quiesced is not to be backed up at all; else it is, with a warning.
+    pub freeze_required: bool,
     /// How long quiescing may take in all before it is given up and undone.
     pub freeze_timeout: Duration,
+}
+
+impl BackupSpec {
+    /// What follows from a guest that was not quiet at the point in time: a warning of the session.
+    ///
+    /// # Errors
+    /// [`Kind::Permanent`] when only a quiet guest is to be backed up; nothing of the backup may be left then.
+    pub(crate) fn not_quiet(&self, reason: &str) -> Result<String> {
+        let sentence = format!("crash-consistent: domain {} could not be quieted ({reason})", self.domain);
+        if !self.freeze_required {
+            return Ok(sentence);
+        }
+        let doing = format!("beginning a backup of domain {}", self.domain);
+        Err(DriverError::new(Kind::Permanent, doing, format!("{sentence}, and only a quiet one is wanted")))
+    }
 }
 
 /// An open point in time. Dropping it without [`BackupSession::end`] ends it as well as it can.
@@ -410,12 +427,13 @@ pub trait Hypervisor: Send + Sync {
     /// is missing or inconsistent the call fails with [`crate::Kind::Missing`] and leaves nothing behind.
     ///
     /// # Errors
-    /// As said; [`crate::Kind::Permanent`] when the hypervisor refuses; nothing is left behind (no checkpoint, job,
-    /// socket, scratch file, frozen guest).
+    /// As said; [`crate::Kind::Permanent`] when the hypervisor refuses, or the guest cannot be quieted and that is required;
+    /// nothing is left behind (no checkpoint, job, socket, scratch file, frozen guest).
     fn begin_backup(&self, spec: &BackupSpec) -> Result<Box<dyn BackupSession>>;
 
-    /// Undoes what a dead daemon left of a backup: ends the domain's backup job, kills the reader of an off domain,
-    /// removes socket and scratch files of `spec`, thaws the guest, resumes one that we suspended.
+    /// Undoes what a dead daemon left of a backup: thaws the guest, resumes one that we suspended (first, for the rest may
+    /// take long), ends the domain's backup job, kills the reader of an off domain, removes socket and scratch files of
+    /// `spec`.
     ///
     /// # Errors
     /// When the hypervisor cannot be reached.

@@ -257,6 +257,7 @@ fn backup_spec(
         checkpoint: checkpoint.map(str::to_owned),
         disks: disks.collect(),
         freeze: Freeze::None,
+        freeze_required: false,
         freeze_timeout: NEVER,
     }
 }

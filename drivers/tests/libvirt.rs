@@ -123,6 +123,7 @@ impl Lab {
             checkpoint: Some(checkpoint.into()),
             disks: self.formats.iter().enumerate().map(disk).collect(),
             freeze: Freeze::None,
+            freeze_required: false,
             freeze_timeout: Duration::from_secs(3),
         }
     }

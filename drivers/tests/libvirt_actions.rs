@@ -180,6 +180,7 @@ impl Lab {
                 scratch: self.path("scratch"),
             }],
             freeze: Freeze::None,
+            freeze_required: false,
             freeze_timeout: Duration::from_secs(3),
         };
         let mut session = self.hypervisor.begin_backup(&spec).map_err(|error| error.kind)?;
@@ -656,6 +657,7 @@ fn nothing_is_done_to_a_domain_whose_disks_are_being_read() {
             scratch: lab.path("scratch"),
         }],
         freeze: Freeze::None,
+        freeze_required: false,
         freeze_timeout: Duration::from_secs(3),
     };
     let hypervisor = &lab.hypervisor;

@@ -79,6 +79,7 @@ impl Lab {
                 scratch: self.dir.path().join("scratch"),
             }],
             freeze: Freeze::Agent,
+            freeze_required: false,
             freeze_timeout: Duration::from_secs(3),
         }
     }

@@ -7,6 +7,8 @@
 mod backups;
 #[path = "devices/catalogue.rs"]
 mod catalogue;
+#[path = "devices/modes.rs"]
+mod modes;
 #[path = "devices/verifications.rs"]
 mod verifications;
 

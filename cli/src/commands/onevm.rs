@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use one_core::backup::config::BACKUP_INFO;
 
 use super::{Rename, Several, Update, text_cell};
 use crate::objects::{self, DATASTORE, VM};
@@ -219,7 +220,7 @@ impl Tool for Command {
             }
             Verb::Update(options) => super::update(client, &VM, "update", &options, |vm| {
                 vm.at("USER_TEMPLATE")
-                    .map(|template| crate::show::template_text(template, &["PROGRESS"]))
+                    .map(|template| crate::show::template_text(template, &["PROGRESS", BACKUP_INFO]))
                     .unwrap_or_default()
             }),
             Verb::Backup(options) => backup::run(client, &options),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{BlockTable, read_ranges};
-use super::domain::Place;
+use super::domain::{Held, Place, Record};
 use super::gate::Gate;
 use super::script::Operation;
 use super::{files, image};
@@ -94,13 +94,13 @@ pub(super) fn begin(gate: &Arc<Gate>, place: Place, spec: &BackupSpec) -> Result
     }
     let record = place.record()?.filter(|record| !record.state.is_off());
     let mut warnings = Vec::new();
+    // Its drop lets the guest go.
+    let quiet = Quiet { place: place.clone(), spec };
     if spec.freeze != Freeze::None
         && record.is_some()
-        && let Err(error) = gate.around(Operation::Freeze, &spec.domain, None, || Ok(()))
+        && let Err(error) = gate.around(Operation::Freeze, &spec.domain, None, || hold(&place, Held::by(spec.freeze)))
     {
-        let reason = error.reason;
-        warnings
-            .push(format!("domain {} could not be quieted ({reason}); the backup is crash-consistent", spec.domain));
+        warnings.push(spec.not_quiet(&error.reason)?);
     }
     let life = Life {
         gate: Arc::clone(gate),
@@ -122,7 +122,37 @@ pub(super) fn begin(gate: &Arc<Gate>, place: Place, spec: &BackupSpec) -> Result
         session.discard(spec);
         return Err(error);
     }
+    if spec.freeze != Freeze::None
+        && let Err(error) = gate.around(Operation::Thaw, &spec.domain, None, || Ok(()))
+    {
+        tracing::debug!(%error, "thawed at the second attempt");
+    }
+    drop(quiet);
     Ok(session)
+}
+
+/// Says in the domain's record how its guest is held; none = it is let go. The caller holds the domain's lock.
+fn hold(place: &Place, held: Option<Held>) -> Result<()> {
+    match place.record()? {
+        Some(record) if record.held != held => place.write(Some(&Record { held, ..record })),
+        _ => Ok(()),
+    }
+}
+
+/// A guest that is held while the point in time is made.
+struct Quiet<'a> {
+    place: Place,
+    spec: &'a BackupSpec,
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        if self.spec.freeze != Freeze::None
+            && let Err(error) = hold(&self.place, None)
+        {
+            tracing::error!(domain = self.spec.domain, %error, "a guest is left held");
+        }
+    }
 }
 
 /// Refuses a scratch file that would take the place of an image, or of another one.
@@ -153,9 +183,10 @@ fn base(place: &Place, disk: &BackupDisk) -> Result<Option<BlockTable>> {
     table.map(Some).ok_or_else(|| missing("the image has no such bitmap"))
 }
 
-/// Removes what a dead process left of a backup.
-pub(super) fn abandon(spec: &BackupSpec) -> Result<()> {
+/// Removes what a dead process left of a backup, and lets the guest go. The caller holds the domain's lock.
+pub(super) fn abandon(place: &Place, spec: &BackupSpec) -> Result<()> {
     check(spec)?;
+    hold(place, None)?;
     spec.disks.iter().try_for_each(|disk| disk::remove(&disk.scratch))
 }
 

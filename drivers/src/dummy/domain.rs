@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use crate::hypervisor::{DiskFormat, DomainDisk, DomainNic, DomainSpec, DomainState, DomainStats, NicKind};
+use crate::hypervisor::{DiskFormat, DomainDisk, DomainNic, DomainSpec, DomainState, DomainStats, Freeze, NicKind};
 use crate::{DriverError, Kind, Result};
 
 /// What the hypervisor knows of a domain.
@@ -36,6 +36,27 @@ pub(super) struct Record {
     pub(super) starts: u64,
     pub(super) disks: Vec<Disk>,
     pub(super) nics: Vec<Nic>,
+    /// How a backup holds the guest quiet just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held: Option<Held>,
+}
+
+/// [`Freeze`] on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Held {
+    Frozen,
+    Suspended,
+}
+
+impl Held {
+    pub(super) fn by(freeze: Freeze) -> Option<Self> {
+        match freeze {
+            Freeze::None => None,
+            Freeze::Agent => Some(Self::Frozen),
+            Freeze::Suspend => Some(Self::Suspended),
+        }
+    }
 }
 
 /// [`DomainState`] on disk.
@@ -163,6 +184,7 @@ impl Record {
             starts,
             disks: spec.disks.iter().map(Disk::from).collect(),
             nics: spec.nics.iter().map(Nic::from).collect(),
+            held: None,
         }
     }
 
@@ -175,6 +197,7 @@ impl Record {
             check_image(&self.name, disk)?;
         }
         self.state = State::Running;
+        self.held = None;
         self.started_at = now();
         self.starts = self.starts.saturating_add(1);
         Ok(())

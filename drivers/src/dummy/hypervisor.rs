@@ -368,7 +368,11 @@ impl Hypervisor for DummyHypervisor {
     }
 
     fn abandon_backup(&self, spec: &BackupSpec) -> Result<()> {
-        self.gate.around(Operation::AbandonBackup, &spec.domain, None, || backup::abandon(spec))
+        self.gate.around(Operation::AbandonBackup, &spec.domain, None, || {
+            let place = self.place(&spec.domain)?;
+            let _lock = self.lock(&spec.domain)?;
+            backup::abandon(&place, spec)
+        })
     }
 
     fn checkpoints(&self, domain: &str, _disks: &[PathBuf]) -> Result<Vec<String>> {

@@ -245,8 +245,10 @@ pub enum Operation {
     Stats,
     Subscribe,
     BeginBackup,
-    /// Quiescing the guest; a failure becomes a warning of the session.
+    /// Quiescing the guest; a failure becomes a warning of the session, or that of the backup.
     Freeze,
+    /// Letting it go on after the point in time; tried again in any case, so a failure is none.
+    Thaw,
     /// Opening one disk of a session, whole or not.
     OpenDisk,
     /// [`crate::DiskReader::extents`] of a session's disk.

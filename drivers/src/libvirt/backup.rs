@@ -16,7 +16,7 @@ use super::deadline::{poll, within};
 use super::domain::path_text;
 use super::quiesce::{self, Quiet};
 use super::xml::{self, Document, ListedDisk};
-use super::{checkpoint, code, domain_state, failed, ffi, remove_file, sibling_len_check};
+use super::{checkpoint, code, domain_state, failed, ffi, offline, remove_file, sibling_len_check};
 use crate::hypervisor::{BackupDisk, BackupSpec, DiskFormat, DomainState};
 use crate::{BackupSession, DiskReader, DriverError, Kind, Result, nbd};
 
@@ -105,12 +105,14 @@ pub(super) fn begin(
     let backup = document(spec, listed)?;
     let checkpoint_text = new_checkpoint.map(|name| checkpoint::document(name, listed, &tracked, None)).transpose()?;
 
-    let quiet = Quiet::begin(domain, spec, state, &mut warnings);
+    let quiet = Quiet::begin(connection, domain, spec, state, &mut warnings)?;
     let begun = ffi::backup_begin(domain, &backup, checkpoint_text.as_deref());
-    quiet.release(&mut warnings);
-    if let Err(error) = begun {
+    let released = quiet.release(spec, &mut warnings);
+    let begun = begun.map_err(|error| {
         tracing::debug!(domain = spec.domain, backup, error = error.message(), "backup refused");
-        let error = failed(&doing, &error);
+        failed(&doing, &error)
+    });
+    if let Err(error) = begun.and(released) {
         undo(connection, spec);
         return Err(error);
     }
@@ -136,6 +138,9 @@ pub(super) fn listed_disks(domain: &Domain) -> Result<Vec<ListedDisk>> {
 
 /// Makes libvirt know every checkpoint that a disk of `spec` is read since.
 fn know_bases(domain: &Domain, listed: &[ListedDisk], spec: &BackupSpec) -> Result<()> {
+    for disk in spec.disks.iter().filter(|disk| disk.format == DiskFormat::Qcow2) {
+        disk.since.as_deref().map_or(Ok(()), |since| offline::check_live_base(disk, since))?;
+    }
     let mut bases: Vec<&str> = spec.disks.iter().filter_map(|disk| disk.since.as_deref()).collect();
     bases.sort_unstable();
     bases.dedup();
@@ -199,29 +204,26 @@ fn remove_files(spec: &BackupSpec) -> Result<()> {
     spec.disks.iter().try_for_each(|disk| remove_file(&disk.scratch))
 }
 
-/// Ends what runs of `spec` and removes its files, on the live side only.
-pub(super) fn abandon(domain: Option<&Domain>, spec: &BackupSpec) -> Result<()> {
-    let mark = quiesce::suspend_mark(&spec.socket);
+/// Lets go of the guest, ends what runs of `spec` and removes its files, on the live side only.
+pub(super) fn abandon(connection: &Arc<Connection>, domain: Option<&Domain>, spec: &BackupSpec) -> Result<()> {
     if let Some(domain) = domain.filter(|domain| domain.is_active().unwrap_or(true)) {
+        // First, because the end of a job can take long.
+        let free = quiesce::let_go(connection, domain, spec)?;
         if end_job(domain, spec)? {
             resume_after_full_scratch(domain, &spec.domain);
         }
-        let state = domain_state(domain)?;
-        if state == DomainState::Paused && mark.exists() {
-            domain.resume().map_err(|error| failed("resuming a guest that we suspended", &error))?;
-        }
-        if state == DomainState::Running && spec.freeze == crate::hypervisor::Freeze::Agent {
-            quiesce::thaw_if_possible(domain, spec.freeze_timeout);
+        if !free {
+            quiesce::let_go(connection, domain, spec)?;
         }
     }
-    remove_file(&mark)?;
+    remove_file(&quiesce::suspend_mark(&spec.socket))?;
     remove_files(spec)
 }
 
 /// After a failed begin: no job, no checkpoint, no files. Best effort; the failure itself is what the caller hears of.
-fn undo(connection: &Connection, spec: &BackupSpec) {
+fn undo(connection: &Arc<Connection>, spec: &BackupSpec) {
     let undone = connection.lookup(&spec.domain).and_then(|domain| {
-        abandon(domain.as_ref(), spec)?;
+        abandon(connection, domain.as_ref(), spec)?;
         if let (Some(domain), Some(name)) = (&domain, &spec.checkpoint)
             && domain.is_active().unwrap_or(false)
         {

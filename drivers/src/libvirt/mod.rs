@@ -178,10 +178,12 @@ impl Connection {
         }
     }
 
-    fn abandon_backup(&self, spec: &BackupSpec) -> Result<()> {
+    fn abandon_backup(self: &Arc<Self>, spec: &BackupSpec) -> Result<()> {
         check_backup(spec)?;
+        // The guest first. Readers of a domain that is off can be ended without libvirt.
+        let live = self.lookup(&spec.domain).and_then(|domain| backup::abandon(self, domain.as_ref(), spec));
         offline::abandon(spec)?;
-        backup::abandon(self.lookup(&spec.domain)?.as_ref(), spec)
+        live
     }
 
     fn checkpoints(&self, name: &str, disks: &[PathBuf]) -> Result<Vec<String>> {
@@ -462,7 +464,8 @@ impl Hypervisor for Libvirt {
     fn abandon_backup(&self, spec: &BackupSpec) -> Result<()> {
         let spec = spec.clone();
         let doing = format!("clearing up after a backup of domain {}", spec.domain);
-        self.run(&doing, ACT_WITHIN * 2, move |connection| connection.abandon_backup(&spec))
+        let connection = Arc::clone(&self.connection);
+        within(&doing, ACT_WITHIN * 2, move || connection.abandon_backup(&spec), drop)
     }
 
     fn checkpoints(&self, domain: &str, disks: &[PathBuf]) -> Result<Vec<String>> {

@@ -31,6 +31,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Longest output of qemu-img that we take: a description of an image with thousands of bitmaps is far shorter.
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
+/// Why a bitmap that somebody disabled is of no use.
+const DISABLED: &str = "the bitmap was disabled, so it does not list what was written since";
 /// Name of each reader's only export.
 const EXPORT: &str = "disk";
 
@@ -41,6 +43,8 @@ pub(super) struct Bitmap {
     pub(super) name: String,
     /// False when whoever wrote it was killed.
     pub(super) whole: bool,
+    /// False when somebody disabled it: writes since then are not in it.
+    pub(super) recording: bool,
 }
 
 /// Runs a program to its end, at most for `limit`.
@@ -124,8 +128,9 @@ pub(super) fn bitmaps(image: &Path) -> Result<Vec<Bitmap>> {
 fn bitmap(value: &serde_json::Value) -> Option<Bitmap> {
     let name = value.get("name")?.as_str()?.to_owned();
     let flags = value.get("flags")?.as_array()?;
+    let has = |word: &str| flags.iter().any(|flag| flag == word);
     // "in-use" in an image that nobody has open: never written back.
-    Some(Bitmap { name, whole: !flags.iter().any(|flag| flag == "in-use") })
+    Some(Bitmap { name, whole: !has("in-use"), recording: has("auto") })
 }
 
 /// Removes bitmap `name`; an absent one, or an absent image, is success.
@@ -206,11 +211,25 @@ fn remove_added(spec: &BackupSpec, added: &[PathBuf]) {
     }
 }
 
+fn no_record(disk: &BackupDisk, since: &str, reason: &str) -> DriverError {
+    let doing = format!("reading what changed on {} since {since}", disk.target);
+    DriverError::new(Kind::Missing, doing, reason)
+}
+
+/// Refuses a bitmap that the header of a running domain's image shows to be disabled. Others that QEMU loaded are in use,
+/// and those that were made since it started are not in the header yet: QEMU itself answers for both.
+///
+/// # Errors
+/// [`Kind::Missing`] for a disabled one.
+pub(super) fn check_live_base(disk: &BackupDisk, since: &str) -> Result<()> {
+    match bitmaps(&disk.path)?.iter().find(|bitmap| bitmap.name == since) {
+        Some(bitmap) if !bitmap.recording => Err(no_record(disk, since, DISABLED)),
+        _ => Ok(()),
+    }
+}
+
 fn check_base(disk: &BackupDisk, since: &str) -> Result<()> {
-    let missing = |reason: &str| {
-        let doing = format!("reading what changed on {} since {since}", disk.target);
-        DriverError::new(Kind::Missing, doing, reason)
-    };
+    let missing = |reason: &str| no_record(disk, since, reason);
     if disk.format != DiskFormat::Qcow2 {
         return Err(missing("only qcow2 images keep dirty bitmaps"));
     }
@@ -219,6 +238,7 @@ fn check_base(disk: &BackupDisk, since: &str) -> Result<()> {
         Some(bitmap) if !bitmap.whole => {
             Err(missing("the bitmap is inconsistent: QEMU was killed while it was in use"))
         }
+        Some(bitmap) if !bitmap.recording => Err(missing(DISABLED)),
         Some(_) => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 //! [`super::vm_action`] and [`super::vm_recover`].
 
 use one_core::access::{Caller, may_unlocked};
+use one_core::backup::config::BACKUP_INFO;
 use one_core::doc;
 use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
@@ -146,7 +147,9 @@ pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64
 /// # Errors
 /// Not authorised, a text that does not parse, restricted attributes.
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
-    let new = parse(text)?;
+    let mut new = parse(text)?;
+    // Shown in the document, kept elsewhere.
+    new.remove(BACKUP_INFO);
     cloud.store.write(|tx| {
         let mut row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Update), id)?;
         let old = view::stored(&row.user_template);

@@ -20,7 +20,7 @@ use std::time::Duration;
 use drivers::datastore::Stored;
 use drivers::hypervisor::{BackupDisk, BackupSpec, DiskFormat, Freeze};
 use drivers::{BackupDatastore, BackupSession, Cancel, DriverError, Hypervisor, Kind, Progress};
-use one_core::backup::{FsFreeze, Mode, PlanKind, unmarked_warning};
+use one_core::backup::{FreezeFail, FsFreeze, Mode, PlanKind, unmarked_warning};
 use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
 
 use super::backup_record::{Sealed, retain, write_point};
@@ -94,11 +94,16 @@ pub(super) fn phase_of(job: &JobRow) -> Result<JobPhase, Trouble> {
 impl Engine {
     /// Runs a backup job from wherever it is.
     pub(super) fn backup(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
+        let mut phase = phase_of(job)?;
+        let untouched = phase == JobPhase::Planned && job.attempts == 0;
+        if !untouched && !phase.is_recorded() {
+            // Whatever follows: nothing of the interrupted session is of use. Before the datastore is opened, which may
+            // take long.
+            self.abandon(job)?;
+        }
         let work = self.work(job)?;
         let progress = Progress::default();
         let _shown = self.cloud.board.show(Subject::Vm(work.vm_id()), "backup", &progress);
-        let mut phase = phase_of(job)?;
-        let untouched = phase == JobPhase::Planned && job.attempts == 0;
         if !untouched {
             phase = self.take_up(&work, phase, &progress)?;
         }
@@ -135,14 +140,13 @@ impl Engine {
 
     pub(super) fn work<'a>(&self, job: &'a JobRow) -> Result<Work<'a>, Trouble> {
         let plan: BackupPlan = job::plan(job)?;
-        let host = self.cloud.store.read(|tx| tx.host(plan.host_id))?;
-        let hypervisor = self.outside.hypervisor(&host)?;
+        let hypervisor = self.source_of(&plan)?;
         let datastore = self.backup_datastore(plan.decision.datastore_id)?;
         let spec = self.spec(job, &plan)?;
         Ok(Work { order: Order { job, plan }, hypervisor, datastore, spec })
     }
 
-    fn spec(&self, job: &JobRow, plan: &BackupPlan) -> Result<BackupSpec, Trouble> {
+    pub(super) fn spec(&self, job: &JobRow, plan: &BackupPlan) -> Result<BackupSpec, Trouble> {
         let since = match &plan.decision.kind {
             PlanKind::Increment { since_checkpoint, .. } => since_checkpoint.clone(),
             PlanKind::Full { .. } => None,
@@ -170,6 +174,7 @@ impl Engine {
                 FsFreeze::Agent => Freeze::Agent,
                 FsFreeze::Suspend => Freeze::Suspend,
             },
+            freeze_required: plan.decision.freeze_fail == FreezeFail::Abort,
             freeze_timeout: FREEZE_TIMEOUT,
         })
     }
@@ -189,8 +194,6 @@ impl Engine {
             Seen { sealed: found.is_some(), cancel: row.cancel == 1, attempts_left: row.attempts <= ATTEMPTS_MAX };
         let way = recover(phase, seen);
         tracing::info!(target: "ONE", job = work.job.id, "Backup job {} found in phase {phase}: {way:?}", work.job.id);
-        // Whatever way: nothing of the interrupted session is of use.
-        work.hypervisor.abandon_backup(&work.spec)?;
         match (way, found) {
             (Recovery::AdoptSealed, Some(stored)) => {
                 if phase != JobPhase::Sealed {
@@ -328,6 +331,7 @@ impl Engine {
             let mut config = ledger::config_of(&vm);
             let (image_id, increment_id) = write_point(tx, &work.plan, &vm, &sealed, zone)?;
             config.end_backup();
+            config.note(&ledger::flat(&sealed.reason), &ledger::flat(&sealed.warning));
             let chained = match &work.plan.decision.kind {
                 PlanKind::Increment { .. } => true,
                 PlanKind::Full { new_chain, .. } => *new_chain,
@@ -354,10 +358,17 @@ impl Engine {
             }
             retain(tx, &work.plan, &vm, image_id, config.keep(), now)
         })?;
+        let (vm_id, point) = (work.vm_id(), &sealed.point);
         tracing::info!(
-            target: "VM", vm = work.vm_id(),
-            "VM {}: backup {} done, {} bytes read, {} bytes stored", work.vm_id(), sealed.point, sealed.read_bytes, sealed.stored_bytes
+            target: "VM", vm = vm_id,
+            "VM {vm_id}: backup {point} done, {} bytes read, {} bytes stored", sealed.read_bytes, sealed.stored_bytes
         );
+        if !sealed.reason.is_empty() {
+            tracing::info!(target: "VM", vm = vm_id, "VM {vm_id}: backup {point}: {}", ledger::flat(&sealed.reason));
+        }
+        if !sealed.warning.is_empty() {
+            tracing::warn!(target: "VM", vm = vm_id, "VM {vm_id}: backup {point}: {}", ledger::flat(&sealed.warning));
+        }
         self.look_at_soon(work.plan.host_id);
         Ok(())
     }
@@ -401,6 +412,7 @@ impl Order<'_> {
     pub(super) fn reason_of_plan(&self) -> String {
         match &self.plan.decision.kind {
             PlanKind::Full { reason, .. } => reason.clone(),
+            PlanKind::Increment { reason, .. } if !reason.is_empty() => reason.clone(),
             PlanKind::Increment { since_checkpoint: Some(_), .. } => String::new(),
             PlanKind::Increment { since_checkpoint: None, .. } => {
                 "no record of what changed was kept; everything was read".into()

@@ -41,12 +41,11 @@ pub(super) fn begin(work: &Work<'_>) -> Result<(Box<dyn BackupSession>, Option<S
         Err(error) if error.kind == Kind::Missing && asked_since => {
             let mut spec = work.spec.clone();
             spec.disks.iter_mut().for_each(|disk| disk.since = None);
-            let session = work.hypervisor.begin_backup(&spec)?;
-            Ok((session, Some(format!("the record of what changed was lost ({error}); everything was read"))))
+            let lost = format!("the record of what changed was lost ({error}); everything was read");
+            tracing::warn!(target: "VM", vm = work.vm_id(), "VM {}: {lost}", work.vm_id());
+            Ok((work.hypervisor.begin_backup(&spec)?, Some(lost)))
         }
-        Ok(session) if work.parent().is_some() && !asked_since => {
-            Ok((session, Some("no record of what changed was kept; everything was read".into())))
-        }
+        Ok(session) if work.parent().is_some() && !asked_since => Ok((session, Some(work.reason_of_plan()))),
         other => Ok((other?, None)),
     }
 }

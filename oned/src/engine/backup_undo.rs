@@ -40,7 +40,7 @@ impl Engine {
                 tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)
             })?;
             crate::crash::point("backup.undoing");
-            match self.work(job).and_then(|work| self.finish_undo(&work)) {
+            match self.abandon(job).and_then(|()| self.work(job)).and_then(|work| self.finish_undo(&work)) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::warn!(target: "ONE", job = job.id, "Job {} cannot be taken back yet: {error}", job.id);
@@ -97,8 +97,8 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes the rest back when the session is ended ([`Engine::abandon`]).
     pub(super) fn finish_undo(&self, work: &Work<'_>) -> Result<(), Trouble> {
-        work.hypervisor.abandon_backup(&work.spec)?;
         work.drop_checkpoint()?;
         // Not the job's own wish to stop: it is what is being carried out.
         // Published after all (the answer was lost, or the cancel came too late): it is not wanted any more.

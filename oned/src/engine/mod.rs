@@ -7,6 +7,7 @@
 //! The engine never checks rights (the api did, and the scheduler does again) and never answers a client.
 
 mod backup;
+mod backup_abandon;
 mod backup_record;
 mod backup_store;
 mod backup_undo;
@@ -131,13 +132,15 @@ impl Engine {
         Arc::new(Self { cloud, outside, running: Mutex::default(), monitor: monitor::Monitor::default() })
     }
 
-    /// Makes the place for sockets and forgets jobs that closed long ago, before the first tick.
+    /// Makes the place for sockets, forgets jobs that closed long ago, and begins to let go of guests whose backups an
+    /// earlier daemon left in the middle, before the first tick.
     ///
     /// # Errors
     /// A run directory that cannot be had, the database's failure.
-    pub fn start(&self) -> Result<(), Trouble> {
+    pub fn start(self: &Arc<Self>) -> Result<(), Trouble> {
         outside::ensure_run_directory(&self.cloud.run_dir)?;
         self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S))?;
+        self.abandon_all()?;
         // What the last daemon saw of the hosts says nothing about them now.
         self.look_at_all_soon();
         Ok(())
@@ -248,13 +251,24 @@ impl Engine {
     }
 
     fn start_job(self: &Arc<Self>, job: JobRow) {
+        let kind = JobKind::parse(&job.kind);
+        self.on_a_thread(job, kind, |engine, job, cancel| engine.run(job, cancel));
+    }
+
+    /// Does something about a job on a thread; nothing else about the same VM or image begins meanwhile.
+    fn on_a_thread(
+        self: &Arc<Self>,
+        job: JobRow,
+        kind: Option<JobKind>,
+        work: impl FnOnce(&Self, &JobRow, &Cancel) + Send + 'static,
+    ) {
         let cancel = Cancel::default();
         if job.cancel == 1 {
             cancel.cancel();
         }
         let entry = Running {
             cancel: cancel.clone(),
-            kind: JobKind::parse(&job.kind),
+            kind,
             host_id: job.host_id,
             datastore_id: job.datastore_id,
             vm_id: job.vm_id,
@@ -266,7 +280,7 @@ impl Engine {
         let spawned = std::thread::Builder::new().name(format!("job-{id}")).spawn(move || {
             // Taken out also when the job panics: the next tick then starts it again from its stored phase.
             let _gone = Gone { engine: &engine, id };
-            engine.run(&job, &cancel);
+            work(&engine, &job, &cancel);
         });
         if let Err(error) = spawned {
             tracing::error!(target: "ONE", "Job {id} got no thread: {error}");

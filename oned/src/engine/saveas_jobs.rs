@@ -72,6 +72,7 @@ impl Engine {
                 scratch: BackupPlan::scratch(&vm_disk.path, job.id),
             }],
             freeze: Freeze::None,
+            freeze_required: false,
             freeze_timeout: Duration::ZERO,
         })
     }

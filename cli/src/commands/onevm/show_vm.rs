@@ -1,6 +1,7 @@
 //! `onevm show`.
 
 use anyhow::Result;
+use one_core::backup::config::{BACKUP_INFO, USER_KEYS};
 use one_core::lifecycle::VmState;
 
 use super::last_record;
@@ -8,6 +9,7 @@ use crate::objects::{CLUSTER, VM};
 use crate::schedule;
 use crate::show::{Page, ShowOptions, join, lock, or_dash, template_text, yes_no};
 use crate::states;
+use crate::terminal::one_line;
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
@@ -52,7 +54,7 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()
         history(page, vm);
         actions(page, vm);
         backups(page, vm);
-        page.template("USER TEMPLATE", vm.at("USER_TEMPLATE"), &[]);
+        page.template("USER TEMPLATE", vm.at("USER_TEMPLATE"), &[BACKUP_INFO]);
         let shown_above = ["DISK", "NIC", "NIC_ALIAS", "SNAPSHOT", "SECURITY_GROUP_RULE", "SCHED_ACTION"];
         page.template("VIRTUAL MACHINE TEMPLATE", vm.at("TEMPLATE"), &shown_above);
     })
@@ -66,7 +68,7 @@ pub fn present_configuration(vm: &Element) -> String {
             .children
             .extend(template.children.iter().filter(|part| CONFIGURATION.contains(&part.name.as_str())).cloned());
     }
-    if let Some(mut backup) = vm.at("BACKUPS/BACKUP_CONFIG").cloned() {
+    if let Some(mut backup) = backup_config(vm) {
         backup.children.retain(|key| !CORE_KEYS.contains(&key.name.as_str()));
         if !backup.children.is_empty() {
             shown.children.push(backup);
@@ -233,11 +235,27 @@ fn actions(page: &mut Page, vm: &Element) {
     }
 }
 
+/// BACKUP_CONFIG with the daemon's own settings in it, which documents show in BACKUP_INFO.
+fn backup_config(vm: &Element) -> Option<Element> {
+    let mut config = vm.at("BACKUPS/BACKUP_CONFIG")?.clone();
+    let info = vm.at("USER_TEMPLATE").and_then(|template| template.at(BACKUP_INFO));
+    let ours = info.into_iter().flat_map(|info| &info.children);
+    config.children.extend(ours.filter(|key| USER_KEYS.contains(&key.name.as_str())).cloned());
+    Some(config)
+}
+
 fn backups(page: &mut Page, vm: &Element) {
-    page.template("BACKUP CONFIGURATION", vm.at("BACKUPS/BACKUP_CONFIG"), &[]);
+    page.template("BACKUP CONFIGURATION", backup_config(vm).as_ref(), &[]);
     let ids = vm.ids_at("BACKUPS/BACKUP_IDS");
-    if !ids.is_empty() {
-        page.header("VM BACKUPS").raw(&format!("IMAGE IDS: {}", join(&ids)));
+    if ids.is_empty() {
+        return;
+    }
+    page.header("VM BACKUPS").raw(&format!("IMAGE IDS: {}", join(&ids)));
+    for (key, word) in [("LAST_REASON", "note"), ("LAST_WARNING", "warning")] {
+        let text = vm.text_at(&format!("USER_TEMPLATE/{BACKUP_INFO}/{key}"));
+        if !text.is_empty() {
+            page.raw(&one_line(&format!("Last backup, {word}: {text}")));
+        }
     }
 }
 
@@ -255,5 +273,36 @@ mod tests {
             present_configuration(&vm),
             "BACKUP_CONFIG=[\n  KEEP_LAST=\"4\",\n  MODE=\"FULL\" ]\nOS=[\n  ARCH=\"x86_64\" ]\n"
         );
+    }
+
+    const WITH_INFO: &str = "<VM><USER_TEMPLATE><BACKUP_INFO><FS_FREEZE_FAIL>ABORT</FS_FREEZE_FAIL>\
+        <LAST_REASON>the bitmap is gone; everything was read</LAST_REASON><LAST_WARNING>crash-consistent: no agent</LAST_WARNING>\
+        </BACKUP_INFO><LABELS>a</LABELS></USER_TEMPLATE><BACKUPS><BACKUP_CONFIG><MODE>FULL</MODE></BACKUP_CONFIG>\
+        <BACKUP_IDS><ID>3</ID></BACKUP_IDS></BACKUPS></VM>";
+
+    #[test]
+    fn what_is_to_be_said_of_the_last_backup_stands_with_the_backups() {
+        let mut page = Page::new(LABEL_WIDTH);
+        backups(&mut page, &Element::parse(WITH_INFO).unwrap());
+        let lines: Vec<&str> = page.finish().lines().map(str::trim_end).collect();
+        assert_eq!(
+            lines,
+            [
+                "BACKUP CONFIGURATION",
+                "FS_FREEZE_FAIL=\"ABORT\"",
+                "MODE=\"FULL\"",
+                "",
+                "VM BACKUPS",
+                "IMAGE IDS: 3",
+                "Last backup, note: the bitmap is gone; everything was read",
+                "Last backup, warning: crash-consistent: no agent",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_editor_gives_our_own_settings_back_and_nothing_of_the_last_backup() {
+        let vm = Element::parse(WITH_INFO).unwrap();
+        assert_eq!(present_configuration(&vm), "BACKUP_CONFIG=[\n  FS_FREEZE_FAIL=\"ABORT\",\n  MODE=\"FULL\" ]\n");
     }
 }

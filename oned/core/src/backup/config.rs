@@ -1,8 +1,10 @@
 //! BACKUP_CONFIG: how a VM is backed up, and where its active chain stands.
 //!
 //! What it is: the values behind the attribute, its defaults, and the rules of `one.vm.updateconf`. User keys are
-//! BACKUP_VOLATILE, FS_FREEZE, KEEP_LAST, MODE, INCREMENT_MODE, DISK_IDS and INTERACTIVE; all others belong to the
-//! daemon and are ignored in what a user sends.
+//! BACKUP_VOLATILE, FS_FREEZE, KEEP_LAST, MODE, INCREMENT_MODE, DISK_IDS, INTERACTIVE and (ours) FS_FREEZE_FAIL; all
+//! others belong to the daemon and are ignored in what a user sends.
+//!
+//! The published document has no place for our own keys: [`split`] takes them out for BACKUP_INFO.
 //!
 //! Invariants: INCREMENT_MODE is present only when the VM can do increments; a VM without BACKUP_CONFIG has an empty
 //! one and behaves like MODE=FULL; the chain pointers are both −1 or both set.
@@ -14,8 +16,36 @@ use crate::refusal::Refusal;
 use crate::template::Vector;
 
 /// Keys that a user may set.
-pub const USER_KEYS: [&str; 7] =
-    ["BACKUP_VOLATILE", "DISK_IDS", "FS_FREEZE", "INCREMENT_MODE", "INTERACTIVE", "KEEP_LAST", "MODE"];
+pub const USER_KEYS: [&str; 8] = [
+    "BACKUP_VOLATILE",
+    "DISK_IDS",
+    "FS_FREEZE",
+    "FS_FREEZE_FAIL",
+    "INCREMENT_MODE",
+    "INTERACTIVE",
+    "KEEP_LAST",
+    "MODE",
+];
+
+/// Keys that OpenNebula does not have: what to do when the guest cannot be quieted, and what is to be said of the last
+/// backup.
+const OUR_KEYS: [&str; 3] = ["FS_FREEZE_FAIL", "LAST_REASON", "LAST_WARNING"];
+
+/// The vector in a VM's USER_TEMPLATE that shows what BACKUP_CONFIG has no place for.
+pub const BACKUP_INFO: &str = "BACKUP_INFO";
+
+/// Splits a stored BACKUP_CONFIG into what the published document shows of it and what BACKUP_INFO does.
+pub fn split(stored: &Vector) -> (Vector, Vector) {
+    let part = |ours: bool| stored.iter().filter(|(key, _)| OUR_KEYS.contains(key) == ours).collect();
+    (part(false), part(true))
+}
+
+/// Puts what [`split`] made two of together again, as far as it is the user's.
+pub fn join(shown: &Vector, info: Option<&Vector>) -> Vector {
+    let ours = info.into_iter().flat_map(Vector::iter);
+    let ours = ours.filter(|(key, _)| USER_KEYS.contains(key) && OUR_KEYS.contains(key));
+    shown.iter().chain(ours).collect()
+}
 
 /// MODE: what a backup is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,13 +106,39 @@ impl FsFreeze {
     }
 }
 
-/// INCREMENT_MODE: how changes are found. Kept and shown; this daemon always uses dirty bitmaps.
+/// FS_FREEZE_FAIL: what becomes of a backup whose guest cannot be made quiet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FreezeFail {
+    /// It is made all the same, and its increment says that it is what a power cut would leave.
+    #[default]
+    Continue,
+    /// It fails.
+    Abort,
+}
+
+impl FreezeFail {
+    /// The wire form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Continue => "CONTINUE",
+            Self::Abort => "ABORT",
+        }
+    }
+
+    /// ABORT in any case; everything else is CONTINUE.
+    fn from_value(value: &str) -> Self {
+        if value.eq_ignore_ascii_case("ABORT") { Self::Abort } else { Self::Continue }
+    }
+}
+
+/// INCREMENT_MODE: how changes are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IncrementMode {
-    /// Changed block tracking.
+    /// Changed block tracking: a dirty bitmap lists them, and only they are read.
     #[default]
     Cbt,
-    /// A chain of snapshots.
+    /// No record of changes is kept: whole disks are read and compared with the restore point before, and what differs is
+    /// stored. Nothing is left in the guest's images, so it works for raw disks too.
     Snapshot,
 }
 
@@ -110,6 +166,8 @@ pub struct BackupConfig {
     pub backup_volatile: bool,
     /// Quiescing.
     pub fs_freeze: FsFreeze,
+    /// What to do when that fails.
+    pub freeze_fail: FreezeFail,
     /// How many to keep, never negative; `None` (no such key) and `Some(0)` both keep all. See [`Self::keep`].
     pub keep_last: Option<i64>,
     /// Full or increments.
@@ -134,6 +192,10 @@ pub struct BackupConfig {
     pub last_backup_size: Option<i64>,
     /// Are increments being merged? Blocks backups and the deletion of the image.
     pub active_flatten: bool,
+    /// Why the last backup was a full one, or read everything; empty for what needs no reason.
+    pub last_reason: String,
+    /// What did not go as it should in it.
+    pub last_warning: String,
 }
 
 impl Default for BackupConfig {
@@ -142,6 +204,7 @@ impl Default for BackupConfig {
             present: false,
             backup_volatile: false,
             fs_freeze: FsFreeze::None,
+            freeze_fail: FreezeFail::Continue,
             keep_last: None,
             mode: Mode::Full,
             increment_mode: None,
@@ -154,6 +217,8 @@ impl Default for BackupConfig {
             last_backup_id: None,
             last_backup_size: None,
             active_flatten: false,
+            last_reason: String::new(),
+            last_warning: String::new(),
         }
     }
 }
@@ -175,6 +240,8 @@ impl BackupConfig {
             last_backup_id: stored.get("LAST_BACKUP_ID").map(str::to_owned),
             last_backup_size: stored.int("LAST_BACKUP_SIZE"),
             active_flatten: stored.yes("ACTIVE_FLATTEN").unwrap_or(false),
+            last_reason: stored.get("LAST_REASON").unwrap_or_default().to_owned(),
+            last_warning: stored.get("LAST_WARNING").unwrap_or_default().to_owned(),
             ..Self::default()
         };
         config.take_words(stored);
@@ -199,9 +266,9 @@ impl BackupConfig {
     /// What `one.vm.updateconf` does with the BACKUP_CONFIG in its text (call it only when there is one).
     ///
     /// `replace`: keys not given get their defaults; else only keys given change. Keys of the daemon are ignored. A
-    /// changed MODE, DISK_IDS or BACKUP_VOLATILE resets the chain pointers. Refused (INTERNAL): MODE=INCREMENT for a
-    /// VM that cannot do increments; DISK_IDS with a disk that cannot be backed up; INTERACTIVE with
-    /// INCREMENT_MODE=SNAPSHOT. A refusal changes nothing.
+    /// changed MODE, DISK_IDS or BACKUP_VOLATILE resets the chain pointers; a changed INCREMENT_MODE does not. Refused
+    /// (INTERNAL): MODE=INCREMENT, or an INCREMENT_MODE in it, for a VM that cannot do such increments; DISK_IDS with a disk
+    /// that cannot be backed up; INTERACTIVE with INCREMENT_MODE=SNAPSHOT. A refusal changes nothing.
     pub fn update(&mut self, given: &Vector, replace: bool, disks: &Disks) -> Result<(), Refusal> {
         if !replace && !USER_KEYS.iter().any(|key| given.get(key).is_some()) {
             return Ok(());
@@ -219,7 +286,8 @@ impl BackupConfig {
     fn change(&mut self, given: &Vector, replace: bool, strict: bool, disks: &Disks) -> Result<(), Refusal> {
         let mut next = self.clone();
         next.apply(given, replace, disks)?;
-        if strict && given.get("MODE").is_some() && next.mode == Mode::Increment {
+        let asked = ["MODE", "INCREMENT_MODE"].iter().any(|key| given.get(key).is_some());
+        if strict && asked && next.mode == Mode::Increment {
             disks.can_increment(&next)?;
         }
         next.settle(disks);
@@ -267,6 +335,17 @@ impl BackupConfig {
         self.last_increment_id = increment;
     }
 
+    /// Does the VM keep a record of what changes between its increments?
+    pub fn tracks(&self) -> bool {
+        self.increment_mode.unwrap_or_default() == IncrementMode::Cbt
+    }
+
+    /// What is to be said of the backup that was made.
+    pub fn note(&mut self, reason: &str, warning: &str) {
+        self.last_reason = reason.to_owned();
+        self.last_warning = warning.to_owned();
+    }
+
     /// A backup begins.
     pub fn begin_backup(&mut self, datastore: i64) {
         self.end_backup();
@@ -286,7 +365,7 @@ impl BackupConfig {
         self.reset_chain();
     }
 
-    /// For documents and storage, keys sorted. Empty for a VM without BACKUP_CONFIG, a chain or a backup under way.
+    /// For storage, and after [`split`] for documents; keys sorted. Empty for a VM without BACKUP_CONFIG, a chain or a backup under way.
     pub fn to_vector(&self) -> Vector {
         let mut keys: Vec<(&str, String)> = Vec::new();
         if self.present || self.chain().is_some() {
@@ -296,6 +375,9 @@ impl BackupConfig {
         if self.present {
             keys.push(("BACKUP_VOLATILE", yes_no(self.backup_volatile)));
             keys.push(("FS_FREEZE", self.fs_freeze.as_str().into()));
+            if self.freeze_fail != FreezeFail::Continue {
+                keys.push(("FS_FREEZE_FAIL", self.freeze_fail.as_str().into()));
+            }
             keys.push(("MODE", self.mode.as_str().into()));
             keys.extend(self.keep_last.map(|keep| ("KEEP_LAST", keep.to_string())));
             keys.extend(self.increment_mode.map(|mode| ("INCREMENT_MODE", mode.as_str().into())));
@@ -313,6 +395,11 @@ impl BackupConfig {
         if self.active_flatten {
             keys.push(("ACTIVE_FLATTEN", yes_no(true)));
         }
+        for (key, text) in [("LAST_REASON", &self.last_reason), ("LAST_WARNING", &self.last_warning)] {
+            if !text.is_empty() {
+                keys.push((key, text.clone()));
+            }
+        }
         keys.sort_unstable_by_key(|(key, _)| *key);
         keys.into_iter().collect()
     }
@@ -323,6 +410,7 @@ impl BackupConfig {
             let fresh = Self::default();
             self.backup_volatile = fresh.backup_volatile;
             self.fs_freeze = fresh.fs_freeze;
+            self.freeze_fail = fresh.freeze_fail;
             self.keep_last = fresh.keep_last;
             self.mode = fresh.mode;
             self.increment_mode = fresh.increment_mode;
@@ -351,6 +439,9 @@ impl BackupConfig {
         }
         if let Some(value) = given.get("FS_FREEZE") {
             self.fs_freeze = FsFreeze::from_value(value);
+        }
+        if let Some(value) = given.get("FS_FREEZE_FAIL") {
+            self.freeze_fail = FreezeFail::from_value(value);
         }
         if let Some(value) = given.get("KEEP_LAST") {
             // A value that is no number counts as absent; an empty one removes the key.

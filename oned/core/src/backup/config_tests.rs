@@ -50,6 +50,9 @@ fn defaults_and_bad_values_follow_the_table() {
         ("FS_FREEZE=agent", format!("{};{end}", base.replace("FREEZE=NONE", "FREEZE=AGENT"))),
         ("FS_FREEZE=SUSPEND", format!("{};{end}", base.replace("FREEZE=NONE", "FREEZE=SUSPEND"))),
         ("INCREMENT_MODE=snapshot", format!("{};{end}", base.replace("CBT", "SNAPSHOT"))),
+        ("FS_FREEZE_FAIL=abort", format!("{};{end}", base.replace("=NONE", "=NONE;FS_FREEZE_FAIL=ABORT"))),
+        ("FS_FREEZE_FAIL=CONTINUE", format!("{base};{end}")),
+        ("FS_FREEZE_FAIL=maybe", format!("{base};{end}")),
         ("BACKUP_VOLATILE=yes", format!("{};{end}", base.replace("VOLATILE=NO", "VOLATILE=YES"))),
         ("DISK_IDS=1, 0,1", format!("{};{end}", base.replace("FS_", "DISK_IDS=0,1;FS_"))),
     ];
@@ -68,9 +71,53 @@ fn a_new_vm_that_cannot_do_increments_silently_gets_full() {
 }
 
 #[test]
+fn raw_disks_do_increments_with_snapshot_mode_only() {
+    let both = "MODE=INCREMENT;INCREMENT_MODE=SNAPSHOT";
+    let mut config = BackupConfig::for_new_vm(Some(&vector(both)), &raw()).unwrap();
+    assert_eq!((config.mode, config.increment_mode), (Mode::Increment, Some(IncrementMode::Snapshot)));
+    config.advance_chain(1, 3);
+    // What would end the chain is refused, not done by the way.
+    for given in ["INCREMENT_MODE=CBT", "MODE=INCREMENT;INCREMENT_MODE=CBT", "INCREMENT_MODE=x"] {
+        let mut changed = config.clone();
+        assert_eq!(changed.update(&vector(given), false, &raw()).unwrap_err().code(), 0x2000, "{given}");
+        assert_eq!(changed, config);
+    }
+    assert!(config.clone().update(&vector("MODE=INCREMENT"), true, &raw()).is_err(), "a replace means CBT");
+    config.update(&vector("KEEP_LAST=2"), false, &raw()).unwrap();
+    assert_eq!(config.chain(), Some((1, 3)));
+    let mut full = BackupConfig::default();
+    full.update(&vector(both), false, &raw()).unwrap();
+    assert_eq!(full.mode, Mode::Increment);
+    full.update(&vector("MODE=FULL;INCREMENT_MODE=CBT"), false, &raw()).unwrap();
+    assert_eq!((full.mode, full.increment_mode), (Mode::Full, None));
+}
+
+#[test]
+fn the_published_document_and_backup_info_share_what_is_stored() {
+    let mut config = BackupConfig::for_new_vm(Some(&vector("FS_FREEZE=AGENT;FS_FREEZE_FAIL=ABORT")), &qcow2()).unwrap();
+    config.note("all was \"read\"", "crash-consistent: no agent");
+    assert_eq!(BackupConfig::from_vector(&config.to_vector()), config);
+    let (shown, info) = split(&config.to_vector());
+    let keys = |vector: &Vector| vector.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>().join(" ");
+    let published = "BACKUP_VOLATILE FS_FREEZE INCREMENTAL_BACKUP_ID INCREMENT_MODE LAST_INCREMENT_ID MODE";
+    assert_eq!((keys(&shown).as_str(), keys(&info).as_str()), (published, "FS_FREEZE_FAIL LAST_REASON LAST_WARNING"));
+    let joined = join(&shown, Some(&info));
+    assert_eq!(
+        keys(&joined),
+        format!("{published} FS_FREEZE_FAIL"),
+        "what was said of another backup is not the user's"
+    );
+    config.update(&vector("KEEP_LAST=1"), true, &qcow2()).unwrap();
+    assert_eq!(
+        (config.freeze_fail, config.last_warning.as_str()),
+        (FreezeFail::Continue, "crash-consistent: no agent")
+    );
+}
+
+#[test]
 fn core_keys_sent_by_a_user_are_ignored() {
     let given = "MODE=INCREMENT;INCREMENTAL_BACKUP_ID=7;LAST_INCREMENT_ID=2;BACKUP_JOB_ID=1;LAST_BACKUP_ID=x;\
-                 LAST_DATASTORE_ID=1;LAST_BACKUP_SIZE=5;ACTIVE_FLATTEN=YES";
+                 LAST_DATASTORE_ID=1;LAST_BACKUP_SIZE=5;ACTIVE_FLATTEN=YES;LAST_REASON=a;LAST_WARNING=b";
     let new = BackupConfig::for_new_vm(Some(&vector(given)), &qcow2()).unwrap();
     let mut updated = in_chain();
     updated.update(&vector(given), false, &qcow2()).unwrap();
@@ -78,6 +125,7 @@ fn core_keys_sent_by_a_user_are_ignored() {
     for config in [&new, &updated] {
         assert_eq!((config.backup_job_id, config.last_datastore_id, config.last_backup_size), (None, None, None));
         assert!(!config.active_flatten && config.last_backup_id.is_none());
+        assert_eq!(config.last_reason.clone() + &config.last_warning, "");
     }
     assert_eq!(new.chain(), None);
 }

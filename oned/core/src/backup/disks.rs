@@ -137,15 +137,17 @@ impl Disks {
 
     /// Can the VM do increments under `config`?
     ///
-    /// All disks of the backup must be qcow2, because only qcow2 keeps a dirty bitmap over a restart; neither they
-    /// nor the VM may have snapshots, because a bitmap does not cover what a revert brings back. Upstream's 7.x takes
-    /// raw files in SNAPSHOT mode as well; this daemon always tracks by bitmap, whatever INCREMENT_MODE says, and so
-    /// does not.
+    /// The VM may have no snapshots. With INCREMENT_MODE=CBT (also when it is not set) all disks of the backup must be
+    /// qcow2, because only qcow2 keeps a dirty bitmap over a restart, and have no snapshots, because a bitmap does not cover
+    /// what a revert brings back. With SNAPSHOT there is no bitmap: raw disks will do, and snapshots of disks do no harm.
     pub fn can_increment(&self, config: &BackupConfig) -> Result<(), IncrementObstacle> {
         if self.system_snapshots {
             return Err(IncrementObstacle::SystemSnapshots);
         }
-        if self.chosen(config).iter().all(|disk| disk.format == "qcow2" && !disk.has_snapshots) {
+        let tracked = |disk: &&Disk| disk.format == "qcow2" && !disk.has_snapshots;
+        let readable = |disk: &&Disk| matches!(disk.format.as_str(), "qcow2" | "raw");
+        let chosen = self.chosen(config);
+        if if config.tracks() { chosen.iter().all(tracked) } else { chosen.iter().all(readable) } {
             Ok(())
         } else {
             Err(IncrementObstacle::Disks)
@@ -156,6 +158,7 @@ impl Disks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::config::IncrementMode;
 
     fn vector(pairs: &[(&str, &str)]) -> Vector {
         pairs.iter().copied().collect()
@@ -197,6 +200,29 @@ mod tests {
         config.disk_ids = vec![0, 2];
         assert_eq!(ids(&config), [0]);
         assert_eq!(disks.can_increment(&config), Ok(()));
+    }
+
+    #[test]
+    fn without_a_record_of_changes_raw_disks_and_disks_with_snapshots_can_do_increments() {
+        let disk =
+            |id: i64, format: &str| format!("DISK=[DISK_ID={id},IMAGE_ID=1,TYPE=FILE,FORMAT=\"{format}\",SIZE=256]\n");
+        let cbt = BackupConfig::default();
+        let snapshot = BackupConfig { increment_mode: Some(IncrementMode::Snapshot), ..BackupConfig::default() };
+        let unfit = Err(IncrementObstacle::Disks);
+        for (formats, with_snapshots, by_cbt, by_snapshot) in [
+            (["qcow2", "qcow2"], &[][..], Ok(()), Ok(())),
+            (["qcow2", "raw"], &[], unfit, Ok(())),
+            (["qcow2", "qcow2"], &[0], unfit, Ok(())),
+            (["qcow2", "rbd"], &[], unfit, unfit),
+            (["qcow2", ""], &[], unfit, unfit),
+        ] {
+            let text = disk(0, formats[0]) + &disk(1, formats[1]);
+            let disks = Disks::from_template(&Template::parse(&text).unwrap(), with_snapshots);
+            assert_eq!(disks.can_increment(&cbt), by_cbt, "{formats:?}");
+            assert_eq!(disks.can_increment(&snapshot), by_snapshot, "{formats:?}");
+            let held = Disks { system_snapshots: true, ..disks };
+            assert_eq!(held.can_increment(&snapshot), Err(IncrementObstacle::SystemSnapshots));
+        }
     }
 
     #[test]

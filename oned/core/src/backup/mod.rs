@@ -18,7 +18,7 @@ pub mod settings;
 pub mod share;
 
 pub use audit::{Audit, unmarked_warning};
-pub use config::{BackupConfig, FsFreeze, IncrementMode, Mode};
+pub use config::{BackupConfig, FreezeFail, FsFreeze, IncrementMode, Mode};
 pub use disks::{Disk, DiskKind, Disks, IncrementObstacle};
 pub use plan::{Chain, Plan, PlanInput, PlanKind, plan};
 pub use restore::{BackupPath, BackupPathError, ChainLink, RestoreOptions, restore_template};

@@ -7,9 +7,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::Audit;
-use super::config::{BackupConfig, FsFreeze, Mode};
+use super::config::{BackupConfig, FreezeFail, FsFreeze, Mode};
 use super::disks::{Disk, Disks};
 use crate::refusal::{ObjectKind, Refusal};
+
+/// Why an increment reads everything when no record of changes is kept.
+const SNAPSHOT_REASON: &str =
+    "INCREMENT_MODE is SNAPSHOT: whole disks were read, and what differs from the restore point before was stored";
 
 /// The facts that a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +66,13 @@ pub struct Plan {
     pub kind: PlanKind,
     /// The disks, ascending. May be empty: then only the VM's description is kept.
     pub disk_ids: Vec<i64>,
-    /// Leave a checkpoint, so that the next backup can be an increment?
+    /// Leave a checkpoint, so that the next increment need not read everything?
     pub track: bool,
     /// How the guest is made quiet.
     pub freeze: FsFreeze,
+    /// What becomes of the backup when that fails.
+    #[serde(default)]
+    pub freeze_fail: FreezeFail,
     /// Sum of the disks' sizes in MB: the room and quota to ask for.
     pub size_mb: i64,
 }
@@ -94,6 +101,9 @@ pub enum PlanKind {
         /// Read whole disks all the same, and compare: a look whether the record of changes tells the truth.
         #[serde(default)]
         compare: bool,
+        /// Why all is read although nothing is lost, for the increment's record; empty when that is not so.
+        #[serde(default)]
+        reason: String,
     },
 }
 
@@ -127,8 +137,16 @@ pub fn plan(input: PlanInput<'_>) -> Result<Plan, Refusal> {
         (PlanKind::Increment { .. }, Some(chain)) => chain.datastore_id,
         _ => input.datastore,
     };
-    let track = matches!(kind, PlanKind::Increment { .. } | PlanKind::Full { new_chain: true, .. });
-    Ok(Plan { datastore_id, kind, disk_ids, track, freeze: config.fs_freeze, size_mb: total(&chosen) })
+    let chained = matches!(kind, PlanKind::Increment { .. } | PlanKind::Full { new_chain: true, .. });
+    Ok(Plan {
+        datastore_id,
+        kind,
+        disk_ids,
+        track: chained && config.tracks(),
+        freeze: config.fs_freeze,
+        freeze_fail: config.freeze_fail,
+        size_mb: total(&chosen),
+    })
 }
 
 fn kind(input: &PlanInput<'_>, disk_ids: &[i64]) -> Result<PlanKind, Refusal> {
@@ -157,12 +175,14 @@ fn kind(input: &PlanInput<'_>, disk_ids: &[i64]) -> Result<PlanKind, Refusal> {
     if chain.damaged {
         return full(true, "verification found damage in the last restore point of the chain");
     }
+    let tracks = input.config.tracks();
     Ok(PlanKind::Increment {
         image_id: chain.image_id,
         parent_increment: chain.last_increment,
         parent_point: chain.last_point.clone(),
-        since_checkpoint: chain.checkpoint.clone(),
-        compare: chain.audit.is_due(input.compare_every),
+        since_checkpoint: chain.checkpoint.clone().filter(|_| tracks),
+        compare: tracks && chain.audit.is_due(input.compare_every),
+        reason: if tracks { String::new() } else { SNAPSHOT_REASON.to_owned() },
     })
 }
 

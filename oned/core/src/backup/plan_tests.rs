@@ -1,4 +1,5 @@
 use super::*;
+use crate::backup::config::IncrementMode;
 use crate::backup::disks::DiskKind;
 
 fn disk(id: i64, kind: DiskKind) -> Disk {
@@ -62,6 +63,7 @@ fn an_increment_goes_where_its_chain_is() {
             parent_point: "6968545c".into(),
             since_checkpoint: Some("one-7-12-3".into()),
             compare: false,
+            reason: String::new(),
         }
     );
 }
@@ -71,6 +73,52 @@ fn a_lost_checkpoint_still_gives_an_increment_that_reads_everything() {
     let lost = Chain { checkpoint: None, ..chain() };
     let plan = of(&incremental(), &disks(), Some(&lost), false).unwrap();
     assert!(matches!(plan.kind, PlanKind::Increment { since_checkpoint: None, .. }));
+}
+
+fn by_snapshots() -> BackupConfig {
+    BackupConfig { increment_mode: Some(IncrementMode::Snapshot), ..incremental() }
+}
+
+#[test]
+fn an_increment_without_record_of_changes_reads_everything_and_leaves_no_checkpoint() {
+    let raw = Disk { format: "raw".into(), ..disk(0, DiskKind::Image) };
+    let raw = Disks { list: vec![raw], system_snapshots: false };
+    let due = Chain { audit: Audit { age: 13, unmarked_bytes: 0 }, ..chain() };
+    for (disks, chain) in [(disks(), chain()), (disks(), due), (raw.clone(), Chain { checkpoint: None, ..chain() })] {
+        let plan = of(&by_snapshots(), &disks, Some(&chain), false).unwrap();
+        let PlanKind::Increment { since_checkpoint, compare, reason, .. } = &plan.kind else { panic!("{plan:?}") };
+        assert_eq!((since_checkpoint, *compare, plan.track), (&None, false, false));
+        assert!(reason.starts_with("INCREMENT_MODE is SNAPSHOT: whole disks were read"), "{reason}");
+    }
+    let first = of(&by_snapshots(), &raw, None, true).unwrap();
+    assert_eq!((reason(&first).0, first.track), (true, false));
+    assert_eq!(
+        reason(&of(&incremental(), &raw, None, true).unwrap()).1.split(',').next(),
+        Some("VM cannot use backup increment mode")
+    );
+}
+
+#[test]
+fn a_chain_goes_on_when_increment_mode_changes_either_way() {
+    // From CBT: the checkpoint is not asked for any more.
+    let to_snapshot = of(&by_snapshots(), &disks(), Some(&chain()), false).unwrap();
+    assert!(matches!(to_snapshot.kind, PlanKind::Increment { image_id: 12, since_checkpoint: None, .. }));
+    // Back to CBT: there is none to read changes since, and one is left for the next.
+    let without = Chain { checkpoint: None, ..chain() };
+    let to_cbt = of(&incremental(), &disks(), Some(&without), false).unwrap();
+    assert!(
+        matches!(&to_cbt.kind, PlanKind::Increment { image_id: 12, since_checkpoint: None, reason, .. } if reason.is_empty())
+    );
+    assert!(to_cbt.track);
+}
+
+#[test]
+fn the_plan_says_what_becomes_of_a_backup_whose_guest_does_not_get_quiet() {
+    for fail in [FreezeFail::Continue, FreezeFail::Abort] {
+        let config = BackupConfig { fs_freeze: FsFreeze::Agent, freeze_fail: fail, ..incremental() };
+        let plan = of(&config, &disks(), Some(&chain()), false).unwrap();
+        assert_eq!((plan.freeze, plan.freeze_fail), (FsFreeze::Agent, fail));
+    }
 }
 
 #[test]

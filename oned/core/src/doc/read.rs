@@ -3,6 +3,7 @@
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
+use crate::backup::config;
 use crate::template::{Template, Vector};
 
 /// Longest document that is read, bytes.
@@ -23,7 +24,7 @@ pub struct VmDocument {
     pub template: Template,
     /// USER_TEMPLATE.
     pub user_template: Template,
-    /// BACKUPS/BACKUP_CONFIG.
+    /// BACKUPS/BACKUP_CONFIG, with the user's part of USER_TEMPLATE/BACKUP_INFO.
     pub backup_config: Vector,
 }
 
@@ -50,9 +51,11 @@ pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
     }
     let mut template = parse(section(&["VM", "TEMPLATE"])?)?;
     template.remove("SCHED_ACTION");
-    let user_template = parse(section(&["VM", "USER_TEMPLATE"])?)?;
+    let mut user_template = parse(section(&["VM", "USER_TEMPLATE"])?)?;
     let backups = parse(section(&["VM", "BACKUPS"])?)?;
-    let backup_config = backups.vector("BACKUP_CONFIG").cloned().unwrap_or_default();
+    let shown = backups.vector("BACKUP_CONFIG").cloned().unwrap_or_default();
+    let backup_config = config::join(&shown, user_template.vector(config::BACKUP_INFO));
+    user_template.remove(config::BACKUP_INFO);
     let number = |name| Ok(plain(section(&["VM", name])?).and_then(|text| text.parse::<i64>().ok()));
     let pair = |id, name| Ok(number(id)?.zip(plain(section(&["VM", name])?)));
     Ok(VmDocument {
@@ -151,12 +154,18 @@ mod tests {
         view.user_template.set("LABELS", "a,b");
         view.user_template.set("TEMPLATE", "not the one");
         view.backup_config.set("MODE", "INCREMENT");
+        let mut info = Vector::new();
+        info.set("FS_FREEZE_FAIL", "ABORT");
+        info.set("LAST_REASON", "of another time");
+        view.user_template.set_vector("BACKUP_INFO", info);
         let read = vm(&doc::vm(&view)).unwrap();
         assert_eq!(read.template.scalar("CPU"), Some("1"));
         assert_eq!(read.template.vector("DISK"), view.template.vector("DISK"));
         assert_eq!(read.user_template.scalar("LABELS"), Some("a,b"));
         assert_eq!(read.user_template.scalar("TEMPLATE"), Some("not the one"));
-        assert_eq!(read.backup_config.get("MODE"), Some("INCREMENT"));
+        let config: Vec<_> = read.backup_config.iter().collect();
+        assert_eq!(config, [("MODE", "INCREMENT"), ("FS_FREEZE_FAIL", "ABORT")]);
+        assert!(!read.user_template.contains("BACKUP_INFO"));
     }
 
     #[test]

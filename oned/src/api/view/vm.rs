@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use one_core::access::Permissions;
+use one_core::backup::config::{self, BACKUP_INFO};
 use one_core::doc::{HistoryView, VmView};
 use one_core::lifecycle::DiskSnapshots;
 use one_core::schedule::ScheduledAction;
@@ -66,7 +67,12 @@ pub fn vm_with(names: &Names, board: &Board, row: &VmRow, related: &mut VmRelate
     let mut view = vm_short_with(names, board, row, related);
     view.sched_actions = related.schedules.remove(&row.id).unwrap_or_default();
     view.backup_ids = related.backup_ids.remove(&row.id).unwrap_or_default();
-    view.backup_config = ledger::config_vector(row);
+    let (shown, info) = config::split(&ledger::config_vector(row));
+    view.backup_config = shown;
+    view.user_template.remove(BACKUP_INFO);
+    if !info.is_empty() {
+        view.user_template.set_vector(BACKUP_INFO, info);
+    }
     view
 }
 
