@@ -12,5 +12,6 @@ mod door;
 mod faults;
 mod faults_data;
 mod life;
+mod modes;
 mod python;
 mod shares;
