@@ -760,6 +760,48 @@ fn a_session_dies_with_its_domain_and_a_guest_that_cannot_be_frozen_is_a_warning
 }
 
 #[test]
+fn a_guest_is_held_until_the_point_in_time_is_there_and_let_go_by_whoever_clears_up() {
+    let rig = Rig::new();
+    let disks = [rig.image(0, DiskFormat::Qcow2, &noise(BLOCK, 1))];
+    rig.hypervisor.deploy(&domain_spec("one-7", &disks)).unwrap();
+    let record = rig.hypervisor_path().join("domains/one-7/domain.json");
+    let held = || {
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        record["held"].as_str().map(str::to_owned)
+    };
+    for (freeze, word) in [(Freeze::Agent, "frozen"), (Freeze::Suspend, "suspended")] {
+        let spec = BackupSpec { freeze, freeze_required: true, ..rig.backup("one-7", &disks, None, Some("c-0")) };
+        rig.script(r#"{"rules": [{"operation": "thaw", "until_cancelled": true}]}"#);
+        std::thread::scope(|scope| {
+            let begun = scope.spawn(|| rig.hypervisor.begin_backup(&spec).unwrap());
+            while held().as_deref() != Some(word) {
+                assert!(!begun.is_finished(), "it was never {word}");
+                std::thread::yield_now();
+            }
+            rig.script("{}");
+            drop(begun.join().unwrap());
+        });
+        assert_eq!(held(), None);
+
+        let text = std::fs::read_to_string(&record).unwrap();
+        let left = text.trim_end().strip_suffix('}').unwrap().to_owned() + &format!(",\"held\":\"{word}\"}}");
+        std::fs::write(&record, left).unwrap();
+        assert_eq!(held().as_deref(), Some(word));
+        rig.hypervisor.abandon_backup(&spec).unwrap();
+        assert_eq!(held(), None);
+
+        rig.hypervisor.delete_checkpoint("one-7", "c-0", &[]).unwrap();
+        rig.script(r#"{"rules": [{"operation": "freeze", "fail": {"kind": "retry", "reason": "asleep"}}]}"#);
+        let error = rig.hypervisor.begin_backup(&spec).err().unwrap();
+        assert_eq!(error.kind, Kind::Permanent);
+        assert!(error.reason.starts_with("crash-consistent: domain one-7 could not be quieted (asleep)"), "{error}");
+        assert_eq!(rig.hypervisor.checkpoints("one-7", &[]).unwrap(), Vec::<String>::new());
+        assert!(!spec.disks[0].scratch.exists());
+        rig.script("{}");
+    }
+}
+
+#[test]
 fn faults_reach_the_reader_of_a_backup() {
     let rig = Rig::new();
     let disks = [rig.image(0, DiskFormat::Qcow2, &noise(BLOCK, 1))];

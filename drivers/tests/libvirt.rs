@@ -431,6 +431,36 @@ fn a_guest_without_an_agent_is_backed_up_with_a_warning() {
     }
     assert_eq!(lab.state(), Some(DomainState::Running));
     lab.hypervisor.abandon_backup(&spec).unwrap();
+
+    // Not at all, when only a quiet guest is wanted.
+    let kept = lab.checkpoints();
+    spec.freeze_required = true;
+    spec.checkpoint = Some("c-1".into());
+    let error = lab.hypervisor.begin_backup(&spec).err().unwrap();
+    assert_eq!(error.kind, Kind::Permanent);
+    assert!(error.reason.starts_with("crash-consistent: domain one-7 could not be quieted ("), "{error}");
+    lab.assert_nothing_runs();
+    assert_eq!((lab.checkpoints(), lab.state()), (kept, Some(DomainState::Running)));
+    spec.freeze = Freeze::Suspend;
+    lab.hypervisor.begin_backup(&spec).unwrap().end().unwrap();
+    assert_eq!(lab.state(), Some(DomainState::Running));
+}
+
+#[test]
+fn a_bitmap_that_was_disabled_is_as_good_as_none() {
+    let lab = Lab::new(&[Qcow2]);
+    lab.backup("c-0", None);
+    tool("qemu-img", &["bitmap", "--disable", lab.image(0).to_str().unwrap(), "c-0"]);
+    for running in [false, true] {
+        if running {
+            lab.start();
+        }
+        let error = lab.hypervisor.begin_backup(&lab.spec("c-1", Some("c-0"))).err().unwrap();
+        assert_eq!(error.kind, Kind::Missing, "{error}");
+        assert!(error.reason.contains("disabled"), "{error}");
+        lab.assert_nothing_runs();
+        assert_eq!(lab.checkpoints(), ["c-0"]);
+    }
 }
 
 #[test]
