@@ -1,6 +1,6 @@
 //! `one.vm.backup`: what is refused, in which order, and what is written down for the engine.
 
-use one_core::backup::{FsFreeze, Mode, Plan, PlanKind};
+use one_core::backup::{FreezeFail, FsFreeze, Mode, Plan, PlanKind};
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmPhase, VmState};
 use one_core::refusal::Refusal;
 use oned::api::{self, Cloud};
@@ -221,6 +221,7 @@ fn a_full_backups_plan_names_everything_the_engine_needs() {
         "disk_ids": [0],
         "track": false,
         "freeze": "Agent",
+        "freeze_fail": "Continue",
         "size_mb": 256,
     });
     assert_eq!(decision(&plan), wanted);
@@ -248,6 +249,7 @@ fn the_first_increment_is_a_full_backup_that_leaves_a_checkpoint_named_after_the
         "disk_ids": [0],
         "track": true,
         "freeze": "None",
+        "freeze_fail": "Continue",
         "size_mb": 256,
     });
     assert_eq!(decision(&plan), wanted);
@@ -273,10 +275,12 @@ fn the_next_increment_goes_where_its_chain_is_whatever_datastore_is_named() {
                 "parent_point": point(image, 2),
                 "since_checkpoint": "one-0-92",
                 "compare": false,
+                "reason": "",
             } },
             "disk_ids": [0],
             "track": true,
             "freeze": "None",
+            "freeze_fail": "Continue",
             "size_mb": 256,
         });
         assert_eq!(decision(&plan), wanted);
@@ -309,6 +313,7 @@ fn a_reset_begins_a_new_chain_where_it_is_told_to_and_keeps_the_old_pointers() {
         disk_ids: vec![0],
         track: true,
         freeze: FsFreeze::None,
+        freeze_fail: FreezeFail::Continue,
         size_mb: 256,
     };
     assert_eq!(plan(&world).decision, wanted);
