@@ -96,7 +96,7 @@ fn another_installation_takes_up_the_backups_and_does_not_mix_up_vms() {
     let new = Cloud::start();
     let store = new.backups();
     // VMs are told apart by their start, which documents tell in seconds.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     // VM 0 here is not VM 0 there; its series has the same name.
     let vm = new.vm_with("first", 1, "MODE=FULL,KEEP_LAST=1");
     assert_eq!(vm, 0);
