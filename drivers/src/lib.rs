@@ -27,6 +27,7 @@ mod pace;
 pub mod qcow2;
 #[cfg(feature = "restic")]
 pub mod restic;
+pub mod room;
 
 pub use datastore::BackupDatastore;
 pub use error::{DriverError, Kind, Result};

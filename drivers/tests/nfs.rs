@@ -563,7 +563,10 @@ fn a_full_file_system_is_said_in_a_sentence_and_can_be_emptied_and_a_read_only_o
     let first = store(&datastore, "job=1", None, whole(&disk), &Cancel::default()).unwrap().point;
     let error = store(&datastore, "job=2", None, whole(&disk), &Cancel::default()).unwrap_err();
     assert_eq!(error.kind, Kind::Permanent);
-    assert!(error.reason.contains("the file system is full"), "{error}");
+    assert!(
+        error.reason.contains("No space left") && error.reason.contains("MB are still needed and 0 MB are free"),
+        "{error}"
+    );
     let since = vec![(0, MemoryReader::changed(&disk, vec![data(0, disk.len() as u64)]), Change::SinceParent)];
     let error = store(&datastore, "job=3", Some(&first), since, &Cancel::default()).unwrap_err();
     assert!(error.reason.contains("are missing"), "{error}");

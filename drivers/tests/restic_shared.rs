@@ -510,6 +510,7 @@ fn a_repository_on_a_full_disk_can_be_opened_listed_restored_and_pruned_and_the_
         }
     };
     assert!(error.to_string().contains("No space left"), "{error}");
+    assert!(error.to_string().contains("MB are still needed and "), "{error}");
     assert!(reserve.exists() && points.len() > 2, "{}", points.len());
     std::fs::write(base.join("filler"), vec![1; 48 << 20]).unwrap_err();
     assert_eq!(datastore.capacity().unwrap().free_bytes, 0);

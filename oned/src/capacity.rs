@@ -1,11 +1,32 @@
 //! What a host still has for VMs: what it offers less what the VMs on it were promised. Used for placing them, and for
-//! checking what a client wants to place by hand.
+//! checking what a client wants to place by hand. And what a datastore has for data, as monitoring saw it last.
 
 use one_core::refusal::Refusal;
+use one_core::template::Template;
 
+use crate::config::Config;
 use crate::ledger::{stored, vm_size};
-use crate::store::rows::{HostRow, VmRow};
+use crate::store::rows::{DatastoreRow, HostRow, VmRow};
 use crate::store::{StoreError, Tx, VmFilter};
+
+/// MB that a datastore still takes; none = nobody is to look: DATASTORE_CAPACITY_CHECK is off in oned.conf or in the
+/// datastore, or it has not told its size. LIMIT_MB bounds what it takes in all.
+#[must_use]
+pub fn free_mb(config: &Config, row: &DatastoreRow) -> Option<i64> {
+    let template = stored(&row.template);
+    if row.total_mb <= 0 || !is_checked(config, &template) {
+        return None;
+    }
+    let limit = template.int("LIMIT_MB").filter(|limit| *limit >= 0);
+    let left = limit.map(|limit| limit.saturating_sub(row.used_mb).max(0));
+    Some(left.map_or(row.free_mb, |left| left.min(row.free_mb)))
+}
+
+/// Whether somebody looks at the room of a datastore with this template before using it.
+#[must_use]
+pub fn is_checked(config: &Config, template: &Template) -> bool {
+    config.datastore_capacity_check && template.yes("DATASTORE_CAPACITY_CHECK") != Some(false)
+}
 
 /// What is left of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

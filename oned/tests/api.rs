@@ -10,8 +10,12 @@ mod attributes;
 mod backup;
 #[path = "api/backup_datastores.rs"]
 mod backup_datastores;
+#[path = "api/backup_images.rs"]
+mod backup_images;
 #[path = "api/backup_jobs.rs"]
 mod backup_jobs;
+#[path = "api/backup_paths.rs"]
+mod backup_paths;
 #[path = "api/disks.rs"]
 mod disks;
 #[path = "api/documents.rs"]

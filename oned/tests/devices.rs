@@ -5,10 +5,16 @@
 
 #[path = "devices/backups.rs"]
 mod backups;
+#[path = "devices/cancels.rs"]
+mod cancels;
 #[path = "devices/catalogue.rs"]
 mod catalogue;
 #[path = "devices/modes.rs"]
 mod modes;
+#[path = "devices/retention.rs"]
+mod retention;
+#[path = "devices/room.rs"]
+mod room;
 #[path = "devices/verifications.rs"]
 mod verifications;
 

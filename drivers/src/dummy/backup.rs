@@ -333,13 +333,25 @@ struct Reader {
     since: Option<Arc<BlockTable>>,
 }
 
+impl Reader {
+    /// Fails once the point in time is gone, also by being abandoned: a call that is held ends with it, as QEMU's does.
+    fn goes_on(&self) -> Result<()> {
+        self.life.check()?;
+        if self.path.exists() {
+            return Ok(());
+        }
+        let doing = format!("reading the disks of domain {}", self.life.domain);
+        Err(DriverError::new(Kind::Retry, doing, "the backup's point in time is gone: it was abandoned"))
+    }
+}
+
 impl DiskReader for Reader {
     fn size_bytes(&self) -> u64 {
         self.now.size_bytes
     }
 
     fn extents(&mut self) -> Result<Vec<Extent>> {
-        self.life.gate.around(Operation::Extents, &self.life.domain, None, || {
+        self.life.gate.around_while(Operation::Extents, &self.life.domain, &|| self.goes_on(), || {
             self.life.check()?;
             let Some(since) = &self.since else { return Ok(self.now.extents()) };
             let changed = self.now.changed_since(since);
@@ -353,7 +365,7 @@ impl DiskReader for Reader {
         ranges: &mut dyn Iterator<Item = (u64, u32)>,
         sink: &mut dyn FnMut(u64, Vec<u8>) -> Result<()>,
     ) -> Result<()> {
-        self.life.gate.around(Operation::ReadDisk, &self.life.domain, None, || {
+        self.life.gate.around_while(Operation::ReadDisk, &self.life.domain, &|| self.goes_on(), || {
             let mut alive = |offset, data| {
                 self.life.check()?;
                 sink(offset, data)

@@ -72,10 +72,14 @@ impl Gate {
     /// # Errors
     /// The scripted one; [`Kind::Cancelled`]; [`Kind::Retry`] for a held call that nobody let go on.
     pub(super) fn enter(&self, operation: Operation, subject: &str, cancel: Option<&Cancel>) -> Result<Call<'_>> {
+        self.enter_while(operation, subject, Wait::of(cancel))
+    }
+
+    fn enter_while(&self, operation: Operation, subject: &str, wait: Wait<'_>) -> Result<Call<'_>> {
         let (now, later) = self.fitting(operation, subject)?;
         let doing = if subject.is_empty() { operation.to_string() } else { format!("{operation} of {subject}") };
         let call = Call { gate: self, doing, later };
-        now.iter().try_for_each(|rule| call.obey(rule, cancel))?;
+        now.iter().try_for_each(|rule| call.obey(rule, wait))?;
         Ok(call)
     }
 
@@ -93,6 +97,25 @@ impl Gate {
         let call = self.enter(operation, subject, cancel)?;
         let value = work()?;
         call.leave(cancel)?;
+        Ok(value)
+    }
+
+    /// As [`Self::around`] for a call that nobody can cancel, but that fails as soon as `goes_on` does: what it is about went
+    /// away.
+    ///
+    /// # Errors
+    /// As [`Self::around`], and those of `goes_on`.
+    pub(super) fn around_while<T>(
+        &self,
+        operation: Operation,
+        subject: &str,
+        goes_on: &dyn Fn() -> Result<()>,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let wait = Wait { goes_on: Some(goes_on), ..Wait::of(None) };
+        let call = self.enter_while(operation, subject, wait)?;
+        let value = work()?;
+        call.later.iter().try_for_each(|rule| call.obey(rule, wait))?;
         Ok(value)
     }
 
@@ -152,13 +175,13 @@ impl Call<'_> {
     /// # Errors
     /// As [`Gate::enter`].
     pub(super) fn leave(self, cancel: Option<&Cancel>) -> Result<()> {
-        self.later.iter().try_for_each(|rule| self.obey(rule, cancel))
+        self.later.iter().try_for_each(|rule| self.obey(rule, Wait::of(cancel)))
     }
 
-    fn obey(&self, rule: &Rule, cancel: Option<&Cancel>) -> Result<()> {
-        pause(Duration::from_millis(rule.delay_ms), cancel)?;
+    fn obey(&self, rule: &Rule, wait: Wait<'_>) -> Result<()> {
+        wait.pause(Duration::from_millis(rule.delay_ms))?;
         if rule.until_cancelled {
-            return self.hold(rule, cancel);
+            return self.hold(rule, wait);
         }
         match &rule.fail {
             None => Ok(()),
@@ -167,29 +190,43 @@ impl Call<'_> {
     }
 
     /// Waits until the rule is taken back.
-    fn hold(&self, rule: &Rule, cancel: Option<&Cancel>) -> Result<()> {
-        let limit = if cancel.is_some() { CANCELLABLE_DEADLINE } else { DEADLINE };
+    fn hold(&self, rule: &Rule, wait: Wait<'_>) -> Result<()> {
+        let limit = if wait.cancel.is_some() { CANCELLABLE_DEADLINE } else { DEADLINE };
         let since = Instant::now();
         while since.elapsed() < limit {
             if !self.gate.script()?.rules.contains(rule) {
                 return Ok(());
             }
-            pause(POLL, cancel)?;
+            wait.pause(POLL)?;
         }
         let reason = format!("there was no answer within {} s, as the script wants", limit.as_secs());
         Err(DriverError::new(Kind::Retry, &*self.doing, reason))
     }
 }
 
-/// Sleeps unless cancelled.
-fn pause(time: Duration, cancel: Option<&Cancel>) -> Result<()> {
-    let end = Instant::now() + time;
-    loop {
-        cancel.map_or(Ok(()), Cancel::check)?;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
+/// What ends a wait early.
+#[derive(Clone, Copy)]
+struct Wait<'a> {
+    cancel: Option<&'a Cancel>,
+    goes_on: Option<&'a dyn Fn() -> Result<()>>,
+}
+
+impl<'a> Wait<'a> {
+    fn of(cancel: Option<&'a Cancel>) -> Self {
+        Self { cancel, goes_on: None }
+    }
+
+    /// Sleeps.
+    fn pause(self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        loop {
+            self.cancel.map_or(Ok(()), Cancel::check)?;
+            self.goes_on.map_or(Ok(()), |goes_on| goes_on())?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(POLL));
         }
-        std::thread::sleep(left.min(POLL));
     }
 }

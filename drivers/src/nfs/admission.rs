@@ -7,6 +7,7 @@ use super::series::Node;
 use super::store::Storing;
 use crate::datastore::{Change, SourceDisk};
 use crate::qcow2::Compression;
+use crate::room::{MAKE_ROOM, Shortage, is_full, say_how_much};
 use crate::{DriverError, Kind, Result};
 
 /// What a disk is laid upon.
@@ -85,30 +86,20 @@ impl Storing<'_> {
             return Ok(());
         }
         let (free, _) = folder.space()?;
-        if to_read <= free {
-            return Ok(());
-        }
-        let reason = format!(
-            "it has {to_read} bytes to store, and {free} are free: {} are missing; forget older restore points or enlarge the share",
-            to_read - free
-        );
+        let Some(shortage) = Shortage::of(to_read, free) else { return Ok(()) };
         Err(DriverError::new(
             Kind::Permanent,
             format!("storing disk {} into {}", disk.id, folder.path().display()),
-            reason,
+            format!("{shortage}; {MAKE_ROOM}"),
         ))
     }
 
     pub(super) fn say_how_much(&self, folder: &Folder, to_read: u64, error: DriverError) -> DriverError {
-        if !super::is_full(&error) {
+        if !is_full(&error) {
             return error;
         }
         let (done, total) = self.progress.get();
         let left = total.saturating_sub(done).min(to_read);
-        let free = folder.space().map_or(0, |(free, _)| free);
-        let reason = format!(
-            "the file system is full ({free} bytes are free, up to {left} more were to be stored); forget older restore points or enlarge the share"
-        );
-        DriverError { reason, ..error }
+        say_how_much(error, left, folder.space().map_or(0, |(free, _)| free))
     }
 }

@@ -328,9 +328,3 @@ impl BackupDatastore for NfsDatastore {
         Ok(points)
     }
 }
-
-/// Whether a write failed because there is no room.
-fn is_full(error: &DriverError) -> bool {
-    let below = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
-    below.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-}

@@ -55,6 +55,7 @@ use crate::datastore::{
     BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
     Verified, VerifyRequest,
 };
+use crate::room::say_how_much;
 use crate::{Cancel, DiskWriter, DriverError, Kind, Pace, Progress, Result, Secret};
 
 /// Asked with its path before a file is written; an error fails that write. For throttles, quotas and tests of faults.
@@ -272,7 +273,11 @@ impl BackupDatastore for ResticDatastore {
         let (config, opened, lock) = (&self.config, &opened, &lock);
         let stored = Store { config, opened, lock, publishing: &publishing, progress, cancel }.store(request, disks);
         self.trim_indexes();
-        stored
+        stored.map_err(|error| {
+            // What is packed may be smaller than what was read, so this is the most that it can be.
+            let left = progress.get().1.saturating_sub(opened.directory.written_bytes());
+            say_how_much(error, left, self.free_bytes().unwrap_or(0))
+        })
     }
 
     fn find(&self, series: &str, job: &str) -> Result<Option<Stored>> {

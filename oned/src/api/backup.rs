@@ -11,6 +11,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 
 use super::datastore::BACKUP_DS;
 use super::{Cloud, Owned, view, vm_for};
+use crate::capacity;
 use crate::devices;
 use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject};
 use crate::ledger;
@@ -145,13 +146,22 @@ fn target(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, decision: &Plan) -> R
     if datastore.kind != BACKUP_DS {
         return Err(Refusal::NotABackupDatastore { datastore: id });
     }
-    let checked = cloud.config.datastore_capacity_check && datastore.total_mb > 0;
-    // An increment is bounded by what the guest wrote, which nobody knows yet; the store itself refuses when it is full.
-    let needed = if matches!(decision.kind, PlanKind::Full { .. }) { decision.size_mb } else { 0 };
-    if checked && datastore.free_mb < needed {
-        return Err(Refusal::NoSpace { datastore: id });
+    // An increment is bounded by what the guest wrote: the engine looks when that is known.
+    if matches!(decision.kind, PlanKind::Full { .. }) {
+        check_room(cloud, &datastore, decision.size_mb)?;
     }
     Ok(datastore)
+}
+
+/// Refuses what a datastore has no room for, as far as monitoring knows.
+///
+/// # Errors
+/// [`Refusal::NoSpace`] with what is needed and what is free.
+pub(super) fn check_room(cloud: &Cloud, datastore: &DatastoreRow, needed_mb: i64) -> Result<(), Refusal> {
+    match capacity::free_mb(&cloud.config, datastore) {
+        Some(free_mb) if free_mb < needed_mb => Err(Refusal::NoSpace { datastore: datastore.id, needed_mb, free_mb }),
+        _ => Ok(()),
+    }
 }
 
 /// Disks are read over a Unix socket, so the host must be this machine.
@@ -188,10 +198,11 @@ fn document(cloud: &Cloud, tx: &mut Tx<'_>, row: &VmRow) -> Result<String, Refus
     Ok(doc::vm(&view::vm(tx, &names, &cloud.board, row)?))
 }
 
-/// `one.vm.backupcancel`: asks the running backup to stop; returns the VM's id.
+/// `one.vm.backupcancel`: asks the backup to stop, whether it runs or waits; returns the VM's id. It is a wish: a backup whose
+/// restore point is complete already stays, and nothing is wrong with that. The VM is back when the backup has ended.
 ///
 /// # Errors
-/// Not authorised; no backup running.
+/// Not authorised; [`Refusal::NoBackupInProgress`], also when the backup is recorded and only cleans up.
 pub fn cancel(cloud: &Cloud, caller: &Caller, vm_id: i64) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
         let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Backup), vm_id)?;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use one_core::access::{Caller, may_create, valid_name};
+use one_core::access::{Caller, may, may_create, valid_name};
+use one_core::backup::{BackupPath, Mode};
 use one_core::doc;
 use one_core::lifecycle::ImageState;
 use one_core::refusal::{ObjectKind, Refusal, Right};
@@ -10,7 +11,7 @@ use one_core::template::Template;
 
 use super::datastore::IMAGE_DS;
 use super::pool::{BATCH, PoolFilter};
-use super::{Cloud, attributes, datastore_for, image_for, only_admin, owned, parse, view};
+use super::{Cloud, Owned, attributes, backup_path, datastore_for, image_for, owned, parse, restore, view};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::quota;
 use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
@@ -22,10 +23,11 @@ pub use super::image_verbs::persistent;
 /// TYPE on the wire of a backup.
 pub const BACKUP: i64 = 6;
 
+const CDROM: i64 = 1;
 const DATABLOCK: i64 = 2;
 
 /// Types that users may give.
-const TYPES: [(&str, i64); 3] = [("OS", 0), ("CDROM", 1), ("DATABLOCK", DATABLOCK)];
+const TYPES: [(&str, i64); 3] = [("OS", 0), ("CDROM", CDROM), ("DATABLOCK", DATABLOCK)];
 
 /// Largest image, MB: 64 TiB.
 const SIZE_MAX_MB: i64 = 64 << 20;
@@ -118,11 +120,26 @@ pub fn insert(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewImage<'_>
 }
 
 /// `one.image.allocate`: registers an image and starts copying its file in. The file is looked at by the copy job: a file
-/// that is not allowed or not what it says ends in state ERROR with the reason in TEMPLATE/ERROR.
+/// that is not allowed or not what it says ends in state ERROR with the reason in TEMPLATE/ERROR. A PATH of a disk in a
+/// backup becomes what `one.image.restore` makes of that disk.
 ///
 /// # Errors
 /// Not authorised; unknown or wrong datastore; missing, bad or restricted attributes; a taken name.
 pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, datastore_id: i64) -> Result<i64, Refusal> {
+    allocate_unchecked(cloud, caller, text, datastore_id, false)
+}
+
+/// The same with the flag `no_check_capacity`, which administrators may set.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn allocate_unchecked(
+    cloud: &Cloud,
+    caller: &Caller,
+    text: &str,
+    datastore_id: i64,
+    no_check_capacity: bool,
+) -> Result<i64, Refusal> {
     may_create(caller, ObjectKind::Image)?;
     let mut template = attributes::admitted(cloud, caller, ObjectKind::Image, &parse(text)?)?;
     let wish = Wish::take(&mut template)?;
@@ -131,21 +148,21 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str, datastore_id: i64) -
         if datastore.kind != IMAGE_DS {
             return refuse("New images can only be allocated in a files or image datastore.");
         }
-        let row = insert(
-            cloud,
-            tx,
-            caller,
-            NewImage {
-                name: &wish.name,
-                kind: wish.kind,
-                datastore: &datastore,
-                path: wish.path.clone(),
-                format: wish.format.clone().unwrap_or_else(|| "qcow2".into()),
-                size_mb: wish.size_mb.unwrap_or(0),
-                persistent: wish.persistent,
-                template: template.clone(),
-            },
-        )?;
+        let new = NewImage {
+            name: &wish.name,
+            kind: wish.kind,
+            datastore: &datastore,
+            path: wish.backup.as_ref().map_or_else(|| wish.path.clone(), ToString::to_string),
+            format: wish.format.clone().unwrap_or_else(|| "qcow2".into()),
+            size_mb: wish.size_mb.unwrap_or(0),
+            persistent: wish.persistent,
+            template: template.clone(),
+        };
+        if let Some(path) = &wish.backup {
+            let checks_room = !(no_check_capacity && caller.is_admin());
+            return restore::allocate(cloud, tx, caller, path, checks_room, new);
+        }
+        let row = insert(cloud, tx, caller, new)?;
         let plan = ImportPlan {
             source: Some(&wish.path).filter(|path| !path.is_empty()).map(PathBuf::from),
             format: wish.format.clone(),
@@ -168,6 +185,8 @@ struct Wish {
     format: Option<String>,
     size_mb: Option<i64>,
     persistent: bool,
+    /// The disk in a backup that PATH means.
+    backup: Option<BackupPath>,
 }
 
 impl Wish {
@@ -205,21 +224,22 @@ impl Wish {
             ));
         }
         let path = take(template, "PATH");
-        if path.is_none() && kind == DATABLOCK && size_mb.is_some() {
-            return Ok(Self { name, kind, path: String::new(), format, size_mb, persistent });
+        if path.is_none() && kind == DATABLOCK && size_mb.is_some() && template.scalar("FROM_BACKUP_DS").is_none() {
+            return Ok(Self { name, kind, path: String::new(), format, size_mb, persistent, backup: None });
         }
         let Some(path) = path else {
             return refuse("No PATH in template: name the file to copy, or give a DATABLOCK its SIZE in MB.");
         };
-        if path.contains("://") {
-            return refuse(format!(
-                "PATH must be a file of this machine, not \"{path}\"; use oneimage restore for backups."
-            ));
-        }
-        if !Path::new(&path).is_absolute() {
+        let backup = backup_path::read(&path, template.scalar("FROM_BACKUP_DS"))?;
+        if let Some(backup) = &backup {
+            if format.as_deref().is_some_and(|format| format != "qcow2") || kind == CDROM {
+                return refuse("A disk in a backup becomes a qcow2 image of TYPE OS or DATABLOCK.");
+            }
+            template.set("FROM_BACKUP_DS", backup.datastore_id.to_string());
+        } else if !Path::new(&path).is_absolute() {
             return refuse(format!("PATH \"{path}\" is not absolute."));
         }
-        Ok(Self { name, kind, path, format, size_mb, persistent })
+        Ok(Self { name, kind, path, format, size_mb, persistent, backup })
     }
 }
 
@@ -308,6 +328,14 @@ fn state_of(row: &ImageRow) -> ImageState {
     ImageState::from_number(row.state).unwrap_or(ImageState::Error)
 }
 
+/// Whether this backup may go while its VM is being backed up: each backup stands alone, and the datastore says
+/// CONCURRENT_FORGET.
+fn forgets_beside(tx: &mut Tx<'_>, row: &ImageRow, vm_id: i64) -> Result<bool, Refusal> {
+    let datastore = tx.datastore_find(row.datastore_id)?.map(|datastore| view::stored(&datastore.template));
+    let allowed = datastore.and_then(|template| template.yes("CONCURRENT_FORGET")).unwrap_or(false);
+    Ok(allowed && tx.vm_find(vm_id)?.is_some_and(|vm| ledger::config_of(&vm).mode == Mode::Full))
+}
+
 fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool, now: i64) -> Result<(), Refusal> {
     let state = state_of(row);
     let open = tx.jobs_open(JobFilter::Image(row.id))?;
@@ -316,7 +344,7 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
     match state {
         ImageState::Delete if force && !open.is_empty() && !is_at_work(JobKind::Delete) => {}
         ImageState::Locked if !force => return Err(Refusal::ImageLocked { image: row.id }),
-        ImageState::Locked => only_admin(caller, Right::Admin, ObjectKind::Image, row.id)?,
+        ImageState::Locked => may(caller, Right::Admin, &row.object())?,
         ImageState::Ready | ImageState::Error | ImageState::Disabled => {}
         _ => return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state }),
     }
@@ -330,7 +358,7 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
     if let Some(vm_id) = row.backup_vm_id {
         // One that is only being taken back needs nothing of the image; it may even wait for the room that this makes.
         let adds = |job: &JobRow| job.kind == JobKind::Backup.as_str() && job.phase != "undoing";
-        let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(adds);
+        let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(adds) && !forgets_beside(tx, row, vm_id)?;
         if busy || is_at_work(JobKind::Retain) {
             return Err(Refusal::ActiveBackup { image: row.id });
         }

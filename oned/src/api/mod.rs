@@ -9,6 +9,7 @@ pub mod accounting;
 pub mod attributes;
 pub mod backup;
 pub mod backup_job;
+mod backup_path;
 pub mod bootstrap;
 pub mod cluster;
 pub mod datastore;

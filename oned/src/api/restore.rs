@@ -13,6 +13,8 @@ use one_core::lifecycle::{ImageState, VmEvent, VmOperation, next};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Vector};
 
+use super::backup::check_room;
+use super::backup_path::{Found, not_ready};
 use super::datastore::IMAGE_DS;
 use super::image::{self, BACKUP, NewImage};
 use super::{Cloud, attributes, datastore_for, image_for, parse, template, view};
@@ -52,9 +54,7 @@ pub fn restore(
             return Err(Refusal::Action("Destination can be only an image datastore".into()));
         }
         if image.state != ImageState::Ready.number() {
-            return Err(Refusal::Action(format!(
-                "Backup image {image_id} is not READY; wait until it is, or see its ERROR."
-            )));
+            return Err(not_ready(image_id));
         }
         let options = RestoreOptions::parse(&parse(options)?)?;
         let chain = tx.increments(image_id)?;
@@ -102,6 +102,8 @@ fn make(
             known.join(", ")
         )));
     }
+    let size_mb = |disk: &i64| size_mb(&source.vm.template, *disk);
+    check_room(cloud, datastore, wanted.iter().map(size_mb).fold(0, i64::saturating_add))?;
     let mut images = BTreeMap::new();
     for disk in wanted {
         images.insert(disk, make_image(cloud, tx, caller, source, datastore, (disk, options.skip_bad))?);
@@ -136,6 +138,67 @@ fn disk_vector(template: &Template, disk: i64) -> Vector {
     template.vectors("DISK").find(|vector| vector.int("DISK_ID") == Some(disk)).cloned().unwrap_or_default()
 }
 
+fn size_mb(template: &Template, disk: i64) -> i64 {
+    disk_vector(template, disk).int("SIZE").unwrap_or(0).max(0)
+}
+
+/// An image that a disk of a restore point becomes: as it is asked for, and where from.
+pub(super) struct FromBackup<'a> {
+    pub(super) backup: &'a ImageRow,
+    pub(super) point: &'a IncrementRow,
+    pub(super) disk: i64,
+    /// Leave what is damaged as zeros.
+    pub(super) skip_bad: bool,
+}
+
+/// Makes the image, LOCKED, and the job that fills it.
+///
+/// # Errors
+/// As [`image::insert`].
+pub(super) fn insert(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    caller: &Caller,
+    from: &FromBackup<'_>,
+    new: NewImage<'_>,
+) -> Result<i64, Refusal> {
+    let datastore_id = new.datastore.id;
+    let row = image::insert(cloud, tx, caller, new)?;
+    let plan = RestorePlan {
+        datastore_id: from.backup.datastore_id,
+        series: from.point.series.clone(),
+        point: from.point.point.clone(),
+        disk: u32::try_from(from.disk).unwrap_or(u32::MAX),
+        target: PathBuf::from(&row.source),
+        skip_bad: from.skip_bad,
+    };
+    let subject = JobSubject::image(row.id, datastore_id, caller.uid);
+    job::add(tx, JobKind::Restore, subject, &plan, cloud.clock.now())?;
+    Ok(row.id)
+}
+
+/// What one.image.allocate makes of a PATH in a backup: `new` with the size of that disk.
+///
+/// # Errors
+/// As [`super::backup_path::find`] and [`insert`]; no room.
+pub(super) fn allocate(
+    cloud: &Cloud,
+    tx: &mut Tx<'_>,
+    caller: &Caller,
+    path: &BackupPath,
+    checks_room: bool,
+    new: NewImage<'_>,
+) -> Result<i64, Refusal> {
+    let Found { image, point, disk } = super::backup_path::find(tx, caller, path)?;
+    // A disk can do without the VM that it was of; its size is then told by the datastore.
+    let size_mb = read::vm(&point.document).map_or(0, |vm| size_mb(&vm.template, disk));
+    if checks_room {
+        check_room(cloud, new.datastore, size_mb)?;
+    }
+    let from = FromBackup { backup: &image, point: &point, disk, skip_bad: false };
+    insert(cloud, tx, caller, &from, NewImage { size_mb, ..new })
+}
+
 fn make_image(
     cloud: &Cloud,
     tx: &mut Tx<'_>,
@@ -162,32 +225,18 @@ fn make_image(
     for name in ["NAME", "TYPE", "PATH"] {
         template.remove(name);
     }
-    let row = image::insert(
-        cloud,
-        tx,
-        caller,
-        NewImage {
-            name: &one_core::backup::restore::disk_image_name(&source.base, disk),
-            kind: if disk == 0 { 0 } else { 2 },
-            datastore,
-            path: path.to_string(),
-            format: "qcow2".into(),
-            size_mb: was.int("SIZE").unwrap_or(0),
-            persistent: false,
-            template,
-        },
-    )?;
-    let plan = RestorePlan {
-        datastore_id: source.image.datastore_id,
-        series: source.point.series.clone(),
-        point: source.point.point.clone(),
-        disk: u32::try_from(disk).unwrap_or(u32::MAX),
-        target: PathBuf::from(&row.source),
-        skip_bad,
+    let new = NewImage {
+        name: &one_core::backup::restore::disk_image_name(&source.base, disk),
+        kind: if disk == 0 { 0 } else { 2 },
+        datastore,
+        path: path.to_string(),
+        format: "qcow2".into(),
+        size_mb: size_mb(&source.vm.template, disk),
+        persistent: false,
+        template,
     };
-    let subject = JobSubject::image(row.id, datastore.id, caller.uid);
-    job::add(tx, JobKind::Restore, subject, &plan, cloud.clock.now())?;
-    Ok(row.id)
+    let from = FromBackup { backup: source.image, point: source.point, disk, skip_bad };
+    insert(cloud, tx, caller, &from, new)
 }
 
 /// `one.vm.restore`: puts a VM's disks back as a backup has them. Rights and arguments are checked; the restore itself is

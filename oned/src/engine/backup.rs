@@ -25,9 +25,11 @@ use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next,
 
 use super::backup_record::{Sealed, retain, write_point};
 use super::backup_store::{Copied, begin, store};
+use super::cut::SourceCut;
 use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
+use crate::capacity;
 use crate::job::{self, BackupPlan};
 use crate::ledger;
 use crate::progress::Subject;
@@ -50,6 +52,8 @@ pub(super) struct Work<'a> {
     pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) datastore: Arc<dyn BackupDatastore>,
     pub(super) spec: BackupSpec,
+    /// Whether the datastore's room is looked at before anything is stored.
+    pub(super) checks_room: bool,
 }
 
 impl<'a> Deref for Work<'a> {
@@ -96,6 +100,9 @@ impl Engine {
     pub(super) fn backup(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
         let mut phase = phase_of(job)?;
         let untouched = phase == JobPhase::Planned && job.attempts == 0;
+        if untouched && job.cancel == 1 {
+            return self.give_up_unbegun(job);
+        }
         if !untouched && !phase.is_recorded() {
             // Whatever follows: nothing of the interrupted session is of use. Before the datastore is opened, which may
             // take long.
@@ -141,9 +148,11 @@ impl Engine {
     pub(super) fn work<'a>(&self, job: &'a JobRow) -> Result<Work<'a>, Trouble> {
         let plan: BackupPlan = job::plan(job)?;
         let hypervisor = self.source_of(&plan)?;
-        let datastore = self.backup_datastore(plan.decision.datastore_id)?;
+        let row = self.cloud.store.read(|tx| tx.datastore(plan.decision.datastore_id))?;
+        let checks_room = capacity::is_checked(&self.cloud.config, &ledger::stored(&row.template));
+        let datastore = self.outside.datastore(&self.cloud.secret, &row)?;
         let spec = self.spec(job, &plan)?;
-        Ok(Work { order: Order { job, plan }, hypervisor, datastore, spec })
+        Ok(Work { order: Order { job, plan }, hypervisor, datastore, spec, checks_room })
     }
 
     pub(super) fn spec(&self, job: &JobRow, plan: &BackupPlan) -> Result<BackupSpec, Trouble> {
@@ -288,24 +297,24 @@ impl Engine {
         crate::crash::point("backup.begun");
         self.note_lost(work, lost.as_deref())?;
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
+        cancel.check()?;
         let warnings = session.get()?.warnings();
 
-        let watch = ScratchWatch::start(
-            work.scratch_places(),
-            self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20),
-            cancel,
-        );
+        let reserve_mb = self.cloud.config.scratch_reserve_mb;
+        let watch = ScratchWatch::start(work.scratch_places(), reserve_mb.saturating_mul(1 << 20), cancel);
+        let cut = SourceCut::start(&work.hypervisor, &work.spec, cancel);
         let copied = store(work, session.get()?.as_mut(), lost, time, progress, cancel);
+        cut.stop();
         let full = watch.stop();
+        // However a copy ended that was told to end, that is why.
+        let copied = copied.map_err(|error| if cancel.is_cancelled() { DriverError::cancelled() } else { error });
         let copied = match copied {
             Err(error) if error.kind == Kind::Cancelled && full => {
-                return Err(DriverError::new(
-                    Kind::Permanent,
-                    "reading the disks",
-                    "the file system of the scratch files was about to fill, so the backup was given up to keep the guest \
-                     running; free space beside the VM's disks",
-                )
-                .into());
+                let reason = format!(
+                    "less than {reserve_mb} MB (SCRATCH_RESERVE_MB) are free in the file system of the scratch files, so the \
+                     backup was given up to keep the guest running; free space beside the VM's disks"
+                );
+                return Err(DriverError::new(Kind::Permanent, "reading the disks", reason).into());
             }
             other => other?,
         };
@@ -351,7 +360,9 @@ impl Engine {
             }
             // The image or increment counts with its real size now.
             quota::release_backup(tx, work.job.id)?;
-            tx.job_advance(work.job.id, JobPhase::Sealed.as_str(), to.as_str(), now, "")?;
+            let told =
+                if row.cancel == 1 { "the cancel came when the restore point was complete; it stays" } else { "" };
+            tx.job_advance(work.job.id, JobPhase::Sealed.as_str(), to.as_str(), now, told)?;
             if let Some(mut datastore) = tx.datastore_find(work.plan.decision.datastore_id)? {
                 datastore.monitored_at = 0;
                 tx.datastore_update(&datastore)?;

@@ -15,7 +15,7 @@ use super::image_jobs::mb;
 use crate::job::{self, BackupPlan, JobKind, JobSubject, RetainPlan};
 use crate::ledger;
 use crate::quota;
-use crate::store::rows::{ImageRow, IncrementRow, VmRow};
+use crate::store::rows::{ImageRow, IncrementRow, JobRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
 
 /// What a sealed backup has to be recorded with; in the job's row from *sealed* on.
@@ -208,8 +208,12 @@ pub(super) fn retain(
     let ids: Vec<i64> = points.iter().map(|point| point.increment_id).collect();
     let Some(decision) = flatten(&ids, keep_last) else { return Ok(()) };
     let waiting = tx.jobs_open(JobFilter::Image(image_id))?;
-    if waiting.iter().any(|job| job.kind == JobKind::Retain.as_str()) {
-        // It runs with an older list; the next backup takes the rest.
+    if let Some(older) = waiting.into_iter().find(|job| job.kind == JobKind::Retain.as_str()) {
+        // It has an older list; the next backup takes the rest. One that waits for the datastore need not wait longer: it has
+        // just been there.
+        if older.not_before > now {
+            tx.job_update(&JobRow { not_before: now, ..older })?;
+        }
         return Ok(());
     }
     let retain = RetainPlan {

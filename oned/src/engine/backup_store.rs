@@ -5,7 +5,8 @@
 //! parent, everything is stored as a point of its own, in the same chain.
 
 use drivers::datastore::{Change, SourceDisk, StoreRequest, Stored};
-use drivers::{BackupSession, Cancel, DriverError, Kind, Progress};
+use drivers::room::{MAKE_ROOM, Shortage};
+use drivers::{BackupSession, Cancel, Content, DriverError, Extent, Kind, Progress};
 use one_core::backup::unmarked_warning;
 
 use super::backup::Work;
@@ -92,6 +93,30 @@ pub(super) fn store(
     }
 }
 
+/// Bytes that hold data; zeros need no room.
+fn data_bytes(extents: &[Extent]) -> u64 {
+    let data = extents.iter().filter(|extent| extent.content == Content::Data);
+    data.fold(0, |sum, extent| sum.saturating_add(extent.length))
+}
+
+/// Refuses an increment before a byte of it is stored, when what changed does not fit. Of a full one the whole disks were
+/// looked at when it was accepted; how much of a comparison will be stored nobody knows.
+fn check_room(work: &Work<'_>, changed_bytes: u64) -> Result<(), DriverError> {
+    if changed_bytes == 0 {
+        return Ok(());
+    }
+    let free_bytes = match work.datastore.capacity() {
+        Ok(space) if space.total_bytes > 0 => space.free_bytes,
+        // One that does not tell its room says itself when it is full.
+        _ => return Ok(()),
+    };
+    let Some(shortage) = Shortage::of(changed_bytes, free_bytes) else { return Ok(()) };
+    let datastore = work.plan.decision.datastore_id;
+    let doing = format!("storing what changed into datastore {datastore}");
+    let reason = format!("not enough free space: {shortage}; {MAKE_ROOM}");
+    Err(DriverError::new(Kind::Permanent, doing, reason))
+}
+
 fn store_by(
     work: &Work<'_>,
     session: &mut dyn BackupSession,
@@ -101,9 +126,20 @@ fn store_by(
     cancel: &Cancel,
 ) -> Result<Stored, DriverError> {
     let mut disks = Vec::new();
+    let mut changed_bytes = 0_u64;
     for disk in &work.plan.disks {
-        let reader = if reading == Reading::Changes { session.disk(disk.id)? } else { session.whole_disk(disk.id)? };
+        let mut reader =
+            if reading == Reading::Changes { session.disk(disk.id)? } else { session.whole_disk(disk.id)? };
         let marked = if reading == Reading::Audit { Some(session.disk(disk.id)?.extents()?) } else { None };
+        if work.checks_room {
+            let changed = match (&marked, reading) {
+                (Some(marked), _) => data_bytes(marked),
+                (None, Reading::Changes) => data_bytes(&reader.extents()?),
+                (None, _) => 0,
+            };
+            changed_bytes = changed_bytes.saturating_add(changed);
+        }
+        cancel.check()?;
         let change = match reading {
             Reading::Whole => Change::Whole,
             Reading::Changes => Change::SinceParent,
@@ -111,6 +147,7 @@ fn store_by(
         };
         disks.push(SourceDisk { id: disk.id, reader, change, marked });
     }
+    check_room(work, changed_bytes)?;
     let tags = [format!("one-{}", work.vm_id())];
     let label = work.plan.label(work.job.id);
     let request = StoreRequest {

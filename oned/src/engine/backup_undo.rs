@@ -87,6 +87,21 @@ impl Engine {
         })
     }
 
+    /// Ends a backup that was cancelled before it began anything: there is nothing outside to take back.
+    pub(super) fn give_up_unbegun(&self, job: &JobRow) -> Result<(), Trouble> {
+        let undoing = job_next(JobPhase::Planned, JobEvent::Undo)?;
+        let ended = job_next(undoing, JobEvent::Cancel)?;
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            quota::release_backup(tx, job.id)?;
+            tx.job_advance(job.id, JobPhase::Planned.as_str(), undoing.as_str(), now, "cancelled before it began")?;
+            tx.job_advance(job.id, undoing.as_str(), ended.as_str(), now, "")?;
+            self.release_vm(tx, job, now)
+        })?;
+        self.cloud.wake.ring();
+        Ok(())
+    }
+
     fn later(&self, job_id: i64, pause_s: i64) -> Result<(), Trouble> {
         let now = self.cloud.clock.now();
         self.cloud.store.write(|tx| {

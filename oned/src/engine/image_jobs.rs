@@ -60,6 +60,50 @@ pub(super) fn filled(
     quota::save_image(tx, &row)
 }
 
+/// How a sentence in an image's ERROR begins that says why KEEP_LAST could not shorten it; the next success takes it away.
+const KEEP_LAST_FAILED: &str = "KEEP_LAST: ";
+
+/// Says on an image that its chain is longer than wanted for now. Other jobs have an image that shows that they are not done.
+pub(super) fn note_waiting(tx: &mut Tx<'_>, job: &JobRow, now: i64, zone: chrono_tz::Tz) -> Result<(), StoreError> {
+    if job.kind != JobKind::Retain.as_str() {
+        return Ok(());
+    }
+    let Some(mut row) = job.image_id.map(|id| tx.image_find(id)).transpose()?.flatten() else { return Ok(()) };
+    set_error(&mut row, &format!("{KEEP_LAST_FAILED}the chain is not shortened yet: {}", job.error), now, zone);
+    tx.image_update(&row)
+}
+
+fn set_error(row: &mut ImageRow, text: &str, now: i64, zone: chrono_tz::Tz) {
+    let mut template = stored(&row.template);
+    template.set("ERROR", format!("{} : {}", ledger::error_date(now, zone), ledger::flat(text)));
+    row.template = template.to_text();
+}
+
+/// Takes back what a failure of KEEP_LAST said.
+fn clear_keep_last_error(row: &mut ImageRow) {
+    let mut template = stored(&row.template);
+    if template.scalar("ERROR").is_some_and(|error| error.contains(KEEP_LAST_FAILED)) {
+        template.remove("ERROR");
+        row.template = template.to_text();
+    }
+}
+
+/// Tells how much room there would have to be, when a disk that was being made found none.
+fn say_room(error: DriverError, size_bytes: u64, target: &Path) -> DriverError {
+    // The error comes out of another process, as text; so it reads in C's locale on every system.
+    if !error.reason.contains("No space left on device") {
+        return error;
+    }
+    let space = target.parent().and_then(|folder| rustix::fs::statvfs(folder).ok());
+    let free_bytes = space.map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize));
+    let (needed, free) = (mb(size_bytes), free_bytes / MIB);
+    let reason = format!(
+        "{}; up to {needed} MB are needed and {free} MB are free: delete images or enlarge the file system",
+        error.reason
+    );
+    DriverError { reason, ..error }
+}
+
 impl Engine {
     fn image_of(&self, job: &JobRow) -> Result<ImageRow, Trouble> {
         let id = job.image_id.ok_or(StoreError::NotFound { what: "image of job", id: job.id })?;
@@ -158,7 +202,9 @@ impl Engine {
         };
         let target = ImageTarget { path: plan.target.clone(), format: DiskFormat::Qcow2, size_bytes };
         crate::crash::point("restore.begun");
-        let restored = datastore.restore_image(request, &target, &progress, cancel)?;
+        let restored = datastore
+            .restore_image(request, &target, &progress, cancel)
+            .map_err(|error| say_room(error, size_bytes, &plan.target))?;
         crate::crash::point("restore.finished");
         self.note_damages(job, row.id, plan.disk, &restored.damages)?;
         self.ready(job, row.id, &plan.target, "qcow2", size_bytes)
@@ -243,6 +289,9 @@ impl Engine {
     }
 
     /// Forgets the oldest restore points of a chain; the first that is kept becomes its FULL one.
+    ///
+    /// Meanwhile the image is READY and shows the chain as it was, for each of its points can be restored until it is gone;
+    /// no flag is set on the VM, whose next backup waits in the queue. Only the image's deletion is refused.
     pub(super) fn retain(&self, job: &JobRow, cancel: &Cancel) -> Result<(), Trouble> {
         let plan: RetainPlan = job::plan(job)?;
         let datastore = self.backup_datastore(plan.datastore_id)?;
@@ -272,6 +321,7 @@ impl Engine {
                     }
                 }
                 image.size_mb = size_mb;
+                clear_keep_last_error(&mut image);
                 quota::save_image(tx, &image)?;
             }
             let current = tx.job(job.id)?;
@@ -299,12 +349,8 @@ impl Engine {
                     row.state = ImageState::Error.number();
                 }
                 if !leaving && !given_up {
-                    let mut template = stored(&row.template);
-                    template.set(
-                        "ERROR",
-                        format!("{} : {}", ledger::error_date(now, zone), ledger::flat(&trouble.to_string())),
-                    );
-                    row.template = template.to_text();
+                    let what = if kind == Some(JobKind::Retain) { KEEP_LAST_FAILED } else { "" };
+                    set_error(&mut row, &format!("{what}{trouble}"), now, zone);
                 }
                 quota::save_image(tx, &row)?;
             }

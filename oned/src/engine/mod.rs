@@ -12,6 +12,7 @@ mod backup_record;
 mod backup_store;
 mod backup_undo;
 mod catalogue_jobs;
+mod cut;
 mod disk_jobs;
 mod image_jobs;
 mod monitor;
@@ -91,6 +92,11 @@ impl Trouble {
     fn is_cancel(&self) -> bool {
         matches!(self, Self::Driver(error) if error.kind == Kind::Cancelled)
     }
+}
+
+/// Whether a job removes restore points.
+fn removes(kind: Option<JobKind>) -> bool {
+    matches!(kind, Some(JobKind::Delete | JobKind::Retain))
 }
 
 /// Whether a job can wait long for its datastore: one that removes or looks at restore points, which stay in use.
@@ -216,10 +222,28 @@ impl Engine {
             images.extend(job.image_id);
             // What rests and is not wanted any more ends at once.
             let is_due = job.not_before <= now || job.cancel == 1 && job.phase == JobPhase::Planned.as_str();
-            if turn && is_due && !giving_way.contains(&job.id) && self.has_room(&job) {
+            if turn && is_due && !giving_way.contains(&job.id) && self.has_room(&job) && !self.is_being_shortened(&job)
+            {
                 self.start_job(job);
             }
         }
+    }
+
+    /// Whether restore points of the VM that this job is to back up are being removed from its datastore. Such a backup waits
+    /// here, where it costs the guest nothing; in the driver it would hold the point in time open.
+    fn is_being_shortened(&self, job: &JobRow) -> bool {
+        if job.kind != JobKind::Backup.as_str() || job.cancel == 1 {
+            return false;
+        }
+        let removed_from: Vec<i64> = {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = |r: &&Running| removes(r.kind) && r.datastore_id.is_some() && r.datastore_id == job.datastore_id;
+            running.values().filter(here).filter_map(|r| r.image_id).collect()
+        };
+        let Some(vm_id) = job.vm_id.filter(|_| !removed_from.is_empty()) else { return false };
+        // Whoever cannot be asked does not stop a backup: the driver has locks of its own.
+        let own = self.cloud.store.read(|tx| tx.backups_of_vm(vm_id)).unwrap_or_default();
+        own.iter().any(|image| removed_from.contains(&image.id))
     }
 
     /// Whether a job may start beside those that run: limits, and nothing else on the same VM or image.
@@ -233,7 +257,6 @@ impl Engine {
         }
         let kind = JobKind::parse(&job.kind);
         // A catalogue that is being read must not hold what is being removed.
-        let removes = |kind: Option<JobKind>| matches!(kind, Some(JobKind::Delete | JobKind::Retain));
         let reads = |kind: Option<JobKind>| kind == Some(JobKind::ImportBackups);
         let apart = |r: &Running| removes(kind) && reads(r.kind) || reads(kind) && removes(r.kind);
         if running.values().any(|r| same(r.datastore_id, job.datastore_id) && apart(r)) {
@@ -243,6 +266,10 @@ impl Engine {
         let count = |wanted: &dyn Fn(&Running) -> bool| running.values().filter(|job| wanted(job)).count();
         if !is_backup(kind) {
             return count(&|r| !is_backup(r.kind)) < OTHER_JOBS_MAX;
+        }
+        // One that is not wanted any more and never began only has to be closed.
+        if job.cancel == 1 && job.attempts == 0 && job.phase == JobPhase::Planned.as_str() {
+            return true;
         }
         let below = |count: usize, limit: Option<u32>| limit.is_none_or(|limit| count < limit as usize);
         let config = &self.cloud.config;
@@ -365,11 +392,13 @@ impl Engine {
         }
         let pause = pause(JobKind::parse(&job.kind), row.attempts);
         if let Some(pause) = pause.filter(|_| trouble.may_pass() && !asked) {
+            let zone = self.cloud.config.timezone;
             self.cloud.store.write(|tx| {
                 let mut row = tx.job(job.id)?;
                 row.not_before = now + pause;
                 row.error = trouble.to_string();
                 tx.job_update(&row)?;
+                image_jobs::note_waiting(tx, &row, now, zone)?;
                 tx.job_note(job.id, now, &row.phase, &format!("waits: {trouble}"))
             })?;
             return Ok(());

@@ -13,7 +13,8 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
     let mut all = owned_rows!("one.image", "image", ImageRow, crate::quota::image_moved, lock);
     all.extend(rows! {
         "one.image.allocate", [TEXT, ParamSpec::int("datastore"), ParamSpec::bool("no_check_capacity").or_bool(false)],
-            "Registers an image and copies its file in.", Id, |c, u, a| image::allocate(c, u, a.text(0), a.int(1));
+            "Registers an image and copies its file in.", Id, 
+            |c, u, a| image::allocate_unchecked(c, u, a.text(0), a.int(1), a.bool(2));
         "one.image.chtype", [ID, ParamSpec::text("type")], "Changes an image's type: OS, DATABLOCK or CDROM.", Id,
             |c, u, a| image_verbs::change_type(c, u, a.int(0), a.text(1));
         "one.image.clone", [ID, NAME, ParamSpec::int("datastore").or_int(-1)], "Copies an image.", Id,

@@ -302,6 +302,32 @@ impl Tx<'_> {
         Ok(rows.into_iter().map(increment_row).collect())
     }
 
+    /// The restore points of a datastore that are increment `increment_id` of their image and whose id, as users see it, is
+    /// `short_id`; with their documents.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn points_by_short_id(
+        &mut self,
+        datastore_id: i64,
+        increment_id: i64,
+        short_id: &str,
+    ) -> Result<Vec<IncrementRow>, StoreError> {
+        // Nothing else is an id, and may mean something in a pattern.
+        if short_id.is_empty() || !short_id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(Vec::new());
+        }
+        let images = image::table.filter(image::datastore_id.eq(datastore_id)).select(image::id);
+        let mut points: Vec<IncrementRow> = increment::table
+            .filter(increment::image_id.eq_any(images).and(increment::increment_id.eq(increment_id)))
+            .filter(increment::point.like(format!("{short_id}%")))
+            .order(increment::image_id.asc())
+            .select(IncrementRow::as_select())
+            .load(self.0)?;
+        points.retain(|point| crate::ledger::short_point(&point.point) == short_id);
+        Ok(points)
+    }
+
     /// The restore points of a series that backup images of a datastore have: (point, image, increment).
     ///
     /// # Errors

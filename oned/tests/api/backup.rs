@@ -98,7 +98,11 @@ fn each_obstacle_has_its_code_and_sentence_and_comes_before_those_after_it() {
     for other in [0, IMAGES, 2] {
         world.refuses(2048, "Datastore needs to be of type BACKUP", backup(&world, vm, other, false));
     }
-    world.refuses(2048, "Not enough free space on target datastore", backup(&world, vm, datastore, false));
+    world.refuses(
+        2048,
+        "Not enough free space on target datastore: 256 MB are needed and 255 MB are free",
+        backup(&world, vm, datastore, false),
+    );
     world.edit_datastore(datastore, |row| row.free_mb = 256);
     let state = "Could not create a new backup for VM 0, wrong state SUSPENDED.";
     world.refuses(8192, state, backup(&world, vm, datastore, false));

@@ -308,7 +308,7 @@ fn an_image_of_a_file_is_refused_by_what_its_template_lacks() {
         ("NAME=a", "No PATH"),
         ("NAME=a\nPATH=\"a.qcow2\"", "not absolute"),
         ("NAME=a\nPATH=\"http://example.com/a\"", "must be a file of this machine"),
-        ("NAME=a\nPATH=\"restic://100//0:abc//one/disk.0\"\nFROM_BACKUP_DS=100", "use oneimage restore"),
+        ("NAME=a\nPATH=\"restic://100//0:abc//one/disk.0\"\nFROM_BACKUP_DS=100", "no backup that you may use"),
         ("NAME=a\nPATH=\"/a\"\nTYPE=BACKUP", "Backups are made by one.vm.backup"),
         ("NAME=a\nPATH=\"/a\"\nTYPE=ODD", "is not known"),
         ("NAME=a\nPATH=\"/a\"\nFORMAT=vmdk", "is not known"),

@@ -218,6 +218,28 @@ fn a_damaged_point_is_restored_without_its_damaged_parts_when_that_is_asked_for(
 }
 
 #[test]
+fn a_path_in_a_backup_brings_a_disk_back_like_a_restore() {
+    let cloud = Cloud::start();
+    let (datastore, vm) = (cloud.backups(), cloud.chained_vm("one"));
+    cloud.write(vm, 0, 1, 0, KIB_64);
+    let image = cloud.backup(vm, datastore);
+    cloud.write(vm, 0, 2, 0, KIB_64);
+    cloud.backup(vm, datastore);
+    let restored = cloud.restore(image, "INCREMENT_ID=0\nNAME=first\n");
+    let path = text(&cloud.image_in(restored, 1), "PATH");
+    assert!(path.starts_with(&format!("dummy://{datastore}//0:")), "{path}");
+    let wish = format!("NAME=again\nPATH=\"{path}\"\nFROM_BACKUP_DS={datastore}\n");
+    let again = cloud.id("one.image.allocate", &[Text(&wish), Int(1)]);
+    let document = cloud.image_in(again, 1);
+    assert_eq!(
+        (text(&document, "SIZE"), text(&document, "FORMAT"), text(&document, "PATH")),
+        ("1".into(), "qcow2".into(), path)
+    );
+    qemu_io(&PathBuf::from(text(&document, "SOURCE")), &format!("read -P 1 0 {KIB_64}"));
+    cloud.is_tidy();
+}
+
+#[test]
 fn a_deletion_that_waits_for_its_datastore_can_be_forced() {
     let cloud = Cloud::start();
     let (datastore, vm) = (cloud.backups(), cloud.chained_vm("one"));

@@ -229,7 +229,54 @@ fn a_path_that_is_none_is_refused() {
     }
 }
 
+#[test]
+fn the_disk_is_named_by_the_last_part_of_the_path() {
+    for (path, disk) in [
+        ("/one/disk.0", Some(0)),
+        ("/var/lib/one/datastores/0/0/backup/disk.12.3", Some(12)),
+        ("/disk.007", Some(7)),
+        ("/one/disk.", None),
+        ("/one/disk.x", None),
+        ("/one/disk.-1", None),
+        ("/one/disk.+1", None),
+        ("/one/disk.1.", None),
+        ("/one/disk.1.2.3", None),
+        ("/one/disk.99999999999999999999", None),
+        ("/one/disk.0/vm.xml", None),
+        ("/one/vm.xml", None),
+    ] {
+        let parsed: BackupPath = format!("nfs://100//0:a/{path}").parse().unwrap();
+        assert_eq!(parsed.disk_id(), disk, "{path}");
+    }
+}
+
 proptest::proptest! {
+    #[test]
+    fn what_is_written_is_read_back_whatever_it_is_made_of(
+        scheme in "[a-z][a-z0-9+.-]{0,9}",
+        datastore_id in 0..i64::MAX,
+        job_id in proptest::option::of(0..i64::MAX),
+        ids in proptest::collection::btree_set(0..i64::MAX, 1..9),
+        source in "[0-9a-f:]{1,64}",
+        path in "(/[a-z0-9.:,=-]{0,3}[a-z]){1,4}",
+    ) {
+        let chain = ids.iter().map(|increment| ChainLink { increment: *increment, source: source.clone() }).collect();
+        let path = BackupPath { scheme, datastore_id, job_id, chain, path };
+        let again = path.to_string().parse::<BackupPath>();
+        proptest::prop_assert_eq!(again.as_ref(), Ok(&path));
+        proptest::prop_assert_eq!(again.unwrap().disk_id(), path.disk_id());
+    }
+
+    #[test]
+    fn no_text_whatever_makes_the_path_reader_panic(text in "\\PC{0,60}", tail in "[ -~]{0,60}") {
+        for text in [text.clone(), format!("restic://{tail}"), format!("nfs://1//0:a/{text}"), format!("a://1/{text}/0:b//{tail}")] {
+            if let Ok(path) = text.parse::<BackupPath>() {
+                path.disk_id();
+                proptest::prop_assert_eq!(path.to_string().parse::<BackupPath>(), Ok(path));
+            }
+        }
+    }
+
     #[test]
     fn no_text_makes_the_path_reader_panic_and_what_it_takes_it_writes_back(text in "restic://[0-9:/,a-c.]{0,40}") {
         if let Ok(path) = text.parse::<BackupPath>() {

@@ -224,10 +224,14 @@ pub enum Refusal {
         datastore: i64,
     },
     /// The target is too small.
-    #[error("Not enough free space on target datastore")]
+    #[error("Not enough free space on target datastore: {needed_mb} MB are needed and {free_mb} MB are free")]
     NoSpace {
         /// The datastore.
         datastore: i64,
+        /// What would be written.
+        needed_mb: i64,
+        /// What there is.
+        free_mb: i64,
     },
     /// A disk named in DISK_IDS that no backup can read.
     #[error("Invalid DISK_IDS, disk {disk} cannot be backed up")]
@@ -442,7 +446,7 @@ impl Refusal {
             | Self::ScheduleOnDone { vm } => *vm,
             Self::JobPending { job } | Self::JobWithoutVms { job } => *job,
             Self::NotABackupDatastore { datastore }
-            | Self::NoSpace { datastore }
+            | Self::NoSpace { datastore, .. }
             | Self::DatastoreNotEmpty { datastore } => *datastore,
             Self::ActiveBackup { image } | Self::ImageLocked { image } | Self::ImageWrongState { image, .. } => *image,
             Self::BadSession

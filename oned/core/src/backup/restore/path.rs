@@ -47,6 +47,20 @@ fn wrong<T>(why: &str) -> Result<T, BackupPathError> {
     Err(BackupPathError(why.to_owned()))
 }
 
+impl BackupPath {
+    /// The VM's disk that the path means: 0 for `…/disk.0`, and for `…/disk.0.1`, which is how the original calls the file of
+    /// disk 0 in increment 1. None for a file that is no disk.
+    pub fn disk_id(&self) -> Option<i64> {
+        let name = self.path.rsplit('/').next()?.strip_prefix("disk.")?;
+        let (disk, increment) = name.split_once('.').map_or((name, None), |(disk, rest)| (disk, Some(rest)));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(disk) || increment.is_some_and(|increment| !digits(increment)) {
+            return None;
+        }
+        disk.parse().ok()
+    }
+}
+
 impl fmt::Display for BackupPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}/", self.scheme, self.datastore_id)?;
