@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use one_core::access::{Caller, may, may_create, valid_name};
 use one_core::backup::{BackupPath, Mode};
 use one_core::doc;
-use one_core::lifecycle::ImageState;
+use one_core::lifecycle::{ImageState, JobPhase};
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::Template;
 
@@ -356,8 +356,11 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
         return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state: ImageState::Used });
     }
     if let Some(vm_id) = row.backup_vm_id {
-        // One that is only being taken back needs nothing of the image; it may even wait for the room that this makes.
-        let adds = |job: &JobRow| job.kind == JobKind::Backup.as_str() && job.phase != "undoing";
+        // One that is only being taken back needs nothing of the image; it may even wait for the room that this makes. Nor does
+        // one that is recorded and removes older checkpoints.
+        let is_over = |phase: JobPhase| phase == JobPhase::Undoing || phase.is_recorded();
+        let adds =
+            |job: &JobRow| job.kind == JobKind::Backup.as_str() && !job.phase.parse::<JobPhase>().is_ok_and(is_over);
         let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(adds) && !forgets_beside(tx, row, vm_id)?;
         if busy || is_at_work(JobKind::Retain) {
             return Err(Refusal::ActiveBackup { image: row.id });

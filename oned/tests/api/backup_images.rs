@@ -4,6 +4,7 @@ use one_core::lifecycle::ImageState;
 use one_core::refusal::Refusal;
 use oned::api::{self, Cloud, image_verbs};
 use oned::job::SnapshotStep;
+use oned::quota;
 use oned::store::rows::ImageRow;
 
 use crate::world::{SIZE, World, octal};
@@ -76,6 +77,35 @@ fn no_backup_of_a_vm_goes_while_another_one_is_made() {
             delete(&world.cloud, false).unwrap();
         }
         assert_eq!(world.image_row(backup).state, ImageState::Delete.number());
+    }
+}
+
+#[test]
+fn a_backup_that_is_recorded_or_taken_back_holds_no_image_any_more() {
+    for (phase, holds) in [
+        ("planned", true),
+        ("copied", true),
+        ("sealed", true),
+        ("undoing", false),
+        ("recorded", false),
+        ("cleaned", false),
+    ] {
+        let (world, vm, datastore) = world("MODE=INCREMENT");
+        let backup = world.add_backup(vm, datastore, 1, true);
+        api::backup::backup(&world.cloud, &world.admin, vm, datastore, false).unwrap();
+        let (job, _) = world.backup_plan();
+        world.write(|tx| {
+            if !holds {
+                quota::release_backup(tx, job.id)?;
+            }
+            tx.job_advance(job.id, &job.phase, phase, world.clock_now(), "")
+        });
+        let delete = |cloud: &Cloud| api::image::delete(cloud, &world.alice, backup, false);
+        if holds {
+            world.refuses(8192, ACTIVE, delete);
+        } else {
+            delete(&world.cloud).unwrap();
+        }
     }
 }
 
