@@ -23,7 +23,7 @@ use drivers::{BackupDatastore, BackupSession, Cancel, DriverError, Hypervisor, K
 use one_core::backup::{FreezeFail, FsFreeze, Mode, PlanKind, unmarked_warning};
 use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
 
-use super::backup_record::{Sealed, retain, write_point};
+use super::backup_record::{Begun, Sealed, retain, write_point};
 use super::backup_store::{Copied, begin, store};
 use super::cut::SourceCut;
 use super::scratch::ScratchWatch;
@@ -231,22 +231,23 @@ impl Engine {
     /// Goes on with a restore point that was published although the job does not know it.
     pub(super) fn adopt(&self, work: &Order<'_>, phase: JobPhase, stored: Stored) -> Result<(), Trouble> {
         let row = self.cloud.store.read(|tx| tx.job(work.job.id))?;
-        let reason = serde_json::from_str(&row.result).unwrap_or_else(|_| work.reason_of_plan());
-        let warning = "the daemon was stopped while this backup ran".to_string();
+        // Unreadable only when nothing was begun, and then nothing can have been published.
+        let begun = serde_json::from_str(&row.result).unwrap_or(Begun { time: work.plan.time, lost: None });
+        let reason = begun.lost.unwrap_or_else(|| work.reason_of_plan());
+        let warning =
+            "this backup was cut off when its restore point was complete, and taken up from there".to_string();
         // What a comparison found is not known any more, so it does not count as one.
         let copied = Copied { stored, reason, warning: None, whole: work.parent().is_none() };
-        let sealed = Sealed::new(copied, vec![warning], work.plan.time, self.cloud.clock.now());
+        let sealed = Sealed::new(copied, vec![warning], begun.time, self.cloud.clock.now());
         self.seal(work, phase, JobEvent::Adopt, &sealed)
     }
 
-    /// Keeps why there is no record of changes (or that there is one), for who may have to adopt the point.
-    fn note_lost(&self, work: &Order<'_>, lost: Option<&str>) -> Result<(), Trouble> {
-        let result = lost.map(|lost| serde_json::Value::from(lost).to_string()).unwrap_or_default();
+    /// Keeps what only the run itself knows of its point, for who may have to adopt it.
+    fn note_begun(&self, work: &Order<'_>, begun: &Begun) -> Result<(), Trouble> {
+        let result = serde_json::to_string(begun)
+            .map_err(|e| StoreError::Broken { doing: "writing a job's result", reason: e.to_string() })?;
         self.cloud.store.write(|tx| {
             let mut row = tx.job(work.job.id)?;
-            if row.result == result {
-                return Ok(());
-            }
             row.result = result;
             tx.job_update(&row)
         })?;
@@ -295,7 +296,7 @@ impl Engine {
         let (session, lost) = begin(work)?;
         let mut session = Guarded { session: Some(session), work };
         crate::crash::point("backup.begun");
-        self.note_lost(work, lost.as_deref())?;
+        self.note_begun(work, &Begun { time, lost: lost.clone() })?;
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
         cancel.check()?;
         let warnings = session.get()?.warnings();

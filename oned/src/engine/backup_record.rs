@@ -18,6 +18,15 @@ use crate::quota;
 use crate::store::rows::{ImageRow, IncrementRow, JobRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
 
+/// What only the run that began a backup knows of it; in the job's row from *prepared* to *sealed*.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Begun {
+    /// The instant of the data, epoch seconds.
+    pub time: i64,
+    /// Why there is no record of changes.
+    pub lost: Option<String>,
+}
+
 /// What a sealed backup has to be recorded with; in the job's row from *sealed* on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sealed {

@@ -63,8 +63,8 @@ impl Engine {
             let order = Order { job: row, plan: job::plan(row)? };
             let mut stored = None;
             if phase != JobPhase::Sealed {
-                if row.cancel == 1 {
-                    // It was seen in time: what is there is not wanted.
+                // A cancel was seen in time: what is there is not wanted.
+                if row.cancel == 1 || phase == JobPhase::Planned {
                     return Ok(false);
                 }
                 let datastore = self.backup_datastore(order.plan.decision.datastore_id)?;

@@ -143,3 +143,25 @@ fn a_hypervisor_that_stays_away_holds_neither_the_vm_nor_a_whole_point() {
         world.close();
     }
 }
+
+#[test]
+fn a_point_that_is_adopted_has_the_instant_of_its_session_and_says_why_everything_was_read() {
+    let story = story("fallback");
+    let base = Base::new(|world| story.prepare(world));
+    let mut world = World::open(&base.state(), base.restore());
+    let calls = world.act(story, None);
+    let store = calls.iter().position(|call| *call == "datastore.store").unwrap() + 1;
+    world.close();
+
+    let mut world = World::open(&base.state(), base.restore());
+    world.plug().strike(Some(Flaw { call: store, how: How::AnswerLost }));
+    story.ask(&world);
+    // The job waits for its turn.
+    let begun = world.pass(100);
+    world.settle();
+    let point = world.points(0).pop().unwrap();
+    assert_eq!(point.date, begun);
+    assert!(point.reason.contains("the record of what changed was lost"), "{}", point.reason);
+    assert!(point.warning.contains("taken up from there"), "{}", point.warning);
+    world.close();
+}

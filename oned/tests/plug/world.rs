@@ -325,6 +325,11 @@ impl World {
         new.remove(0)
     }
 
+    /// Time passes; the new time.
+    pub fn pass(&self, seconds: i64) -> i64 {
+        self.clock.advance(seconds)
+    }
+
     /// What the dummy datastore is to do.
     pub fn script(&self, text: &str) {
         let folder = self.folder.join(format!("dummy/datastore-{}", self.memory.datastore));
