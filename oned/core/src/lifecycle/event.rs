@@ -157,8 +157,10 @@ pub enum VmEvent {
     ChangeFailed(VmChange),
     /// The backup ended, well or not.
     BackupEnd,
-    /// The restore ended, well or not.
+    /// The restore of a powered-off VM ended, well or not.
     RestoreEnd,
+    /// The restore of an undeployed VM ended, well or not.
+    RestoreEndUndeployed,
     /// The disks are cleared away.
     EpilogDone,
     /// The disks could not be cleared away.
@@ -175,7 +177,7 @@ pub enum VmEvent {
 
 impl VmEvent {
     /// Every event.
-    pub const ALL: [Self; 76] = [
+    pub const ALL: [Self; 77] = [
         Self::Place,
         Self::PlaceStopped,
         Self::PlaceUndeployed,
@@ -246,6 +248,7 @@ impl VmEvent {
         Self::ChangeFailed(VmChange::SaveAs),
         Self::BackupEnd,
         Self::RestoreEnd,
+        Self::RestoreEndUndeployed,
         Self::EpilogDone,
         Self::EpilogFailed,
         Self::CleanupDone,
@@ -311,7 +314,7 @@ impl VmEvent {
             Self::ChangeDone(_) => "change-done",
             Self::ChangeFailed(_) => "change-failed",
             Self::BackupEnd => "backup-end",
-            Self::RestoreEnd => "restore-end",
+            Self::RestoreEnd | Self::RestoreEndUndeployed => "restore-end",
             Self::EpilogDone => "epilog-done",
             Self::EpilogFailed => "epilog-failed",
             Self::CleanupDone => "cleanup-done",
@@ -339,6 +342,11 @@ impl VmEvent {
             Some(number::POWEROFF_MIGRATE | number::POWEROFF_HARD_MIGRATE) if is_migrating => Self::PrologDoneCold,
             _ => Self::PrologDone,
         }
+    }
+
+    /// The event that ends a restore in place: the VM goes back to where it was, and one without a host was undeployed.
+    pub fn restore_end(has_host: bool) -> Self {
+        if has_host { Self::RestoreEnd } else { Self::RestoreEndUndeployed }
     }
 
     /// The flag RESCHED after this event. Whatever gives the VM another place or another life settles the wish; snapshots of
@@ -405,6 +413,7 @@ impl VmEvent {
             | Self::ChangeFailed(_)
             | Self::BackupEnd
             | Self::RestoreEnd
+            | Self::RestoreEndUndeployed
             | Self::EpilogDone
             | Self::EpilogFailed
             | Self::CleanupDone

@@ -182,7 +182,10 @@ pub(super) const BACKUP: Moves = moves![
     on(L::Running) => on(L::Backup),
     at(S::Poweroff) => on(L::BackupPoweroff),
 ];
-pub(super) const RESTORE: Moves = moves![at(S::Poweroff) => on(L::Restore)];
+pub(super) const RESTORE: Moves = moves![
+    at(S::Poweroff) => on(L::Restore),
+    at(S::Undeployed) => on(L::Restore),
+];
 pub(super) const RETRY: Moves = moves![
     on(L::BootFailure) => on(L::Boot),
     on(L::BootMigrateFailure) => on(L::BootMigrate),
@@ -276,6 +279,7 @@ pub(super) const BACKUP_END: Moves = moves![
     on(L::BackupPoweroff) => at(S::Poweroff),
 ];
 pub(super) const RESTORE_END: Moves = moves![on(L::Restore) => at(S::Poweroff)];
+pub(super) const RESTORE_END_UNDEPLOYED: Moves = moves![on(L::Restore) => at(S::Undeployed)];
 pub(super) const EPILOG_DONE: Moves = moves![
     on(L::Epilog) => at(S::Done),
     on(L::EpilogFailure) => at(S::Done),

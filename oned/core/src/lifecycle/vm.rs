@@ -149,6 +149,7 @@ fn after(phase: VmPhase, event: VmEvent) -> Option<VmPhase> {
         }
         VmEvent::BackupEnd => listed(moves::BACKUP_END),
         VmEvent::RestoreEnd => listed(moves::RESTORE_END),
+        VmEvent::RestoreEndUndeployed => listed(moves::RESTORE_END_UNDEPLOYED),
         VmEvent::EpilogDone => listed(moves::EPILOG_DONE),
         VmEvent::EpilogFailed => listed(moves::EPILOG_FAILED),
         VmEvent::CleanupDone => listed(moves::CLEANUP_DONE),
