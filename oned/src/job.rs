@@ -71,6 +71,8 @@ pub enum JobKind {
     Clone,
     /// Deletes or goes back to a snapshot of an image that no VM uses.
     ImageSnapshot,
+    /// Puts disks of a VM back as a restore point has them.
+    RestoreVm,
     /// Puts a network card into a running VM.
     AttachNic,
     /// Takes a network card out of a running VM.
@@ -105,6 +107,7 @@ const KINDS: &[(JobKind, &str)] = &[
     (JobKind::SaveAs, "SAVE_AS"),
     (JobKind::Clone, "CLONE"),
     (JobKind::ImageSnapshot, "IMAGE_SNAPSHOT"),
+    (JobKind::RestoreVm, "RESTORE_VM"),
     (JobKind::AttachNic, "ATTACH_NIC"),
     (JobKind::DetachNic, "DETACH_NIC"),
 ];
@@ -252,10 +255,15 @@ impl BackupPlan {
     /// The scratch file of a disk: beside the disk, for that is the host's fast storage.
     #[must_use]
     pub fn scratch(disk: &Path, job_id: i64) -> PathBuf {
-        let mut name = disk.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".scratch-{job_id}"));
-        disk.with_file_name(name)
+        beside(disk, &format!(".scratch-{job_id}"))
     }
+}
+
+/// A file in the same directory, and so on the same file system.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    file.with_file_name(name)
 }
 
 /// A file to copy in, or an empty disk to make.
@@ -374,6 +382,32 @@ pub struct RestorePlan {
     /// Leave what is damaged as zeros, instead of giving up.
     #[serde(default)]
     pub skip_bad: bool,
+}
+
+/// Disks of a VM to put back in place. The VM's disks are named as they are when the plan is made; nothing can change them
+/// until it is carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreVmPlan {
+    /// The backup. It is not the job's subject: what looks at it or shortens it goes on meanwhile.
+    pub image_id: i64,
+    /// Backup datastore.
+    pub datastore_id: i64,
+    /// Series in it.
+    pub series: String,
+    /// Restore point.
+    pub point: String,
+    /// The disks that are put back.
+    pub disks: Vec<BackupPlanDisk>,
+    /// Disks of the restore point that the VM does not have any more.
+    pub left_out: Vec<i64>,
+}
+
+impl RestoreVmPlan {
+    /// The file that takes the place of a disk: beside it, so that one rename does it.
+    #[must_use]
+    pub fn new_file(disk: &Path, job_id: i64) -> PathBuf {
+        beside(disk, &format!(".new-{job_id}"))
+    }
 }
 
 /// Restore points to look at.

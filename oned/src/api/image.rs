@@ -11,7 +11,7 @@ use one_core::template::Template;
 
 use super::datastore::IMAGE_DS;
 use super::pool::{BATCH, PoolFilter};
-use super::{Cloud, Owned, attributes, backup_path, datastore_for, image_for, owned, parse, restore, view};
+use super::{Cloud, Owned, attributes, backup_path, datastore_for, image_for, owned, parse, restore, view, vm_restore};
 use crate::job::{self, ImportPlan, JobKind, JobSubject};
 use crate::quota;
 use crate::store::rows::{DatastoreRow, ImageRow, JobRow};
@@ -307,7 +307,8 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
 /// `one.image.delete`: starts removing the data; the record goes when the data is gone.
 ///
 /// # Errors
-/// Not authorised, unknown image, an image that a VM uses, a backup whose VM is being backed up.
+/// Not authorised, unknown image, an image that a VM uses, a backup whose VM is being backed up or put back
+/// from it.
 pub fn delete(cloud: &Cloud, caller: &Caller, id: i64, force: bool) -> Result<i64, Refusal> {
     cloud.store.write(|tx| delete_within(cloud, tx, caller, id, force))?;
     cloud.wake.ring();
@@ -364,6 +365,9 @@ fn check_deletable(tx: &mut Tx<'_>, caller: &Caller, row: &ImageRow, force: bool
         let busy = tx.jobs_open(JobFilter::Vm(vm_id))?.iter().any(adds) && !forgets_beside(tx, row, vm_id)?;
         if busy || is_at_work(JobKind::Retain) {
             return Err(Refusal::ActiveBackup { image: row.id });
+        }
+        if vm_restore::reads_from(tx, row.id)? {
+            return Err(Refusal::ImageWrongState { action: "delete".into(), image: row.id, state: ImageState::Used });
         }
     }
     Ok(())

@@ -36,6 +36,7 @@ pub mod vm_create;
 pub mod vm_disks;
 pub mod vm_nics;
 pub mod vm_recover;
+pub mod vm_restore;
 pub mod vm_snapshots;
 pub mod zone;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use one_core::access::{Caller, may_create};
 use one_core::backup::{BackupPath, ChainLink, RestoreOptions, restore_template};
 use one_core::doc::read;
-use one_core::lifecycle::{ImageState, VmEvent, VmOperation, next};
+use one_core::lifecycle::ImageState;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Vector};
 
@@ -134,7 +134,7 @@ fn without_hardware_addresses(cloud: &Cloud, caller: &Caller, template: &mut Tem
     }
 }
 
-fn disk_vector(template: &Template, disk: i64) -> Vector {
+pub(super) fn disk_vector(template: &Template, disk: i64) -> Vector {
     template.vectors("DISK").find(|vector| vector.int("DISK_ID") == Some(disk)).cloned().unwrap_or_default()
 }
 
@@ -237,25 +237,4 @@ fn make_image(
     };
     let from = FromBackup { backup: source.image, point: source.point, disk, skip_bad };
     insert(cloud, tx, caller, &from, new)
-}
-
-/// `one.vm.restore`: puts a VM's disks back as a backup has them. Rights and arguments are checked; the restore itself is
-/// not built yet, and says so.
-///
-/// # Errors
-/// Not authorised (ADMIN on the VM by the lists of operations, USE on the image); a VM that is not off; an image that is no
-/// backup of this VM; always in the end.
-pub fn in_place(cloud: &Cloud, caller: &Caller, id: i64, image_id: i64) -> Result<i64, Refusal> {
-    cloud.store.read(|tx| {
-        let row = super::vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Restore), id)?;
-        let image = image_for(tx, caller, Right::Use, image_id)?;
-        if image.backup_vm_id != Some(id) {
-            return Err(Refusal::Action(format!("Image {image_id} is not a backup of VM {id}.")));
-        }
-        next(ledger::phase(&row), VmEvent::RestoreStart)?;
-        Err(Refusal::Action(format!(
-            "Restoring VM {id} in place is not available yet; restore image {image_id} with one.image.restore (oneimage \
-             restore) as new images and a template."
-        )))
-    })
 }

@@ -3,7 +3,7 @@
 
 use one_core::access::Caller;
 use one_core::lifecycle::{
-    OpenJobs, RecoverAction, RecoverOperation, VmOperation, VmPhase, driver_answers, recover_action,
+    OpenJobs, RecoverAction, RecoverOperation, VmEvent, VmOperation, VmPhase, driver_answers, recover_action,
 };
 use one_core::refusal::Refusal;
 
@@ -57,6 +57,10 @@ fn carry_out(
     }
     // Only the job itself knows what is complete; it gives the event when it has taken the rest back.
     let event = action.event.filter(|_| !(open && action.jobs == OpenJobs::CancelAndAwait));
+    let event = event.map(|event| match event {
+        VmEvent::RestoreEnd => VmEvent::restore_end(row.host_id.is_some()),
+        other => other,
+    });
     if let Some(event) = event {
         // Going back makes a record of its own, so it comes first: the step then stamps that one.
         if action.to_previous_host {

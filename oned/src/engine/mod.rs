@@ -27,6 +27,8 @@ mod vm_boot;
 mod vm_down;
 mod vm_jobs;
 mod vm_migrate;
+mod vm_restore_jobs;
+mod vm_restore_record;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -362,6 +364,7 @@ impl Engine {
             ) => self.change_device(job, cancel),
             Some(JobKind::Clone) => self.clone_image(job, cancel),
             Some(JobKind::ImageSnapshot) => self.image_snapshot(job),
+            Some(JobKind::RestoreVm) => self.restore_vm(job, cancel),
             Some(JobKind::AttachNic) => self.attach_nic(job),
             Some(JobKind::DetachNic) => self.detach_nic(job),
             None => Err(StoreError::NotFound { what: "kind of job", id: job.id }.into()),
@@ -422,6 +425,7 @@ impl Engine {
                 | JobKind::SystemSnapshot
                 | JobKind::SaveAs,
             ) => self.change_failed(job, trouble),
+            Some(JobKind::RestoreVm) => self.restore_vm_failed(job, trouble),
             Some(JobKind::ImportBackups) => self.import_backups_failed(job, trouble, asked),
             Some(JobKind::AttachNic | JobKind::DetachNic) => self.nic_failed(job, trouble, asked),
             _ => self.vm_failed(job, trouble, asked),

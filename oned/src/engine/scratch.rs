@@ -43,7 +43,7 @@ impl ScratchWatch {
     }
 }
 
-fn free_bytes(place: &Path) -> Option<u64> {
+pub(super) fn free_bytes(place: &Path) -> Option<u64> {
     let facts = rustix::fs::statvfs(place).ok()?;
     facts.f_bavail.checked_mul(facts.f_frsize)
 }

@@ -194,7 +194,7 @@ pub(super) fn remove_directory(directory: &Path) -> Result<(), Trouble> {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), Trouble> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Trouble> {
     let done = std::fs::rename(from, to)
         .and_then(|()| to.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all()));
     Ok(done.map_err(|e| DriverError::io(format!("renaming {}", from.display()), e))?)

@@ -4,7 +4,8 @@ use super::{BIT, DECRYPT, END, FLAG, ID, NAME, START, TEXT, TYPE, owned_rows, ro
 use crate::api::Cloud;
 use crate::api::vm::{self, PoolWish};
 use crate::api::vm_action::{self, Deployment, Migration};
-use crate::api::{backup, restore, schedule, vm_recover};
+use crate::api::vm_restore::{self, InPlace};
+use crate::api::{backup, schedule, vm_recover};
 use crate::rpc::{Method, ParamSpec};
 use crate::store::rows::VmRow;
 
@@ -39,7 +40,9 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.vm.rename", [ID, NAME], "Renames a VM.", Id, |c, u, a| vm::rename(c, u, a.int(0), a.text(1));
         "one.vm.restore", [ID, ParamSpec::int("image"), ParamSpec::int("increment").or_int(-1),
             ParamSpec::int("disk").or_int(-1)], "Puts a VM's disks back from a backup.", Id,
-            |c, u, a| restore::in_place(c, u, a.int(0), a.int(1));
+            |c, u, a| vm_restore::restore(c, u, a.int(0), InPlace {
+                image_id: a.int(1), increment: a.int(2), disk: a.int(3),
+            });
         "one.vm.resize", [ID, TEXT, ENFORCE.or_bool(true)], "Changes a VM's processors and memory.", Id,
             |c, u, a| vm_action::resize(c, u, a.int(0), a.text(1), a.bool(2));
         "one.vm.schedadd", [ID, TEXT], "Adds a scheduled action to a VM.", Id,
