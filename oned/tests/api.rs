@@ -52,5 +52,7 @@ mod sessions;
 mod updateconf;
 #[path = "api/verification.rs"]
 mod verification;
+#[path = "api/vm_restore.rs"]
+mod vm_restore;
 #[path = "api/world.rs"]
 mod world;
