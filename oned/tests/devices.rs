@@ -17,6 +17,8 @@ mod retention;
 mod room;
 #[path = "devices/verifications.rs"]
 mod verifications;
+#[path = "devices/vm_restores.rs"]
+mod vm_restores;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -245,7 +247,8 @@ impl Cloud {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                assert!(!name.ends_with(".part") && !name.contains(".scratch-"), "{} is left", path.display());
+                let unfinished = [".part", ".scratch-", ".new-"].iter().any(|piece| name.contains(piece));
+                assert!(!unfinished, "{} is left", path.display());
                 assert!(!name.ends_with(".sock"), "{} is left", path.display());
                 if path.is_dir() {
                     open.push(path);
