@@ -2,6 +2,7 @@
 
 mod backup;
 pub(super) mod reach;
+mod restore;
 mod show_vm;
 
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ enum Verb {
     Backup(backup::Options),
     /// Give up the running backup
     BackupCancel(super::One),
+    /// Put disks of a VM that is off back from a backup
+    Restore(restore::Options),
     /// FULL or INCREMENT
     Backupmode(Backupmode),
     /// Shut the guest down and keep the VM
@@ -228,6 +231,7 @@ impl Tool for Command {
                 client.call("one.vm.backupcancel", [VM.id(client, &target.id)?.into()])?;
                 Ok(())
             }
+            Verb::Restore(options) => restore::run(client, &options),
             Verb::Backupmode(options) => run_backupmode(client, &options),
             Verb::Poweroff(options) => act(client, &options.hard, "poweroff", Some((Goal::PowerOff, &options.wait))),
             Verb::Terminate(options) => act(client, &options.hard, "terminate", Some((Goal::Gone, &options.wait))),

@@ -16,6 +16,7 @@ fn silent_verbs_call_what_the_protocol_says() {
     let methods = [
         "one.vm.backup",
         "one.vm.backupcancel",
+        "one.vm.restore",
         "one.vm.updateconf",
         "one.vm.update",
         "one.vm.action",
@@ -39,10 +40,12 @@ fn silent_verbs_call_what_the_protocol_says() {
         "one.host.update",
     ];
     let door = methods.into_iter().fold(named(), |door, method| door.says(method, 0));
-    let verbs: [(&str, &[&str]); 31] = [
+    let verbs: [(&str, &[&str]); 33] = [
         ("onevm", &["backup", "0"]),
         ("onevm", &["backup", "alpine-0", "-d", "RBackups", "--reset"]),
         ("onevm", &["backup-cancel", "0"]),
+        ("onevm", &["restore", "0", "1"]),
+        ("onevm", &["restore", "alpine-0", "1", "--disk-id", "0", "--increment", "2"]),
         ("onevm", &["backupmode", "0", "increment"]),
         ("onevm", &["updateconf", "0", "config", "-a"]),
         ("onevm", &["updateconf", "0", "config"]),

@@ -103,6 +103,34 @@ fn a_restore_is_waited_for_until_each_image_is_ready_or_in_error() {
 }
 
 #[test]
+fn a_restore_in_place_is_waited_for_until_the_vm_is_back() {
+    let state = |state: i64, lcm: i64, rest: &str| {
+        format!(
+            "<VM><ID>0</ID><STATE>{state}</STATE><LCM_STATE>{lcm}</LCM_STATE><USER_TEMPLATE>{rest}</USER_TEMPLATE></VM>"
+        )
+    };
+    let copying = "<PROGRESS><ACTION>restore</ACTION><DONE_BYTES>1048576</DONE_BYTES><TOTAL_BYTES>2097152</TOTAL_BYTES></PROGRESS>";
+    for back in [8, 9] {
+        let door = Door::open()
+            .says("one.vm.restore", 0)
+            .says("one.vm.info", state(3, 71, copying))
+            .says("one.vm.info", state(back, 0, ""));
+        let ran = door.run("onevm", &["restore", "0", "3", "--wait"]);
+        assert_eq!(
+            (ran.code, ran.out.as_str(), ran.err.as_str()),
+            (Some(0), "VM 0: restored from backup 3\n", "VM 0: restore 1024K of 2M (50%)\n")
+        );
+    }
+    let failed = "<ERROR>Fri Nov 20 18:11:42 2026 : RESTORE: no space</ERROR>";
+    let door = Door::open().says("one.vm.restore", 0).says("one.vm.info", state(8, 0, failed));
+    let ran = door.run("onevm", &["restore", "0", "3", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.out.as_str(), ran.err.as_str()),
+        (Some(255), "", "VM 0 was not restored, it is in POWEROFF: Fri Nov 20 18:11:42 2026 : RESTORE: no space\n")
+    );
+}
+
+#[test]
 fn actions_wait_for_the_state_that_they_lead_to() {
     let state = |state: i64, lcm: i64| {
         format!(
