@@ -71,9 +71,9 @@ fn libvirtd_killed_between_backups_is_no_matter() {
     invariants::check(&cloud).unwrap();
 }
 
-/// Points in changes of disks, in copies of images, in verifications and in imports of backups: `oned/tests/devices.rs`
+/// Points in changes of disks, in copies of images, in verifications, in imports of backups and in restores in place: `oned/tests/devices.rs`
 /// tries each of them, over dummy drivers.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 14] = [
     "attach.",
     "catalogue.",
     "change.",
@@ -87,6 +87,7 @@ const ELSEWHERE: [&str; 13] = [
     "save-as.",
     "system-snapshot.",
     "verify.",
+    "vm-restore.",
 ];
 
 /// The names in all `crash::point(…)` calls of the daemon, those that a match chooses among included.

@@ -15,3 +15,4 @@ mod life;
 mod modes;
 mod python;
 mod shares;
+mod vm_restore;
