@@ -171,6 +171,23 @@ fn a_restore_survives_a_crash_at_every_point() {
 }
 
 #[test]
+fn a_restore_in_place_survives_a_crash_at_every_point() {
+    reaches(
+        "restore in place",
+        &[
+            "hypervisor.begin_backup.done",
+            "datastore.restore_image.done",
+            "vm-restore.made",
+            "vm-restore.whole",
+            "vm-restore.committed",
+            "vm-restore.switched",
+            "hypervisor.delete_checkpoint.done",
+            "vm-restore.cleaned",
+        ],
+    );
+}
+
+#[test]
 fn the_shortening_of_a_chain_survives_a_crash_at_every_point() {
     reaches("prune a chain", &["datastore.forget", "datastore.forget.done", "retain.forgotten"]);
 }

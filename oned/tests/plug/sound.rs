@@ -173,6 +173,15 @@ impl World {
         })
     }
 
+    /// Whether the disks of a VM that is off hold this.
+    #[track_caller]
+    pub fn holds(&self, vm: i64, wanted: &Disks) -> bool {
+        wanted.iter().all(|(disk, content)| {
+            let found = disk::content_digest(&self.disk_file(vm, *disk), DiskFormat::Qcow2).unwrap();
+            found == digest(content)
+        })
+    }
+
     /// Writes, makes a further backup, and restores it.
     #[track_caller]
     pub fn goes_on(&mut self, vm: i64) {

@@ -1,8 +1,10 @@
 //! What is done while the plug is pulled or something fails.
 
-use oned::api;
+use one_core::lifecycle::VmPhase;
+use oned::api::vm_restore::InPlace;
+use oned::{api, ledger};
 
-use super::world::World;
+use super::world::{Disks, World};
 
 /// One thing that a user does to the VM of a cloud, and what has to come of it.
 pub struct Story {
@@ -37,6 +39,7 @@ impl Story {
     /// All that has to hold after the story, and a further backup. `may_fail`: something was refused for good.
     #[track_caller]
     pub fn ends(&self, world: &mut World, may_fail: bool) {
+        world.wakes(VM);
         world.is_sound(may_fail);
         let restored = world.restored_images();
         if !restored.is_empty() {
@@ -73,6 +76,33 @@ impl World {
         vm
     }
 
+    /// Switches the guest off.
+    fn power_off(&mut self, vm: i64) {
+        api::vm::action(&self.cloud, &self.admin, "poweroff-hard", vm).unwrap();
+        self.settle();
+        assert_eq!(ledger::phase(&self.vm_row(vm)), VmPhase::POWEROFF);
+    }
+
+    /// What the first restore point of a VM holds.
+    fn first_state(&self, vm: i64) -> Disks {
+        self.memory.points[&self.points(vm)[0].point].clone()
+    }
+
+    /// A VM that was to be put back is off. All its disks are those of the backup, or all are as before; it runs again.
+    #[track_caller]
+    fn wakes(&mut self, vm: i64) {
+        if ledger::phase(&self.vm_row(vm)) != VmPhase::POWEROFF {
+            return;
+        }
+        let first = self.first_state(vm);
+        if self.holds(vm, &first) {
+            self.memory.disks.insert(vm, first);
+        }
+        assert!(self.holds(vm, &self.memory.disks[&vm]), "some disks are put back, and some are not");
+        api::vm::action(&self.cloud, &self.admin, "resume", vm).unwrap();
+        self.settle();
+    }
+
     /// The checkpoints are gone, as after a power cut.
     fn lose_checkpoints(&self) {
         for host in std::fs::read_dir(self.folder.join("dummy")).unwrap() {
@@ -92,8 +122,8 @@ fn back_up(world: &World, vm: i64) {
     world.ask_backup(vm, false).unwrap();
 }
 
-/// Every story of backups. In-place restore: one more entry.
-pub const STORIES: [Story; 10] = [
+/// Every story of backups.
+pub const STORIES: [Story; 11] = [
     Story {
         name: "full",
         prepare: |world| world.vm_with_backups(2, "MODE=FULL", 1),
@@ -153,6 +183,23 @@ pub const STORIES: [Story; 10] = [
         },
         cancels: false,
         came: |world, _| world.restored_images().len() == 2,
+    },
+    Story {
+        name: "restore in place",
+        prepare: |world| {
+            let vm = world.vm_with_backups(2, "MODE=INCREMENT", 2);
+            world.power_off(vm);
+            vm
+        },
+        ask: |world, vm| {
+            let wish = InPlace { image_id: world.backups(vm)[0].id, increment: 0, disk: -1 };
+            api::vm_restore::restore(&world.cloud, &world.admin, vm, wish).unwrap();
+        },
+        cancels: false,
+        came: |world, vm| {
+            let chain = ledger::config_of(&world.vm_row(vm)).chain();
+            world.memory.disks[&vm] == world.first_state(vm) && chain.is_none()
+        },
     },
     Story {
         name: "prune a chain",

@@ -270,7 +270,7 @@ impl World {
         vm
     }
 
-    fn disk_file(&self, vm: i64, disk: u32) -> PathBuf {
+    pub fn disk_file(&self, vm: i64, disk: u32) -> PathBuf {
         self.folder.join(format!("datastores/0/{vm}/disk.{disk}"))
     }
 
