@@ -194,6 +194,7 @@ impl Engine {
                 scratch: BackupPlan::scratch(&disk.path, job.id),
             }],
             freeze: Freeze::None,
+            freeze_required: false,
             freeze_timeout: Duration::ZERO,
         })
     }

@@ -23,7 +23,7 @@ impl Cloud {
     }
 
     /// Checkpoints of a VM.
-    fn checkpoints(&self, vm: i64) -> Vec<String> {
+    pub(crate) fn checkpoints(&self, vm: i64) -> Vec<String> {
         let folder = self.host_folder().join(format!("domains/one-{vm}/checkpoints"));
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

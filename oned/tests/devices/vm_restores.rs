@@ -54,7 +54,7 @@ impl Cloud {
 
     /// What the first two disks hold.
     #[track_caller]
-    fn holds(&self, vm: i64, rounds: [u8; 2]) {
+    fn disks_hold(&self, vm: i64, rounds: [u8; 2]) {
         for (disk, round) in [0, 1].into_iter().zip(rounds) {
             qemu_io(&self.disk_file(vm, disk), &format!("read -P {} 0 {}", byte(disk, round), 2 * KIB_64));
         }
@@ -63,24 +63,6 @@ impl Cloud {
     /// Waits until the log says so.
     fn told(&self, what: &str) {
         wait(&format!("{what} in the log"), || self.log().contains(what).then_some(()));
-    }
-
-    /// The checkpoints that the dummy hypervisor has of a VM.
-    fn checkpoints(&self, vm: i64) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut open = vec![self.folder.path().join("dummy")];
-        while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                if path.is_dir() {
-                    open.push(path);
-                } else if path.parent().unwrap().ends_with("checkpoints") && name.contains(&format!("one-{vm}-")) {
-                    found.push(name);
-                }
-            }
-        }
-        found
     }
 }
 
@@ -91,19 +73,19 @@ fn disks_are_put_back_all_or_one_as_each_increment_has_them_and_a_new_chain_begi
     let (vm, image) = cloud.backed_up_vm("one", datastore);
     assert_eq!(cloud.checkpoints(vm).len(), 1);
     let document = cloud.put_back(vm, image, 0, 1);
-    cloud.holds(vm, [9, 1]);
+    cloud.disks_hold(vm, [9, 1]);
     assert_eq!(text(&document, "LAST_INCREMENT_ID"), "-1");
     assert_eq!(text(&document, "INCREMENTAL_BACKUP_ID"), "-1");
     assert!(cloud.checkpoints(vm).is_empty(), "{:?}", cloud.checkpoints(vm));
     cloud.put_back(vm, image, 0, -1);
-    cloud.holds(vm, [1, 1]);
+    cloud.disks_hold(vm, [1, 1]);
     cloud.put_back(vm, image, -1, -1);
-    cloud.holds(vm, [2, 2]);
+    cloud.disks_hold(vm, [2, 2]);
     cloud.is_tidy();
 
     cloud.call("one.vm.action", &[Text("resume"), Int(vm)]);
     cloud.running(vm);
-    cloud.holds(vm, [2, 2]);
+    cloud.disks_hold(vm, [2, 2]);
     let next = cloud.backup(vm, datastore);
     assert_ne!(next, image);
     assert_eq!(cloud.infos(next).len(), 1);
@@ -197,7 +179,7 @@ fn an_undeployed_vm_stays_undeployed_and_its_system_snapshots_go() {
     cloud.power_off(vm);
     cloud.write_both(vm, 9);
     let document = cloud.put_back(vm, image, -1, 0);
-    cloud.holds(vm, [1, 9]);
+    cloud.disks_hold(vm, [1, 9]);
     assert!(!document.contains("<SNAPSHOT>"), "{document}");
 
     cloud.call("one.vm.action", &[Text("undeploy-hard"), Int(vm)]);
@@ -205,7 +187,7 @@ fn an_undeployed_vm_stays_undeployed_and_its_system_snapshots_go() {
     cloud.begin_restore(vm, image, -1, 1);
     let document = cloud.rests(vm, 9, 0);
     assert_eq!(text(&document, "ERROR"), "");
-    cloud.holds(vm, [1, 1]);
+    cloud.disks_hold(vm, [1, 1]);
     // A failure leads back there, too.
     cloud.script(&fails("restore", "", "no such luck"));
     cloud.begin_restore(vm, image, -1, 1);
@@ -228,7 +210,7 @@ fn a_full_file_system_or_a_damaged_backup_leaves_every_disk_as_it_was_and_says_w
     let error = text(&document, "ERROR");
     assert!(error.contains("RESTORE: ") && error.contains("No space left on device"), "{error}");
     assert_ne!(text(&document, "LAST_INCREMENT_ID"), "-1", "the chain goes on");
-    cloud.holds(vm, [9, 9]);
+    cloud.disks_hold(vm, [9, 9]);
     cloud.is_tidy();
     cloud.script("{}");
     for file in cloud.stored_disks(datastore) {
@@ -236,7 +218,7 @@ fn a_full_file_system_or_a_damaged_backup_leaves_every_disk_as_it_was_and_says_w
     }
     cloud.begin_restore(vm, image, 0, 0);
     assert!(text(&cloud.off(vm), "ERROR").contains("RESTORE: "));
-    cloud.holds(vm, [9, 9]);
+    cloud.disks_hold(vm, [9, 9]);
     cloud.is_tidy();
 }
 
@@ -254,14 +236,14 @@ fn what_cannot_be_read_or_cleared_away_does_not_stop_a_restore() {
         .into();
     cloud.script(&format!("{{\"rules\":[{}]}}", rules.join(",")));
     cloud.put_back(vm, image, 0, -1);
-    cloud.holds(vm, [1, 1]);
+    cloud.disks_hold(vm, [1, 1]);
     cloud.told(&format!("VM {vm}: disk 0 cannot be read as it is"));
     cloud.told(&format!("VM {vm}: disk 1 cannot be read as it is"));
     cloud.is_tidy();
     // What may pass is waited for.
     cloud.script(&rule("\"operation\":\"restore\",\"call\":1,\"fail\":{\"kind\":\"retry\",\"reason\":\"it is busy\"}"));
     cloud.put_back(vm, image, -1, -1);
-    cloud.holds(vm, [2, 2]);
+    cloud.disks_hold(vm, [2, 2]);
     cloud.is_tidy();
 }
 
@@ -279,7 +261,7 @@ fn without_room_for_the_new_disks_nothing_is_begun() {
     cloud.begin_restore(vm, image, -1, -1);
     let error = text(&cloud.off(vm), "ERROR");
     assert!(error.contains("RESTORE: looking for room: the new disks need about"), "{error}");
-    cloud.holds(vm, [9, 9]);
+    cloud.disks_hold(vm, [9, 9]);
     cloud.is_tidy();
 }
 
@@ -301,7 +283,7 @@ fn recovery_gives_a_restore_up_or_takes_the_vm_with_it_and_leaves_nothing() {
             0 | 1 => {
                 let error = text(&cloud.off(vm), "ERROR");
                 assert!(error.contains("RESTORE: cancelled on request"), "{error}");
-                cloud.holds(vm, [9, 9]);
+                cloud.disks_hold(vm, [9, 9]);
             }
             4 => {
                 cloud.running(vm);
@@ -330,7 +312,7 @@ fn after_the_new_disks_count_a_cancel_comes_too_late() {
     cloud.restart(Some("vm-restore.committed"));
     cloud.ask("one.vm.restore", &[Int(vm), Int(image), Int(0), Int(-1)]);
     wait("the crash", || cloud.is_dead().then_some(()));
-    cloud.holds(vm, [9, 9]);
+    cloud.disks_hold(vm, [9, 9]);
     // The hypervisor is away: the job waits.
     cloud.script(&rule("\"operation\":\"state\",\"fail\":{\"kind\":\"retry\",\"reason\":\"libvirtd is away\"}"));
     cloud.restart(None);
@@ -340,7 +322,7 @@ fn after_the_new_disks_count_a_cancel_comes_too_late() {
     let document = cloud.off(vm);
     assert_eq!(text(&document, "ERROR"), "");
     assert_eq!(text(&document, "LAST_INCREMENT_ID"), "-1");
-    cloud.holds(vm, [1, 1]);
+    cloud.disks_hold(vm, [1, 1]);
     cloud.is_tidy();
 }
 
@@ -375,18 +357,18 @@ fn crash(cloud: &mut Cloud, datastore: i64, point: &str) {
         "vm-restore.switched:2" | "vm-restore.cleaned" => [1, 1],
         _ => [9, 9],
     };
-    cloud.holds(vm, switched);
+    cloud.disks_hold(vm, switched);
     cloud.restart(None);
     let document = cloud.off(vm);
     if undone {
         assert!(text(&document, "ERROR").contains("the medium failed"), "{point}: {document}");
-        cloud.holds(vm, [9, 9]);
+        cloud.disks_hold(vm, [9, 9]);
         cloud.script("{}");
     } else {
         assert_eq!(text(&document, "ERROR"), "", "{point}");
         assert_eq!(text(&document, "LAST_INCREMENT_ID"), "-1", "{point}");
         assert!(cloud.checkpoints(vm).is_empty(), "{point}");
-        cloud.holds(vm, [1, 1]);
+        cloud.disks_hold(vm, [1, 1]);
     }
     cloud.is_tidy();
     cloud.call("one.vm.action", &[Text("resume"), Int(vm)]);

@@ -39,8 +39,10 @@ impl Story {
     /// All that has to hold after the story, and a further backup. `may_fail`: something was refused for good.
     #[track_caller]
     pub fn ends(&self, world: &mut World, may_fail: bool) {
-        world.wakes(VM);
         world.is_sound(may_fail);
+        if self.name == "restore in place" {
+            world.wakes(VM);
+        }
         let restored = world.restored_images();
         if !restored.is_empty() {
             let wanted = world.memory.disks[&VM].clone();
@@ -76,13 +78,6 @@ impl World {
         vm
     }
 
-    /// Switches the guest off.
-    fn power_off(&mut self, vm: i64) {
-        api::vm::action(&self.cloud, &self.admin, "poweroff-hard", vm).unwrap();
-        self.settle();
-        assert_eq!(ledger::phase(&self.vm_row(vm)), VmPhase::POWEROFF);
-    }
-
     /// What the first restore point of a VM holds.
     fn first_state(&self, vm: i64) -> Disks {
         self.memory.points[&self.points(vm)[0].point].clone()
@@ -91,16 +86,12 @@ impl World {
     /// A VM that was to be put back is off. All its disks are those of the backup, or all are as before; it runs again.
     #[track_caller]
     fn wakes(&mut self, vm: i64) {
-        if ledger::phase(&self.vm_row(vm)) != VmPhase::POWEROFF {
-            return;
-        }
         let first = self.first_state(vm);
         if self.holds(vm, &first) {
             self.memory.disks.insert(vm, first);
         }
         assert!(self.holds(vm, &self.memory.disks[&vm]), "some disks are put back, and some are not");
-        api::vm::action(&self.cloud, &self.admin, "resume", vm).unwrap();
-        self.settle();
+        self.power_on(vm);
     }
 
     /// The checkpoints are gone, as after a power cut.

@@ -301,6 +301,14 @@ impl World {
         assert!(self.rests(vm));
     }
 
+    /// Lets it run again.
+    pub fn power_on(&mut self, vm: i64) {
+        api::vm_action::action(&self.cloud, &self.admin, "resume", vm).unwrap();
+        self.memory.off.remove(&vm);
+        self.settle();
+        assert!(self.rests(vm));
+    }
+
     /// Asks for a backup.
     pub fn ask_backup(&self, vm: i64, reset: bool) -> Result<(), Refusal> {
         api::backup::backup(&self.cloud, &self.admin, vm, self.memory.datastore, reset).map(drop)
