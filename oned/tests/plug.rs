@@ -7,15 +7,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
 #![allow(clippy::print_stdout, reason = "shown only when a test fails: where it was")]
 
+#[cfg(feature = "testing")]
 #[path = "plug/crash.rs"]
 mod crash;
+#[cfg(feature = "testing")]
 #[path = "plug/flaws.rs"]
 mod flaws;
+#[cfg(feature = "testing")]
 #[path = "plug/model.rs"]
 mod model;
+#[cfg(feature = "testing")]
 #[path = "plug/sound.rs"]
 mod sound;
+#[cfg(feature = "testing")]
 #[path = "plug/stories.rs"]
 mod stories;
+#[cfg(feature = "testing")]
 #[path = "plug/world.rs"]
 mod world;
+
+#[cfg(not(feature = "testing"))]
+#[test]
+fn the_plug_cannot_be_pulled() {
+    panic!("run with --features testing: without, the daemon has no crash points");
+}

@@ -264,7 +264,7 @@ impl StateMachineTest for Tested {
 static CONFIG: LazyLock<ProptestConfig> = LazyLock::new(|| {
     let mut config = ProptestConfig { max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 24;
+        config.cases = 36;
     }
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(u64::from_ne_bytes(oned::cloud::random().unwrap()));
