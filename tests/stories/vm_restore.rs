@@ -141,4 +141,15 @@ fn a_vm_is_put_back_to_its_first_and_its_last_increment_and_goes_on_with_a_new_c
         }
     }
     invariants::settle(&cloud).unwrap();
+
+    // A domain that somebody gave another file would not see what is put back.
+    cloud.one.ok("onevm", &["poweroff", &id, "--hard", "--wait"]).unwrap();
+    let aside = cloud.work.path().join("aside.qcow2").to_string_lossy().into_owned();
+    command::output("qemu-img", &["create", "-q", "-f", "qcow2", &aside, "128M"]).unwrap();
+    cloud.libvirtd.virsh(&["detach-disk", &domain, "vda", "--config"]).unwrap();
+    cloud.libvirtd.virsh(&["attach-disk", &domain, &aside, "vda", "--config", "--subdriver", "qcow2"]).unwrap();
+    let refused = cloud.one.run("onevm", &["restore", &id, &image, "--disk-id", "0", "--wait"]).unwrap();
+    assert!(refused.code != 0 && refused.stderr.contains(&format!("{aside}, not")), "{refused:?}");
+    holds(&disks[0], 0, 3);
+    invariants::settle(&cloud).unwrap();
 }

@@ -168,7 +168,11 @@ impl Engine {
     /// Opens the present disk for reading; none when it cannot be read, which only costs time.
     fn open_present(&self, work: &Work<'_>, disk: &BackupPlanDisk) -> Result<Option<Box<dyn BackupSession>>, Trouble> {
         match work.vm.hypervisor.begin_backup(&self.reading(work.job, &work.vm, disk)?) {
-            Ok(session) => Ok(Some(session)),
+            Ok(session) => match session.warnings().first() {
+                None => Ok(Some(session)),
+                // The guest's disk lies elsewhere, as after somebody's external snapshot: it would not see what is put back.
+                Some(warning) => Err(permanent(&format!("opening disk {}", disk.id), warning)),
+            },
             // Somebody else has it open: it must not be replaced under him.
             Err(error) if error.kind == Kind::Retry => Err(error.into()),
             Err(error) => {
