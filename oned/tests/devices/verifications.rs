@@ -171,6 +171,7 @@ fn a_verification_gives_way_to_removals_elsewhere_and_to_the_daemons_end() {
     cloud.hold_verifications();
     cloud.verify(image);
     let job = cloud.verifying(image);
+    wait("the verification to begin", || cloud.image(image).contains("<PROGRESS>").then_some(()));
     cloud.call("one.image.delete", &[Int(gone), Bool(false)]);
     wait("the other image to go", || cloud.ask("one.image.info", &[Int(gone)]).filter(|(done, _)| !done));
     assert!(cloud.log().contains("(VERIFY)"), "it was not interrupted: {}", cloud.log());
