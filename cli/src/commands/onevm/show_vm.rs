@@ -241,6 +241,7 @@ fn backup_config(vm: &Element) -> Option<Element> {
     let info = vm.at("USER_TEMPLATE").and_then(|template| template.at(BACKUP_INFO));
     let ours = info.into_iter().flat_map(|info| &info.children);
     config.children.extend(ours.filter(|key| USER_KEYS.contains(&key.name.as_str())).cloned());
+    config.children.sort_by(|a, b| a.name.cmp(&b.name));
     Some(config)
 }
 
