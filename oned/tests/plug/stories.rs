@@ -1,6 +1,5 @@
 //! What is done while the plug is pulled or something fails.
 
-use one_core::lifecycle::VmPhase;
 use oned::api::vm_restore::InPlace;
 use oned::{api, ledger};
 
