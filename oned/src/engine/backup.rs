@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drivers::datastore::Stored;
-use drivers::hypervisor::{BackupDisk, BackupSpec, DiskFormat, Freeze};
+use drivers::hypervisor::{BackupDisk, BackupSpec, DiskFormat, DomainState, Freeze};
 use drivers::{BackupDatastore, BackupSession, Cancel, DriverError, Hypervisor, Kind, Progress};
 use one_core::backup::{FreezeFail, FsFreeze, Mode, PlanKind, unmarked_warning};
 use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next, recover};
@@ -83,6 +83,17 @@ impl Work<'_> {
             places.dedup();
         }
         places
+    }
+
+    /// What to warn of when the guest ran when its backup was asked for, and is off now that its disks are read: it was shut
+    /// down or killed meanwhile, perhaps in the middle of an earlier attempt. To be asked once the session is open: one of a
+    /// guest that runs dies with the guest.
+    fn went_off(&self) -> Result<Option<String>, DriverError> {
+        let off = [Some(DomainState::Off), Some(DomainState::Crashed), None];
+        let went = self.plan.live && off.contains(&self.hypervisor.state(&self.plan.domain)?);
+        Ok(went.then(|| {
+            "the guest went off after this backup was asked for; this is what its disks held from then on".into()
+        }))
     }
 
     pub(super) fn drop_checkpoint(&self) -> Result<(), DriverError> {
@@ -232,13 +243,15 @@ impl Engine {
     pub(super) fn adopt(&self, work: &Order<'_>, phase: JobPhase, stored: Stored) -> Result<(), Trouble> {
         let row = self.cloud.store.read(|tx| tx.job(work.job.id))?;
         // Unreadable only when nothing was begun, and then nothing can have been published.
-        let begun = serde_json::from_str(&row.result).unwrap_or(Begun { time: work.plan.time, lost: None });
+        let nothing = || Begun { time: work.plan.time, lost: None, warnings: Vec::new() };
+        let begun = serde_json::from_str(&row.result).unwrap_or_else(|_| nothing());
         let reason = begun.lost.unwrap_or_else(|| work.reason_of_plan());
-        let warning =
-            "this backup was cut off when its restore point was complete, and taken up from there".to_string();
+        let mut warnings = begun.warnings;
+        warnings
+            .push("this backup was cut off when its restore point was complete, and taken up from there".to_string());
         // What a comparison found is not known any more, so it does not count as one.
         let copied = Copied { stored, reason, warning: None, whole: work.parent().is_none() };
-        let sealed = Sealed::new(copied, vec![warning], begun.time, self.cloud.clock.now());
+        let sealed = Sealed::new(copied, warnings, begun.time, self.cloud.clock.now());
         self.seal(work, phase, JobEvent::Adopt, &sealed)
     }
 
@@ -296,10 +309,11 @@ impl Engine {
         let (session, lost) = begin(work)?;
         let mut session = Guarded { session: Some(session), work };
         crate::crash::point("backup.begun");
-        self.note_begun(work, &Begun { time, lost: lost.clone() })?;
+        let mut warnings = session.get()?.warnings();
+        warnings.extend(work.went_off()?);
+        self.note_begun(work, &Begun { time, lost: lost.clone(), warnings: warnings.clone() })?;
         self.advance(work, JobPhase::Planned, JobEvent::Prepare, "")?;
         cancel.check()?;
-        let warnings = session.get()?.warnings();
 
         let reserve_mb = self.cloud.config.scratch_reserve_mb;
         let watch = ScratchWatch::start(work.scratch_places(), reserve_mb.saturating_mul(1 << 20), cancel);

@@ -25,6 +25,9 @@ pub(super) struct Begun {
     pub time: i64,
     /// Why there is no record of changes.
     pub lost: Option<String>,
+    /// What did not go as it should until then.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What a sealed backup has to be recorded with; in the job's row from *sealed* on.
