@@ -26,6 +26,11 @@ const END_WITHIN: Duration = Duration::from_secs(90);
 /// How long QEMU may take for one answer over NBD.
 const READ_WITHIN: Duration = Duration::from_secs(60);
 
+/// What is wrong when a job runs of which libvirt cannot tell anything, and no backup: seen with 9.0, which remembers that a
+/// backup was being begun when it was killed, and never ends that. Aborting it succeeds and changes nothing.
+const LOST_JOB: &str = "libvirt was stopped while it began a backup of this domain and takes the domain for busy ever since; \
+                        power the VM off and resume it";
+
 /// The disks of `spec` that get a new bitmap.
 fn tracked(spec: &BackupSpec) -> Vec<&str> {
     let tracks = |disk: &&BackupDisk| disk.track && disk.format == DiskFormat::Qcow2;
@@ -122,7 +127,12 @@ pub(super) fn begin(
 
 /// A second job would wait 30 s inside libvirt before it is refused; so ask first.
 pub(super) fn refuse_busy(domain: &Domain, doing: &str) -> Result<()> {
-    let kind = ffi::job_type(domain).map_err(|error| failed(doing, &error))?;
+    let kind = match ffi::job_type(domain) {
+        Err(error) if code(&error) == sys::VIR_ERR_INTERNAL_ERROR && running_socket(domain)?.is_none() => {
+            return Err(DriverError::new(Kind::Permanent, doing, LOST_JOB));
+        }
+        asked => asked.map_err(|error| failed(doing, &error))?,
+    };
     let busy = matches!(kind, sys::VIR_DOMAIN_JOB_BOUNDED | sys::VIR_DOMAIN_JOB_UNBOUNDED);
     if busy || running_socket(domain)?.is_some() {
         let reason = "another job (backup, snapshot, migration) runs on the domain; see `virsh domjobinfo`";

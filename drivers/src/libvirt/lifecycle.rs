@@ -14,6 +14,13 @@ use crate::hypervisor::{DomainSpec, DomainState, HostFacts};
 use crate::{DriverError, Kind, Result};
 
 /// What [`crate::Hypervisor`] says of the methods of these names.
+/// Whether libvirt refuses because of a job that it found when it was started and that nobody can end: the job's owner is the
+/// thread `init-DOMAIN`, which is gone since. Seen with 9.0 after it was killed while it began a backup; it outlasts the
+/// guest's end, but not the definition of the domain.
+fn is_held_for_ever(error: &Error) -> bool {
+    code(error) == sys::VIR_ERR_OPERATION_TIMEOUT && error.message().contains("=init-")
+}
+
 impl Connection {
     pub(super) fn facts(&self) -> Result<HostFacts> {
         let wrong = |error: Error| failed("asking for facts about the host", &error);
@@ -43,8 +50,20 @@ impl Connection {
             return Ok(());
         }
         let document = domain::document(spec)?;
-        let domain = self.connect()?.define_domain_xml(&document).map_err(wrong)?;
-        domain.create().map_err(wrong)
+        let connect = self.connect()?;
+        let start = || connect.define_domain_xml(&document).and_then(|domain| domain.create());
+        match start() {
+            Err(error) if is_held_for_ever(&error) => {
+                tracing::warn!(domain = spec.name, error = error.message(), "defining a domain anew that libvirt held");
+                if let Some(domain) = self.lookup(&spec.name)? {
+                    // Not with snapshots: what libvirt knows of them would be lost. Checkpoints are described again when needed.
+                    let flags = sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+                    domain.undefine_flags(flags).map_err(wrong)?;
+                }
+                start().map_err(wrong)
+            }
+            done => done.map_err(wrong),
+        }
     }
 
     pub(super) fn resume(&self, name: &str) -> Result<()> {

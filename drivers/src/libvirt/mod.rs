@@ -78,6 +78,8 @@ fn failed(doing: &str, error: &Error) -> DriverError {
         | sys::VIR_ERR_AGENT_UNRESPONSIVE
         | sys::VIR_ERR_RESOURCE_BUSY => Kind::Retry,
         sys::VIR_ERR_SYSTEM_ERROR | sys::VIR_ERR_INTERNAL_ERROR | sys::VIR_ERR_RPC if from_transport => Kind::Retry,
+        // QEMU died in the middle of the call. The next attempt finds the domain off.
+        _ if error.message().contains("End of file from qemu monitor") => Kind::Retry,
         // An image that somebody still reads (a backup that is being cleared up) refuses to be written.
         _ if error.message().contains("Failed to get \"") && error.message().contains("lock") => Kind::Retry,
         _ => Kind::Permanent,
