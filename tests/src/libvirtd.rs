@@ -128,6 +128,18 @@ impl Libvirtd {
         text.trim().parse().with_context(|| format!("{} holds no pid", path.display()))
     }
 
+    /// What libvirtd remembers of a running domain over its own restarts.
+    ///
+    /// # Errors
+    /// When no such domain runs.
+    pub fn domain_status(&self, domain: &str) -> Result<String> {
+        let path = self.short.join(match self.mode {
+            Mode::Session => format!("run/libvirt/qemu/run/{domain}.xml"),
+            Mode::System => format!("run/qemu/{domain}.xml"),
+        });
+        fs::read_to_string(&path).with_context(|| format!("domain {domain} has no {}", path.display()))
+    }
+
     /// Runs `virsh` against this daemon; whatever the outcome.
     ///
     /// # Errors

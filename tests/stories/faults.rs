@@ -2,7 +2,7 @@
 //! half-made is shown as whole, and nothing is left behind.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use system_tests::cloud::Cloud;
 use system_tests::command::{self, LONG, ORDINARY, wait_for};
@@ -305,8 +305,9 @@ fn without_libvirt_the_daemon_starts_and_vms_wait_until_it_is_there() {
     invariants::settle(&cloud).unwrap();
 }
 
-/// The VM is off, soon, and its backup has either failed and says so, or was taken of the VM as it is now, whole.
-fn off_after_its_guest_was_killed(cloud: &Cloud, vm: i64, points_before: usize) {
+/// The VM is off, soon, and its backup has either failed and says so, or was taken of the VM as it is now, whole, and then its
+/// date and a warning tell of what it is.
+fn off_after_its_guest_was_killed(cloud: &Cloud, vm: i64, points_before: usize, killed_at: i64) {
     let after = wait_for("the VM to be off", Duration::from_secs(30), || {
         let vm = cloud.one.vm(vm)?;
         Ok((vm.text("STATE") == "8").then_some(vm))
@@ -320,8 +321,18 @@ fn off_after_its_guest_was_killed(cloud: &Cloud, vm: i64, points_before: usize) 
         let image = *cloud.backup_images(vm).unwrap().last().unwrap();
         let (kind, reason) = last_point(cloud, image);
         assert!(kind == "FULL" || reason.contains("everything was read"), "{kind} {reason:?}");
+        let document = cloud.one.show("oneimage", image).unwrap();
+        let warning = document.find_all("TEMPLATE/INCREMENT_INFO").last().unwrap().text("WARNING");
+        assert!(warning.contains("the guest went off"), "{warning:?}");
+        let dates = document.texts("BACKUP_INCREMENTS/INCREMENT/DATE");
+        let date = dates.last().map_or_else(|| document.text("REGTIME"), |date| *date);
+        assert!(date.parse::<i64>().unwrap() >= killed_at, "dated {date}, killed at {killed_at}");
         restore_equals_the_disk(cloud, vm, image);
     }
+}
+
+fn now_s() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
 #[test]
@@ -331,8 +342,10 @@ fn a_guest_killed_during_its_backup_is_off_and_the_next_backup_reads_everything(
     write_noise(&cloud, vm, 400, 2);
     cloud.backup(vm).unwrap();
     write_noise(&cloud, vm, 0, 128);
-    Held::backup(&cloud, vm).kill_guest();
-    off_after_its_guest_was_killed(&cloud, vm, 1);
+    let held = Held::backup(&cloud, vm);
+    let killed_at = now_s();
+    held.kill_guest();
+    off_after_its_guest_was_killed(&cloud, vm, 1, killed_at);
     let disk = cloud.one.state().join(format!("datastores/0/{vm}/disk.0"));
     let left = invariants::bitmaps(&disk).unwrap();
     let known = cloud.libvirtd.virsh(&["checkpoint-list", &format!("one-{vm}"), "--name"]).unwrap();
@@ -356,8 +369,10 @@ fn a_guest_killed_during_the_backup_of_its_first_disk_can_be_resumed_and_backed_
     let cloud = Cloud::start(quiet()).unwrap();
     let vm = cloud.blank_vm("first", "512M", "MODE = \"FULL\"").unwrap();
     write_noise(&cloud, vm, 0, 128);
-    Held::backup(&cloud, vm).kill_guest();
-    off_after_its_guest_was_killed(&cloud, vm, 0);
+    let held = Held::backup(&cloud, vm);
+    let killed_at = now_s();
+    held.kill_guest();
+    off_after_its_guest_was_killed(&cloud, vm, 0, killed_at);
     // Off as it is.
     cloud.backup(vm).unwrap();
     cloud.one.wait_vm(vm, 8, 0).unwrap();
@@ -411,11 +426,17 @@ fn what_a_vm_in_backup_must_not_do_is_refused_and_the_backup_ends_well() {
     let (code, message, object) = call("one.vm.backup", &[vm.into(), cloud.datastore.into(), false.into()]);
     assert_eq!((code, object), (8192, vm), "{message}");
     assert!(message.contains("wrong state BACKUP."), "{message}");
-    for word in ["poweroff", "poweroff-hard", "reboot", "reboot-hard", "terminate", "terminate-hard", "resume", "hold"]
-    {
+    let words = "poweroff poweroff-hard reboot reboot-hard terminate terminate-hard resume hold suspend stop undeploy \
+                 undeploy-hard";
+    for word in words.split_whitespace() {
         let (code, message, _) = call("one.vm.action", &[word.into(), vm.into()]);
         assert_eq!(code, 2048, "{message}");
-        assert!(message.contains("BACKUP"), "{message}");
+        assert!(message.contains("state BACKUP"), "{message}");
+    }
+    for live in [false, true] {
+        let (code, message, _) = call("one.vm.migrate", &[vm.into(), cloud.host.into(), live.into()]);
+        assert_eq!(code, 2048, "{message}");
+        assert!(message.contains("state BACKUP"), "{message}");
     }
     let (code, message, _) = call("one.image.delete", &[image.into()]);
     assert_eq!(code, 8192, "{message}");

@@ -9,6 +9,7 @@ mod crash;
 mod disks;
 mod disks_life;
 mod door;
+mod events;
 mod faults;
 mod faults_data;
 mod life;
