@@ -11,13 +11,14 @@ TESTED := --features oned/testing,system-tests/population
 # The demonstration's own switch: STAY=1 leaves everything running at the end until Enter is pressed.
 DEMO_ARGUMENTS := $(if $(STAY),--stay)
 
-.PHONY: help setup build demo clean-demo test check bench
+.PHONY: help setup build demo clean-demo test check bench torture
 
 help:
 	@echo 'make demo        a real VM backed up twice, restored and compared (STAY=1: look around at the end)'
 	@echo 'make test        every test, with real libvirt, QEMU, restic and clients'
 	@echo 'make check       format, lints, unit tests and the rules of the house'
 	@echo 'make bench       how fast a backup, an increment and a restore are on this machine (QUICK=1: a small disk)'
+	@echo 'make torture     backups while daemon, libvirt, guests and datastores are killed at random (ROUNDS=200, SEED=)'
 	@echo 'make build       the daemon and the commands, into target/release'
 	@echo 'make clean-demo  removes what the demonstration left in .demo'
 
@@ -45,3 +46,6 @@ check: setup
 
 bench: build
 	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/bench" $(if $(QUICK),--quick)
+
+torture: build
+	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/torture" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))

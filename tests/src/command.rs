@@ -4,6 +4,7 @@
 //! with what it had said until then.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -195,6 +196,32 @@ pub fn run_shown(command: &mut Command, deadline: Duration) -> Result<Output> {
     }
     let code = child.wait()?.code().unwrap_or(128);
     Ok(Output { stdout: String::from_utf8_lossy(&bytes).into_owned(), stderr: String::new(), code })
+}
+
+/// Runs `command` without input, its standard output into a new file.
+///
+/// # Errors
+/// As [`run`], and when the exit status is not 0.
+pub fn run_into(command: &mut Command, file: &Path, deadline: Duration) -> Result<()> {
+    let what = spell(command);
+    let target = File::create(file).with_context(|| format!("making {}", file.display()))?;
+    let mut child = with_sbin(command)
+        .stdin(Stdio::null())
+        .stdout(target)
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| what.clone())?;
+    let stderr = collect(child.stderr.take());
+    let status = wait_for(&what, deadline, || Ok(child.try_wait()?));
+    let Ok(status) = status else {
+        child.kill().ok();
+        child.wait().ok();
+        bail!("{what} did not end within {deadline:?}\n{}", received(&stderr));
+    };
+    if !status.success() {
+        bail!("{what} ended with {status}\n{}", received(&stderr));
+    }
+    Ok(())
 }
 
 /// Runs `command` without input; the SHA-256 in hexadecimal of all it writes to standard output.

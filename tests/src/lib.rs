@@ -19,5 +19,6 @@ pub mod restic;
 pub mod rpc;
 pub mod share;
 pub mod supervisor;
+pub mod torture;
 pub mod xml;
 pub mod xsd;

@@ -85,6 +85,14 @@ impl Repository {
         command::digest_of_output(&mut self.command(&["dump", snapshot, file]), LONG)
     }
 
+    /// Writes a file of a snapshot, as restic dumps it, into a new file.
+    ///
+    /// # Errors
+    /// When restic fails.
+    pub fn dump(&self, snapshot: &str, file: &str, to: &Path) -> Result<()> {
+        command::run_into(&mut self.command(&["dump", snapshot, file]), to, LONG)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut restic = Command::new("restic");
         restic

@@ -16,4 +16,5 @@ mod life;
 mod modes;
 mod python;
 mod shares;
+mod torture;
 mod vm_restore;
