@@ -97,6 +97,12 @@ impl Subject {
         self.cloud.one.pid().context("the daemon does not run")
     }
 
+    /// All of it.
+    #[must_use]
+    pub fn cloud(&self) -> &Cloud {
+        &self.cloud
+    }
+
     /// The hypervisor.
     #[must_use]
     pub fn libvirtd(&self) -> &crate::libvirtd::Libvirtd {

@@ -18,7 +18,7 @@ pub struct Row {
     pub subject: String,
     /// Our figure; less is better.
     pub value: f64,
-    /// `s` or `MiB`.
+    /// `s`, `ms` or `MiB`.
     pub unit: &'static str,
     /// Beside whom.
     pub against: String,
