@@ -378,7 +378,9 @@ fn a_prune_by_another_program_during_a_store_is_told_and_nothing_is_published() 
     });
     let unlocked = disturbed(|repository, _| drop(restic_ok(repository, &["unlock", "--remove-all"])));
     let pack = disturbed(|repository, _| {
-        let largest = files(&repository.join("data")).into_iter().max_by_key(|path| path.metadata().unwrap().len());
+        // Not one that is being written: it has no pack's name yet.
+        let packs = files(&repository.join("data")).into_iter().filter(|path| path.file_name().unwrap().len() == 64);
+        let largest = packs.max_by_key(|path| path.metadata().map_or(0, |facts| facts.len()));
         std::fs::remove_file(largest.unwrap()).unwrap();
     });
     let index = disturbed(|repository, _| {

@@ -13,7 +13,6 @@ use super::{code, domain, domain_state, failed, ffi, is_off};
 use crate::hypervisor::{DomainSpec, DomainState, HostFacts};
 use crate::{DriverError, Kind, Result};
 
-/// What [`crate::Hypervisor`] says of the methods of these names.
 /// Whether libvirt refuses because of a job that it found when it was started and that nobody can end: the job's owner is the
 /// thread `init-DOMAIN`, which is gone since. Seen with 9.0 after it was killed while it began a backup; it outlasts the
 /// guest's end, but not the definition of the domain.
@@ -21,6 +20,7 @@ fn is_held_for_ever(error: &Error) -> bool {
     code(error) == sys::VIR_ERR_OPERATION_TIMEOUT && error.message().contains("=init-")
 }
 
+/// What [`crate::Hypervisor`] says of the methods of these names.
 impl Connection {
     pub(super) fn facts(&self) -> Result<HostFacts> {
         let wrong = |error: Error| failed("asking for facts about the host", &error);

@@ -191,11 +191,19 @@ fn a_cancel_that_comes_when_the_backup_is_complete_is_taken_and_the_backup_stays
 impl Cloud {
     /// Whether a backup's job says that its point is complete.
     fn is_sealed(&self) -> bool {
+        self.count("job WHERE kind = 'BACKUP' AND phase = 'sealed'") == 1
+    }
+
+    /// How many rows of the daemon's database there are.
+    pub(crate) fn count(&self, rows: &str) -> u64 {
         let query = "import sqlite3, sys\n\
                      base = sqlite3.connect('file:%s?mode=ro' % sys.argv[1], uri=True)\n\
-                     print(base.execute(\"select count(*) from job where kind = 'BACKUP' and phase = 'sealed'\").fetchone()[0])";
-        let done = Command::new("python3").args(["-c", query]).arg(self.folder.path().join("one.db")).output();
-        done.expect("python3 is needed: apt install python3").stdout == b"1\n"
+                     print(base.execute('SELECT count(*) FROM ' + sys.argv[2]).fetchone()[0])";
+        let database = self.folder.path().join("one.db");
+        let done = Command::new("python3").args(["-c", query]).arg(database).arg(rows).output();
+        let done = done.expect("python3 is needed: apt install python3");
+        // The daemon may be writing just now.
+        String::from_utf8(done.stdout).unwrap().trim().parse().unwrap_or(u64::MAX)
     }
 }
 

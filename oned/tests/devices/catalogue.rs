@@ -17,8 +17,10 @@ impl Cloud {
         })
     }
 
-    /// Changes the database behind the daemon's back, and restarts the daemon.
+    /// Changes the database behind the daemon's back when no job is open, and restarts the daemon.
     fn sql(&mut self, statements: &str) {
+        let open = "job WHERE phase NOT IN ('done', 'failed', 'cancelled')";
+        wait("all jobs to end", || (self.count(open) == 0).then_some(()));
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.executescript(sys.argv[2]); c.commit()";

@@ -3,7 +3,7 @@
 //!
 //! `bench [--quick] [--gib N] [--rounds N] [--core | --disks | --only STEP]`: a disk of 10 GiB (or N) of which two fifths are filled, each
 //! figure the median of N rounds (5); quick: 512 MiB, one round, without goals. Then the daemon alone in a large cloud; `--core`: only that,
-//! `--disks`: all but that, `--only`: one step of it (`full`, `sparse` or `impact`, what a guest notices of its backups: these need none before them).
+//! `--disks`: all but that, `--only`: one step of it (`full`, `at-once`, `sparse`, `scratch`, `impact`: these need none before them).
 //!
 //! What is compared: we back up *running VMs'* disks through the daemon, libvirt and QEMU. So do virtnbdbackup and the
 //! staged way (libvirt writes a file, restic takes it in), each with a domain of its own. Stock restic and qemu-img are
@@ -109,8 +109,8 @@ fn run() -> Result<()> {
 
 type Step = fn(&mut Bench) -> Result<()>;
 
-/// In their order: most go on with what the first two left. `full`, `sparse` and `impact` need nothing of others.
-const STEPS: [(&str, Step); 9] = [
+/// In their order: most go on with what the first two left. `full` and those from `sparse` on need nothing of others.
+const STEPS: [(&str, Step); 10] = [
     ("full", Bench::full),
     ("increments", Bench::increments),
     ("restore", Bench::restore),
@@ -119,6 +119,7 @@ const STEPS: [(&str, Step); 9] = [
     ("drop", Bench::drop_oldest),
     ("at-once", Bench::at_once),
     ("sparse", Bench::sparse),
+    ("scratch", Bench::scratch),
     ("impact", Bench::impact),
 ];
 

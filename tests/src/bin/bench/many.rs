@@ -1,4 +1,4 @@
-//! Several VMs at once, and a disk that is mostly nothing.
+//! Several VMs at once, a disk that is mostly nothing, and what a backup writes beside its store.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -10,7 +10,7 @@ use system_tests::bench::figures::Figures;
 use system_tests::bench::stock::{self, Restic};
 use system_tests::bench::subject::{Driver, Subject};
 
-use crate::disks::Bench;
+use crate::disks::{Bench, megabytes};
 
 /// VMs that are backed up at once.
 const VMS: u64 = 4;
@@ -54,6 +54,33 @@ impl Bench {
         self.row("four VMs at once", &figures, ("keeplast restic, shared", "s"), ("restic backup x 4", Some(1.0)));
         self.row("four VMs at once, plain files", &figures, ("keeplast nfs", "s"), ("restic backup x 4", None));
         raws.iter().try_for_each(fs::remove_file)?;
+        Ok(())
+    }
+
+    /// What the host's disk takes beside the store, while the guest overwrites what is being backed up.
+    pub fn scratch(&mut self) -> Result<()> {
+        println!("\nOverwriting a disk that is being backed up");
+        let held = if self.scale.goals { 1 << 30 } else { 128 * MIB };
+        let raw = self.folder.join("scratch.raw");
+        make_disk(&raw, held, held, 700)?;
+        let qcow2 = raw.with_extension("qcow2");
+        stock::convert(&raw, &qcow2)?;
+        let vm = self.subject.machine("scratch", &qcow2)?;
+        fs::remove_file(qcow2)?;
+        fs::remove_file(raw)?;
+        let mut figures = Figures::default();
+        for (length, work) in [(MIB, "scratch, pieces of 1 MiB"), (64 << 10, "scratch, pieces of 64 KiB")] {
+            for round in 1..=self.scale.rounds {
+                let datastore = self.subject.slow_datastore(&format!("scratch-{length}-{round}"))?;
+                let dirt = Dirt::make(&self.folder.join("dirt"), held, held / 20, length, round)?;
+                let taken = self.subject.scratch_bytes(vm, datastore, &dirt)?;
+                fs::remove_dir_all(self.folder.join("dirt"))?;
+                figures.add(work, megabytes(taken));
+                figures.add(&format!("1.1 x overwritten, {work}"), megabytes(dirt.bytes()) * 1.1);
+            }
+            println!("  {}", figures.last());
+            self.row(work, &figures, (work, "MiB"), (&format!("1.1 x overwritten, {work}"), Some(1.0)));
+        }
         Ok(())
     }
 
