@@ -167,8 +167,13 @@ fn libvirtd_killed_while_it_begins_a_backup_lets_the_vm_be_backed_up_again_after
          type='file'><scratch file='{place}/scratch'/></disk></disks></domainbackup>"
     );
     fs::write(&document, text).unwrap();
-    // It stands still, so libvirt waits for its answer. Not by the daemon: what that asks before would wait already.
+    // QEMU stands still, so libvirt waits for its answer. Not by the daemon, which stands still, too: what it asks of the
+    // domain would hold the backup up.
     let qemu = Pid::from_raw(cloud.libvirtd.domain_pid(&domain).unwrap()).unwrap();
+    let daemon = Pid::from_raw(cloud.one.pid().unwrap()).unwrap();
+    kill_process(daemon, Signal::STOP).unwrap();
+    // Answered after what the daemon had asked.
+    cloud.libvirtd.virsh(&["qemu-monitor-command", &domain, "--hmp", "info status"]).unwrap();
     kill_process(qemu, Signal::STOP).unwrap();
     std::thread::scope(|scope| {
         let begin =
@@ -178,6 +183,7 @@ fn libvirtd_killed_while_it_begins_a_backup_lets_the_vm_be_backed_up_again_after
         });
         cloud.libvirtd.kill9().unwrap();
         kill_process(qemu, Signal::CONT).unwrap();
+        kill_process(daemon, Signal::CONT).unwrap();
         begun.unwrap();
         assert!(!begin.join().unwrap().unwrap().success());
     });

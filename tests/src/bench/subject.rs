@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::content::{Dirt, settle};
 use super::cpu;
 use crate::cloud::{Cloud, datastore_template};
-use crate::command::{self, ORDINARY, wait_for};
+use crate::command::{ORDINARY, wait_for};
 use crate::daemon::Options;
 use crate::xml::{self, Element};
 
@@ -242,7 +242,7 @@ impl Subject {
     /// When it is refused, or the file is still there after a minute.
     pub fn delete_image(&self, image: i64, file: &Path) -> Result<()> {
         self.cloud.one.call("one.image.delete", &[image.into()])?.id()?;
-        command::wait_for("the image's file to go", command::ORDINARY, || Ok((!file.exists()).then_some(())))
+        wait_for("the image's file to go", ORDINARY, || Ok((!file.exists()).then_some(())))
     }
 
     /// Switches the VM off.
