@@ -2,7 +2,7 @@
 //! nearly every story about backups takes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::command::{self, wait_for};
 use crate::daemon::{Daemon, Options, id_in, labelled};
+use crate::guest::{self, Guest};
 use crate::libvirtd::Libvirtd;
 use crate::xml::{self, Element};
 
@@ -59,6 +60,31 @@ impl Cloud {
         let id = self.one.create("oneimage", &text, &["-d", "default"])?;
         self.wait_image(id)?;
         Ok(id)
+    }
+
+    /// The guest's kernel and initial RAM disk in a place that VMs may boot from.
+    ///
+    /// # Errors
+    /// When the guest cannot be built or copied.
+    pub fn guest(&self) -> Result<Guest> {
+        let built = Guest::built()?;
+        // Beside the disks: kernels may come from the safe directories only.
+        let here = |file: &Path, name: &str| -> Result<PathBuf> {
+            let copy = self.work.path().join(name);
+            fs::copy(file, &copy)?;
+            Ok(copy)
+        };
+        Ok(Guest { kernel: here(&built.kernel, "vmlinuz")?, initrd: here(&built.initrd, "initrd")? })
+    }
+
+    /// Waits until the system of a VM's guest is up and its agent answers.
+    ///
+    /// # Errors
+    /// When that takes longer than two minutes each.
+    pub fn wait_guest(&self, vm: i64) -> Result<()> {
+        let (uri, domain) = (self.libvirtd.uri(), format!("one-{vm}"));
+        guest::wait_ready(&guest::serial_log(&uri, &domain)?)?;
+        guest::wait_agent(&uri, &domain)
     }
 
     /// Waits until an image is READY (1) or USED (2); its document.

@@ -1,11 +1,8 @@
 //! Disks that come and go, grow, are snapshot and copied while their VM is backed up, with a real hypervisor.
 
-use std::fs;
-use std::path::Path;
-
 use system_tests::cloud::Cloud;
 use system_tests::daemon::Options;
-use system_tests::guest::{self, Guest};
+use system_tests::guest;
 use system_tests::{command, invariants};
 
 const MIB: u64 = 1 << 20;
@@ -158,14 +155,7 @@ fn a_card_comes_and_goes(cloud: &Cloud, vm: i64, uri: &str, domain: &str) {
 #[test]
 fn a_guest_gets_a_disk_loses_it_and_each_backup_holds_what_there_was() {
     let cloud = Cloud::start(Options::default()).unwrap();
-    let built = Guest::built().unwrap();
-    // Beside the disks: kernels may come from the safe directories only.
-    let here = |file: &Path, name: &str| {
-        let copy = cloud.work.path().join(name);
-        fs::copy(file, &copy).unwrap();
-        copy
-    };
-    let guest = Guest { kernel: here(&built.kernel, "vmlinuz"), initrd: here(&built.initrd, "initrd") };
+    let guest = cloud.guest().unwrap();
     let disk = |marker: &str| {
         let file = cloud.work.path().join(format!("{marker}.qcow2"));
         guest::make_disk(&file, 32 * MIB, marker).unwrap();
@@ -180,8 +170,7 @@ fn a_guest_gets_a_disk_loses_it_and_each_backup_holds_what_there_was() {
     let template = cloud.one.create("onetemplate", &text, &[]).unwrap();
     let vm = cloud.instantiate(template, "lively").unwrap();
     let (uri, domain) = (cloud.libvirtd.uri(), format!("one-{vm}"));
-    guest::wait_ready(&guest::serial_log(&uri, &domain).unwrap()).unwrap();
-    guest::wait_agent(&uri, &domain).unwrap();
+    cloud.wait_guest(vm).unwrap();
     cloud.backup(vm).unwrap();
 
     call(&cloud, "one.vm.attach", &[vm.into(), format!("DISK = [ IMAGE_ID = {second} ]").as_str().into()]);

@@ -2,14 +2,13 @@
 //! bytes are of, leaves nothing, and the next one is whole.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use system_tests::cloud::Cloud;
 use system_tests::command::{self, wait_for};
 use system_tests::daemon::Options;
-use system_tests::guest::{self, Guest};
+use system_tests::guest;
 use system_tests::invariants;
 use system_tests::restic::image_digest;
 
@@ -55,14 +54,7 @@ fn newest_point_is_the_disks(cloud: &Cloud, vm: i64, name: &str) {
 /// A VM with a real guest on its first disk, and a second one full of noise, of which only a part fits into the memory of
 /// those who copy it.
 fn real_guest(cloud: &Cloud) -> i64 {
-    let built = Guest::built().unwrap();
-    // Kernels may come from the safe directories only.
-    let here = |file: &Path, name: &str| {
-        let copy = cloud.work.path().join(name);
-        fs::copy(file, &copy).unwrap();
-        copy
-    };
-    let guest = Guest { kernel: here(&built.kernel, "vmlinuz"), initrd: here(&built.initrd, "initrd") };
+    let guest = cloud.guest().unwrap();
     let (system, data) = (cloud.work.path().join("system.qcow2"), cloud.work.path().join("data.qcow2"));
     guest::make_disk(&system, 32 << 20, "here").unwrap();
     let raw = cloud.work.path().join("data.raw");
@@ -77,9 +69,7 @@ fn real_guest(cloud: &Cloud) -> i64 {
     );
     let template = cloud.one.create("onetemplate", &text, &[]).unwrap();
     let vm = cloud.instantiate(template, "leaving").unwrap();
-    let (uri, domain) = (cloud.libvirtd.uri(), format!("one-{vm}"));
-    guest::wait_ready(&guest::serial_log(&uri, &domain).unwrap()).unwrap();
-    guest::wait_agent(&uri, &domain).unwrap();
+    cloud.wait_guest(vm).unwrap();
     vm
 }
 

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use system_tests::cloud::Cloud;
 use system_tests::command::{self, LONG, wait_for};
 use system_tests::daemon::Options;
-use system_tests::guest::{self, Guest};
+use system_tests::guest;
 use system_tests::invariants;
 use system_tests::restic::image_digest;
 use system_tests::xml::Element;
@@ -262,14 +262,7 @@ fn a_guest_without_an_agent_is_backed_up_as_a_power_cut_would_leave_it_or_not_at
 
 /// A VM whose guest has the agent and an ext4 disk.
 fn guest_vm(cloud: &Cloud, config: &str) -> i64 {
-    let built = Guest::built().unwrap();
-    // Beside the disks: kernels may come from the safe directories only.
-    let here = |file: &Path, name: &str| {
-        let copy = cloud.work.path().join(name);
-        fs::copy(file, &copy).unwrap();
-        copy
-    };
-    let guest = Guest { kernel: here(&built.kernel, "vmlinuz"), initrd: here(&built.initrd, "initrd") };
+    let guest = cloud.guest().unwrap();
     let file = cloud.work.path().join("guest.qcow2");
     guest::make_disk(&file, 32 * MIB, "guest").unwrap();
     let image = cloud.image("guest", &file).unwrap();
@@ -280,9 +273,7 @@ fn guest_vm(cloud: &Cloud, config: &str) -> i64 {
     );
     let template = cloud.one.create("onetemplate", &text, &[]).unwrap();
     let vm = cloud.instantiate(template, "guest").unwrap();
-    let (uri, domain) = (cloud.libvirtd.uri(), format!("one-{vm}"));
-    guest::wait_ready(&guest::serial_log(&uri, &domain).unwrap()).unwrap();
-    guest::wait_agent(&uri, &domain).unwrap();
+    cloud.wait_guest(vm).unwrap();
     vm
 }
 

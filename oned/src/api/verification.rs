@@ -5,6 +5,7 @@ use one_core::access::Caller;
 use one_core::lifecycle::ImageState;
 use one_core::refusal::{Refusal, Right};
 
+use super::backup_path::not_ready;
 use super::image::BACKUP;
 use super::{Cloud, image_for, view};
 use crate::job::{self, JobKind, JobSubject, VerifyPlan};
@@ -20,9 +21,7 @@ pub fn verify(cloud: &Cloud, caller: &Caller, id: i64, deep: bool, increment: i6
     cloud.store.write(|tx| {
         let mut row = backup_for(tx, caller, id)?;
         if row.state != ImageState::Ready.number() {
-            return Err(Refusal::Action(format!(
-                "Backup image {id} is not READY; wait until it is, or see its ERROR."
-            )));
+            return Err(not_ready(id));
         }
         if open_verification(tx, id)?.is_some() {
             return Err(Refusal::Action(format!(

@@ -17,6 +17,7 @@ use one_core::lifecycle::{ImageState, VmEvent, VmOperation, next};
 use one_core::refusal::{Refusal, Right};
 use one_core::template::{Template, Vector};
 
+use super::backup_path::not_ready;
 use super::image::BACKUP;
 use super::restore::disk_vector;
 use super::{Cloud, image_for, view, vm_for};
@@ -102,7 +103,7 @@ fn check_image(image: &ImageRow, vm_id: i64) -> Result<(), Refusal> {
         ));
     }
     if image.state != ImageState::Ready.number() {
-        return refuse(format!("Backup image {} is not READY; wait until it is, or see its ERROR.", image.id));
+        return Err(not_ready(image.id));
     }
     Ok(())
 }

@@ -25,9 +25,8 @@ use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next,
 
 use super::backup_record::{Begun, Sealed, retain, write_point};
 use super::backup_store::{Copied, begin, store};
-use super::cut::SourceCut;
-use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
+use super::watch::Watch;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
 use crate::capacity;
 use crate::job::{self, BackupPlan};
@@ -316,8 +315,8 @@ impl Engine {
         cancel.check()?;
 
         let reserve_mb = self.cloud.config.scratch_reserve_mb;
-        let watch = ScratchWatch::start(work.scratch_places(), reserve_mb.saturating_mul(1 << 20), cancel);
-        let cut = SourceCut::start(&work.hypervisor, &work.spec, cancel);
+        let watch = Watch::room(work.scratch_places(), reserve_mb.saturating_mul(1 << 20), cancel);
+        let cut = Watch::cancel(&work.hypervisor, &work.spec, cancel);
         let copied = store(work, session.get()?.as_mut(), lost, time, progress, cancel);
         cut.stop();
         let full = watch.stop();

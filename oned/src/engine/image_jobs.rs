@@ -10,6 +10,7 @@ use one_core::lifecycle::ImageState;
 use super::backup::sweep_if_possible;
 use super::saveas_jobs::free_source;
 use super::vm_jobs::format_of;
+use super::watch::free_bytes;
 use super::{Engine, Trouble};
 use crate::job::{self, DeletePlan, ImportPlan, JobKind, RestorePlan, RetainPlan};
 use crate::ledger::{self, stored};
@@ -94,9 +95,7 @@ fn say_room(error: DriverError, size_bytes: u64, target: &Path) -> DriverError {
     if !error.reason.contains("No space left on device") {
         return error;
     }
-    let space = target.parent().and_then(|folder| rustix::fs::statvfs(folder).ok());
-    let free_bytes = space.map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize));
-    let (needed, free) = (mb(size_bytes), free_bytes / MIB);
+    let (needed, free) = (mb(size_bytes), target.parent().and_then(free_bytes).unwrap_or(0) / MIB);
     let reason = format!(
         "{}; up to {needed} MB are needed and {free} MB are free: delete images or enlarge the file system",
         error.reason

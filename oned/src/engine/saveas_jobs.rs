@@ -9,8 +9,8 @@ use one_core::lifecycle::{ImageState, VmChange, VmPhase, change_in};
 
 use super::disk_jobs::Changing;
 use super::image_jobs::{filled, make_parent};
-use super::scratch::ScratchWatch;
 use super::vm_jobs::format_of;
+use super::watch::Watch;
 use super::{Engine, Trouble};
 use crate::devices;
 use crate::disks::VmDisk;
@@ -39,7 +39,7 @@ impl Engine {
         let places = spec.disks.iter().filter(|_| running).filter_map(|disk| disk.scratch.parent().map(Into::into));
         let reserve = self.cloud.config.scratch_reserve_mb.saturating_mul(1 << 20);
         // Its own token: the watch stops this copy, not the job's end.
-        let watch = ScratchWatch::start(places.collect(), reserve, cancel);
+        let watch = Watch::room(places.collect(), reserve, cancel);
         let copied = copy(session.as_mut(), vm_disk.id, &plan.target, &progress, cancel);
         let full = watch.stop();
         let ended = session.end();

@@ -28,10 +28,10 @@ use one_core::lifecycle::{JobPhase, LcmState, SystemSnapshots, VmEvent, VmPhase}
 use super::backup::{phase_of, sweep_if_possible};
 use super::disk_jobs::Changing;
 use super::image_jobs::mb;
-use super::scratch::{ScratchWatch, free_bytes};
 use super::vm_boot::rename;
 use super::vm_jobs::{format_of, is_off, permanent};
 use super::vm_restore_record::{Made, MadeDisk, record};
+use super::watch::{Watch, free_bytes};
 use super::{ATTEMPTS_MAX, Engine, Trouble};
 use crate::disks::{self, Origin, VmDisk};
 use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, RestoreVmPlan};
@@ -146,7 +146,7 @@ impl Engine {
             current,
         };
         let reserve = self.reserve_bytes();
-        let watch = ScratchWatch::start(vec![directory_of(&disk.path)], reserve, cancel);
+        let watch = Watch::room(vec![directory_of(&disk.path)], reserve, cancel);
         let restored = work.datastore.restore_image(request, &target, &work.progress, cancel);
         let full = watch.stop();
         let ended = session.map_or(Ok(()), BackupSession::end);

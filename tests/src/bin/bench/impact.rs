@@ -16,7 +16,7 @@ use system_tests::bench::figures::Figures;
 use system_tests::bench::stock;
 use system_tests::bench::subject::{Driver, Subject};
 use system_tests::command::{self, ORDINARY, wait_for};
-use system_tests::guest::{self, Guest};
+use system_tests::guest;
 use system_tests::place;
 
 use crate::disks::Bench;
@@ -35,13 +35,7 @@ struct Writer {
 impl Writer {
     fn start(bench: &Bench, data_bytes: u64) -> Result<Self> {
         let cloud = bench.subject.cloud();
-        let built = Guest::built()?;
-        let here = |file: &Path, name: &str| -> Result<PathBuf> {
-            let copy = cloud.work.path().join(name);
-            fs::copy(file, &copy)?;
-            Ok(copy)
-        };
-        let guest = Guest { kernel: here(&built.kernel, "vmlinuz")?, initrd: here(&built.initrd, "initrd")? };
+        let guest = cloud.guest()?;
         let at = |name: &str| bench.folder.join(name);
         system_disk(&at("impact-system.qcow2"))?;
         make_disk(&at("impact.raw"), data_bytes, data_bytes, 900)?;
