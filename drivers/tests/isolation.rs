@@ -1000,7 +1000,8 @@ fn be_hostile(mut control: UnixStream, how: &str) {
         "bytes" => frame(2, &[1; 512]),
         "disk" => message("{\"Read\":[9,[[0,512]]]}"),
         "range" => message("{\"Read\":[0,[[18446744073709551615,4294967295]]]}"),
-        "often" => message("{\"AskExtents\":0}").repeat(9),
+        // The first waits at the gate, and the rest behind it.
+        "often" => message("{\"Read\":[0,[[0,512]]]}").repeat(9),
         "save" => message("{\"Save\":\"x\"}"),
         "silent" => Vec::new(),
         _ => return,
