@@ -200,6 +200,8 @@ CREATE TABLE increment (
     verified_at INTEGER NOT NULL,
     verify_depth TEXT NOT NULL CHECK (verify_depth IN ('', 'QUICK', 'DEEP')),
     verify_result TEXT NOT NULL,
+    -- The scheduled action that made it; the action may be long gone.
+    schedule_id INTEGER,
     PRIMARY KEY (image_id, increment_id)
 ) STRICT;
 
@@ -299,6 +301,11 @@ CREATE TABLE backup_job_vm (
     backup_job_id INTEGER NOT NULL REFERENCES backup_job (id) ON DELETE CASCADE,
     list TEXT NOT NULL CHECK (list IN ('OUTDATED', 'BACKING_UP', 'UPDATED', 'ERROR')),
     vm_id INTEGER NOT NULL,
+    -- Its place in the run, from 0.
+    place INTEGER NOT NULL,
+    -- How often its backup failed in this run, and before when it is not tried again.
+    failures INTEGER NOT NULL,
+    not_before INTEGER NOT NULL,
     PRIMARY KEY (backup_job_id, vm_id)
 ) STRICT;
 
@@ -374,11 +381,16 @@ CREATE TABLE schedule (
     uid INTEGER NOT NULL,
     -- The action as the core writes it, JSON.
     body TEXT NOT NULL,
-    -- When it runs next; NULL = never again.
+    -- The backup datastore that a VM's backup goes to, -1 = that of its chain; NULL = no backup of a VM.
+    datastore_id INTEGER,
+    -- When it is to be looked at next: its TIME with its share of JITTER, or retry_at; NULL = never again.
     due_at INTEGER,
     -- A refused action is not tried before this time.
     not_before INTEGER NOT NULL,
     refusals INTEGER NOT NULL,
+    -- Failures in a row of backups that it started, and when the last is tried once more; NULL = not.
+    failures INTEGER NOT NULL,
+    retry_at INTEGER,
     CHECK ((vm_id IS NULL) <> (backup_job_id IS NULL))
 ) STRICT;
 CREATE INDEX schedule_due ON schedule (due_at) WHERE due_at IS NOT NULL;
@@ -418,3 +430,25 @@ CREATE TABLE job_event (
     text TEXT NOT NULL,
     PRIMARY KEY (job_id, seq)
 ) STRICT;
+
+-- What was done to VMs and by backup jobs, for who looks at it later; old ones go. A VM's backup in a job names both.
+CREATE TABLE event (
+    id INTEGER NOT NULL PRIMARY KEY,
+    time INTEGER NOT NULL,
+    vm_id INTEGER,
+    backup_job_id INTEGER,
+    -- The scheduled action and the daemon's job that it was, if any.
+    schedule_id INTEGER,
+    job_id INTEGER,
+    -- Who asked, -1 = the daemon itself.
+    uid INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    result TEXT NOT NULL CHECK (result IN ('STARTED', 'DONE', 'FAILED', 'CANCELLED', 'REFUSED', 'SKIPPED')),
+    read_bytes INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL,
+    duration_s INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_by_vm ON event (vm_id, id) WHERE vm_id IS NOT NULL;
+CREATE INDEX event_by_backup_job ON event (backup_job_id, id) WHERE backup_job_id IS NOT NULL;
+CREATE INDEX event_by_time ON event (time);

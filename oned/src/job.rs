@@ -196,6 +196,47 @@ pub struct BackupPlanDisk {
     pub size_mb: i64,
 }
 
+/// On whose behalf a backup is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Origin {
+    /// Somebody asked for it.
+    #[default]
+    Call,
+    /// A scheduled action of the VM.
+    Schedule {
+        /// The action.
+        id: i64,
+    },
+    /// A run of a backup job.
+    BackupJob {
+        /// The backup job.
+        id: i64,
+        /// The scheduled action that started the run, if one did.
+        schedule_id: Option<i64>,
+    },
+}
+
+impl Origin {
+    /// The scheduled action, if one started it.
+    #[must_use]
+    pub fn schedule_id(self) -> Option<i64> {
+        match self {
+            Self::Call => None,
+            Self::Schedule { id } => Some(id),
+            Self::BackupJob { schedule_id, .. } => schedule_id,
+        }
+    }
+
+    /// The backup job, if it is part of one's run.
+    #[must_use]
+    pub fn backup_job_id(self) -> Option<i64> {
+        match self {
+            Self::Call | Self::Schedule { .. } => None,
+            Self::BackupJob { id, .. } => Some(id),
+        }
+    }
+}
+
 /// A backup, decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackupPlan {
@@ -224,6 +265,9 @@ pub struct BackupPlan {
     /// What is reserved of the owner's quotas until the backup is recorded or given up.
     #[serde(default)]
     pub reserved: Charge,
+    /// Why it is made.
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 impl BackupPlan {

@@ -3,7 +3,10 @@
 //! Every change of a VM's state goes through [`vm_step`], which asks `one_core::lifecycle`; nothing else writes those
 //! columns. What its history records say about it is in [`history`].
 
+mod backup_end;
+mod backup_job_run;
 mod history;
+mod schedule_retry;
 
 use std::path::PathBuf;
 
@@ -19,6 +22,7 @@ use crate::quota;
 use crate::store::rows::{HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
 
+pub use backup_end::{BackupEnd, EndedBackup, backup_ended};
 pub use history::{
     act as history_act, copy as history_action, of_previous_host, place as history_place, resume as history_resume,
 };

@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod devices;
 pub mod disks;
 pub mod engine;
+pub mod events;
 pub mod hosts;
 pub mod instance;
 pub mod job;

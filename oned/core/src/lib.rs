@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod backup;
+pub mod dispatch;
 pub mod doc;
 pub mod id;
 pub mod lifecycle;

@@ -13,7 +13,7 @@ use super::datastore::BACKUP_DS;
 use super::{Cloud, Owned, view, vm_for};
 use crate::capacity;
 use crate::devices;
-use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject};
+use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject, Origin};
 use crate::ledger;
 use crate::quota;
 use crate::store::rows::{DatastoreRow, VmRow};
@@ -27,10 +27,21 @@ use crate::verification;
 pub fn backup(cloud: &Cloud, caller: &Caller, vm_id: i64, datastore: i64, reset: bool) -> Result<i64, Refusal> {
     cloud.store.write(|tx| {
         let row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Backup), vm_id)?;
-        start(cloud, tx, caller, row, datastore, reset)
+        start(cloud, tx, caller, row, Wish { datastore, reset, origin: Origin::Call })
     })?;
     cloud.wake.ring();
     Ok(vm_id)
+}
+
+/// What kind of backup is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// Where to; −1 = where the chain is.
+    pub datastore: i64,
+    /// Whether to begin a new chain.
+    pub reset: bool,
+    /// Why.
+    pub origin: Origin,
 }
 
 /// Starts a backup of a VM whose rights are checked, within a transaction; `caller` must have USE on the datastore.
@@ -38,16 +49,9 @@ pub fn backup(cloud: &Cloud, caller: &Caller, vm_id: i64, datastore: i64, reset:
 /// # Errors
 /// A VM that is part of a job, in a wrong state or not on a host; a wrong or full datastore; a quota of the VM's owner or group;
 /// what the plan refuses.
-pub fn start(
-    cloud: &Cloud,
-    tx: &mut Tx<'_>,
-    caller: &Caller,
-    mut row: VmRow,
-    datastore_id: i64,
-    reset: bool,
-) -> Result<(), Refusal> {
+pub fn start(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, wish: Wish) -> Result<(), Refusal> {
     let config = ledger::config_of(&row);
-    if let Some(job) = config.backup_job_id {
+    if let Some(job) = config.backup_job_id.filter(|job| wish.origin.backup_job_id() != Some(*job)) {
         return Err(Refusal::PartOfJob { vm: row.id, job });
     }
     let disks = devices::of_backup(&row);
@@ -57,8 +61,8 @@ pub fn start(
         config: &config,
         disks: &disks,
         chain: chain.as_ref(),
-        datastore: datastore_id,
-        reset,
+        datastore: wish.datastore,
+        reset: wish.reset,
         compare_every: cloud.config.backup_compare_every,
     };
     let decision = backup::plan(input)?;
@@ -98,6 +102,7 @@ pub fn start(
         uid: caller.uid,
         gid: caller.gid,
         reserved,
+        origin: wish.origin,
         decision,
     };
 

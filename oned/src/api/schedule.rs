@@ -90,12 +90,26 @@ pub fn row_of(action: &ScheduledAction, uid: i64) -> Result<ScheduleRow, StoreEr
     let body = serde_json::to_string(action)
         .map_err(|e| StoreError::Broken { doing: "writing a scheduled action", reason: e.to_string() })?;
     // Due exactly when the core says so, once its TIME has come.
-    let due_at = action.is_due(action.time).then_some(action.time);
+    let due_at = action.due_at();
+    let to = (action.parent == Parent::Vm && action.action == BACKUP).then(|| action.backup_args());
+    let datastore_id = to.and_then(Result::ok).map(|(datastore, _)| datastore.0);
     let (vm_id, backup_job_id) = match action.parent {
         Parent::Vm => (Some(action.parent_id), None),
         Parent::BackupJob => (None, Some(action.parent_id)),
     };
-    Ok(ScheduleRow { id: action.id.0, vm_id, backup_job_id, uid, body, due_at, not_before: 0, refusals: 0 })
+    Ok(ScheduleRow {
+        id: action.id.0,
+        vm_id,
+        backup_job_id,
+        uid,
+        body,
+        datastore_id,
+        due_at,
+        not_before: 0,
+        refusals: 0,
+        failures: 0,
+        retry_at: None,
+    })
 }
 
 fn wish(text: &str) -> Result<Vector, Refusal> {

@@ -30,7 +30,7 @@ use super::watch::Watch;
 use super::{ATTEMPTS_MAX, Engine, Trouble};
 use crate::capacity;
 use crate::job::{self, BackupPlan};
-use crate::ledger;
+use crate::ledger::{self, BackupEnd, EndedBackup};
 use crate::progress::Subject;
 use crate::quota;
 use crate::store::StoreError;
@@ -381,7 +381,17 @@ impl Engine {
                 datastore.monitored_at = 0;
                 tx.datastore_update(&datastore)?;
             }
-            retain(tx, &work.plan, &vm, image_id, config.keep(), now)
+            retain(tx, &work.plan, &vm, image_id, config.keep(), now)?;
+            let said = [sealed.reason.as_str(), &sealed.warning];
+            let note = said.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+            let end = BackupEnd::Done {
+                read_bytes: i64::try_from(sealed.read_bytes).unwrap_or(i64::MAX),
+                stored_bytes: i64::try_from(sealed.stored_bytes).unwrap_or(i64::MAX),
+                duration_s: sealed.duration_s,
+                note: &note,
+            };
+            let ended = EndedBackup { vm_id: vm.id, job: &row, plan: &work.plan, end, now, zone };
+            Ok::<_, Trouble>(ledger::backup_ended(tx, &ended)?)
         })?;
         let (vm_id, point) = (work.vm_id(), &sealed.point);
         tracing::info!(

@@ -126,6 +126,7 @@ pub(super) fn write_point(
         verified_at: 0,
         verify_depth: String::new(),
         verify_result: String::new(),
+        schedule_id: plan.origin.schedule_id(),
     })?;
     Ok((image_id, increment_id))
 }

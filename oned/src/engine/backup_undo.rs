@@ -6,7 +6,7 @@ use one_core::lifecycle::{JobEvent, JobPhase, Recovery, Seen, VmEvent, job_next,
 use super::backup::{Order, Work, phase_of};
 use super::{Engine, Trouble};
 use crate::job::{self, JobKind};
-use crate::ledger;
+use crate::ledger::{self, BackupEnd, EndedBackup};
 use crate::quota;
 use crate::store::rows::JobRow;
 use crate::store::{JobFilter, Tx};
@@ -37,7 +37,8 @@ impl Engine {
                 row.error = ledger::flat(&trouble.to_string());
                 tx.job_update(&row)?;
                 quota::release_backup(tx, job.id)?;
-                tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)
+                tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)?;
+                self.tell_failure(tx, &row, now)
             })?;
             crate::crash::point("backup.undoing");
             match self.abandon(job).and_then(|()| self.work(job)).and_then(|work| self.finish_undo(&work)) {
@@ -96,10 +97,20 @@ impl Engine {
             quota::release_backup(tx, job.id)?;
             tx.job_advance(job.id, JobPhase::Planned.as_str(), undoing.as_str(), now, "cancelled before it began")?;
             tx.job_advance(job.id, undoing.as_str(), ended.as_str(), now, "")?;
+            self.tell_failure(tx, job, now)?;
             self.release_vm(tx, job, now)
         })?;
         self.cloud.wake.ring();
         Ok(())
+    }
+
+    /// Tells who wanted the backup that there will be none.
+    fn tell_failure(&self, tx: &mut Tx<'_>, job: &JobRow, now: i64) -> Result<(), Trouble> {
+        let plan = job::plan(job)?;
+        let end = if job.cancel == 1 { BackupEnd::Cancelled } else { BackupEnd::Failed(&job.error) };
+        let Some(vm_id) = job.vm_id else { return Ok(()) };
+        let zone = self.cloud.config.timezone;
+        Ok(ledger::backup_ended(tx, &EndedBackup { vm_id, job, plan: &plan, end, now, zone })?)
     }
 
     fn later(&self, job_id: i64, pause_s: i64) -> Result<(), Trouble> {

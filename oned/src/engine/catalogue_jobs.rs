@@ -399,6 +399,7 @@ fn append(tx: &mut Tx<'_>, place: &Place<'_>, image_id: i64, chain: &[&Found]) -
             verified_at: 0,
             verify_depth: String::new(),
             verify_result: String::new(),
+            schedule_id: None,
         })?;
         parent_id += 1;
         image.size_mb = image.size_mb.saturating_add(mb(stored.stored_bytes));

@@ -81,12 +81,12 @@ impl VmFilter {
 
 type IncrementHead = (i64, i64, i64, String, i64, i64, String, String, String);
 type IncrementFacts = (i64, i64, i64, String, String, String);
-type IncrementChecks = (i64, i64, i64, String, String);
+type IncrementChecks = (i64, i64, i64, String, String, Option<i64>);
 
 fn increment_row((head, facts, checks): (IncrementHead, IncrementFacts, IncrementChecks)) -> IncrementRow {
     let (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint) = head;
     let (read_bytes, stored_bytes, duration_s, reason, warning, disks) = facts;
-    let (compare_age, unmarked_bytes, verified_at, verify_depth, verify_result) = checks;
+    let (compare_age, unmarked_bytes, verified_at, verify_depth, verify_result, schedule_id) = checks;
     IncrementRow {
         image_id,
         increment_id,
@@ -109,6 +109,7 @@ fn increment_row((head, facts, checks): (IncrementHead, IncrementFacts, Incremen
         verified_at,
         verify_depth,
         verify_result,
+        schedule_id,
     }
 }
 
@@ -293,7 +294,14 @@ impl Tx<'_> {
             of::checkpoint,
         );
         let facts = (of::read_bytes, of::stored_bytes, of::duration_s, of::reason, of::warning, of::disks);
-        let checks = (of::compare_age, of::unmarked_bytes, of::verified_at, of::verify_depth, of::verify_result);
+        let checks = (
+            of::compare_age,
+            of::unmarked_bytes,
+            of::verified_at,
+            of::verify_depth,
+            of::verify_result,
+            of::schedule_id,
+        );
         let rows = increment::table
             .filter(of::image_id.eq_any(image_ids))
             .order((of::image_id.asc(), of::increment_id.asc()))

@@ -176,6 +176,7 @@ rows! {
         verified_at: i64,
         verify_depth: String,
         verify_result: String,
+        schedule_id: Option<i64>,
     }
 
     /// A stored VM template.
@@ -263,6 +264,9 @@ rows! {
         backup_job_id: i64,
         list: String,
         vm_id: i64,
+        place: i64,
+        failures: i64,
+        not_before: i64,
     }
 
     /// A virtual machine.
@@ -328,9 +332,12 @@ rows! {
         backup_job_id: Option<i64>,
         uid: i64,
         body: String,
+        datastore_id: Option<i64>,
         due_at: Option<i64>,
         not_before: i64,
         refusals: i64,
+        failures: i64,
+        retry_at: Option<i64>,
     }
 
     /// One operation: intent, effect, result.
@@ -351,6 +358,23 @@ rows! {
         error: String,
         created_at: i64,
         changed_at: i64,
+    }
+
+    /// What was done to a VM or by a backup job.
+    EventRow, event(id) {
+        id: i64,
+        time: i64,
+        vm_id: Option<i64>,
+        backup_job_id: Option<i64>,
+        schedule_id: Option<i64>,
+        job_id: Option<i64>,
+        uid: i64,
+        action: String,
+        result: String,
+        read_bytes: i64,
+        stored_bytes: i64,
+        duration_s: i64,
+        reason: String,
     }
 
     /// One line of a job's story.

@@ -203,6 +203,7 @@ diesel::table! {
         verified_at -> BigInt,
         verify_depth -> Text,
         verify_result -> Text,
+        schedule_id -> Nullable<BigInt>,
     }
 }
 
@@ -297,6 +298,9 @@ diesel::table! {
         backup_job_id -> BigInt,
         list -> Text,
         vm_id -> BigInt,
+        place -> BigInt,
+        failures -> BigInt,
+        not_before -> BigInt,
     }
 }
 
@@ -366,9 +370,12 @@ diesel::table! {
         backup_job_id -> Nullable<BigInt>,
         uid -> BigInt,
         body -> Text,
+        datastore_id -> Nullable<BigInt>,
         due_at -> Nullable<BigInt>,
         not_before -> BigInt,
         refusals -> BigInt,
+        failures -> BigInt,
+        retry_at -> Nullable<BigInt>,
     }
 }
 
@@ -403,6 +410,24 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    event (id) {
+        id -> BigInt,
+        time -> BigInt,
+        vm_id -> Nullable<BigInt>,
+        backup_job_id -> Nullable<BigInt>,
+        schedule_id -> Nullable<BigInt>,
+        job_id -> Nullable<BigInt>,
+        uid -> BigInt,
+        action -> Text,
+        result -> Text,
+        read_bytes -> BigInt,
+        stored_bytes -> BigInt,
+        duration_s -> BigInt,
+        reason -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     acl,
     backup_job,
@@ -411,6 +436,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     counter,
     datastore,
     document,
+    event,
     group_admin,
     history,
     host,

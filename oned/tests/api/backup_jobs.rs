@@ -189,7 +189,14 @@ fn the_lists_of_a_run_are_shown_emptied_by_cancel_and_stand_in_the_way_of_anothe
     let id = job(&world, "NAME=a\nBACKUP_VMS=\"1,2,3,4\"\n");
     world.write(|tx| {
         for (vm_id, list) in [(1, "UPDATED"), (2, "BACKING_UP"), (3, "OUTDATED"), (4, "ERROR")] {
-            tx.backup_job_vm_put(&BackupJobVmRow { backup_job_id: id, list: list.into(), vm_id })?;
+            tx.backup_job_vm_put(&BackupJobVmRow {
+                backup_job_id: id,
+                list: list.into(),
+                vm_id,
+                place: 0,
+                failures: 0,
+                not_before: 0,
+            })?;
         }
         Ok(())
     });
@@ -222,7 +229,14 @@ fn a_vm_that_ends_leaves_its_job_and_what_was_measured_of_it() {
     let id = job(&world, &format!("NAME=nightly\nBACKUP_VMS=\"{ends},{stays}\"\n"));
     world.write(|tx| {
         for vm_id in [ends, stays] {
-            tx.backup_job_vm_put(&BackupJobVmRow { backup_job_id: id, list: "OUTDATED".into(), vm_id })?;
+            tx.backup_job_vm_put(&BackupJobVmRow {
+                backup_job_id: id,
+                list: "OUTDATED".into(),
+                vm_id,
+                place: 0,
+                failures: 0,
+                not_before: 0,
+            })?;
             let kind = "VM".into();
             tx.sample_put(&SampleRow { kind, object_id: vm_id, time: NOW, body: "CPU=\"1\"".into() }, 10)?;
         }

@@ -329,6 +329,7 @@ impl World {
                     verified_at: 0,
                     verify_depth: String::new(),
                     verify_result: String::new(),
+                    schedule_id: None,
                 })?;
             }
             Ok(id)

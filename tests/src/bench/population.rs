@@ -238,9 +238,12 @@ fn vm(tx: &mut Tx<'_>, id: i64, numbers: &mut Numbers) -> Result<(), StoreError>
         backup_job_id: None,
         uid: FIRST_USER + user,
         body: body.to_string(),
+        datastore_id: Some(BACKUPS),
         due_at: Some(FAR),
         not_before: 0,
         refusals: 0,
+        failures: 0,
+        retry_at: None,
     })
 }
 
@@ -337,6 +340,7 @@ fn chain(tx: &mut Tx<'_>, vm: i64, numbers: &mut Numbers) -> Result<(), StoreErr
             verified_at: 0,
             verify_depth: String::new(),
             verify_result: String::new(),
+            schedule_id: None,
         })?;
     }
     Ok(())

@@ -192,6 +192,35 @@ pub struct ScheduledAction {
     pub message: String,
     /// When clients begin to mark it as imminent; 0 is never.
     pub warning: i64,
+    /// TIMEZONE: the IANA name of the zone whose calendar and clock it follows; `None`: the daemon's.
+    #[serde(default)]
+    pub timezone: Option<String>,
+    /// CRON: when it repeats, instead of `repeat` and `days`.
+    #[serde(default)]
+    pub cron: Option<String>,
+    /// JITTER: it starts up to so many seconds after `time`; how many follows from the VM or job, so that many that are
+    /// planned for the same time start one after the other, each at the same time every day.
+    #[serde(default)]
+    pub jitter: u32,
+    /// WINDOW_END: the local time of day, seconds after midnight, by which a backup must have started; else it is left out.
+    #[serde(default)]
+    pub window_end: Option<u32>,
+    /// KEEP_LAST: how many of the restore points that this action made are kept; `None`: the VM's or job's own number rules.
+    #[serde(default)]
+    pub keep_last: Option<i64>,
+    /// RETRY: how often a backup is started again that it started and that failed.
+    #[serde(default = "retry_unsaid")]
+    pub retry: u32,
+    /// The planned time that was left out because its window had closed, if that was the last one.
+    #[serde(default)]
+    pub skipped: Option<i64>,
+}
+
+/// RETRY when nothing is said.
+pub const RETRY: u32 = 1;
+
+fn retry_unsaid() -> u32 {
+    RETRY
 }
 
 impl ScheduledAction {
@@ -214,6 +243,13 @@ impl ScheduledAction {
             done: None,
             message: String::new(),
             warning: 0,
+            timezone: None,
+            cron: None,
+            jitter: 0,
+            window_end: None,
+            keep_last: None,
+            retry: RETRY,
+            skipped: None,
         };
         action.read(vector, start)?;
         Ok(action)
@@ -243,7 +279,46 @@ impl ScheduledAction {
     /// Whether it should run now: its planned time has come, has not been served, and its end has not come before it. The
     /// end is compared with the planned time, so that a run that waits for a free slot is not lost.
     pub fn is_due(&self, now: i64) -> bool {
-        self.time <= now && self.done.is_none_or(|done| self.time > done) && !self.has_ended()
+        self.due_at().is_some_and(|due| due <= now)
+    }
+
+    /// When it is to start: `time`, with its share of the jitter; `None` when there is no further run.
+    pub fn due_at(&self) -> Option<i64> {
+        let open =
+            self.done.is_none_or(|done| self.time > done) && self.skipped != Some(self.time) && !self.has_ended();
+        open.then(|| self.time.saturating_add(self.share_of_jitter()))
+    }
+
+    /// Seconds after `time` at which it starts, at most `jitter`: the same for each run, and spread evenly over VMs and jobs.
+    fn share_of_jitter(&self) -> i64 {
+        // The finalizer of splitmix64: neighbouring ids lie far apart.
+        let mut hash = self.parent_id.unsigned_abs().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^= hash >> 31;
+        i64::try_from(hash % (u64::from(self.jitter) + 1)).unwrap_or(0)
+    }
+
+    /// The zone whose calendar it follows; `zone` is the daemon's.
+    pub fn zone(&self, zone: Tz) -> Tz {
+        self.timezone.as_deref().and_then(|name| name.parse().ok()).unwrap_or(zone)
+    }
+
+    /// The time after which the run planned for `time` is left out: the first WINDOW_END after `time` in its zone.
+    pub fn window_closes(&self, zone: Tz) -> Option<i64> {
+        next::first_at(self.window_end?, self.time, self.zone(zone))
+    }
+
+    /// The action when its window closed before the planned run could start: that run is left out and does not count, and
+    /// the next is planned as after a run.
+    #[must_use]
+    pub fn after_skip(&self, now: i64, zone: Tz) -> Self {
+        let mut action = self.clone();
+        action.skipped = Some(self.time);
+        action.warning = 0;
+        let reason = "skipped: it could not be started before WINDOW_END";
+        action.advance(now, zone);
+        Self { message: action.after_failure(now, zone, reason).message, ..action }
     }
 
     /// Whether its end rule forbids the run planned for `time`.
@@ -296,6 +371,9 @@ impl ScheduledAction {
     /// Moves `time` to the first run strictly after both `now` and the present `time`, if the end rule allows one.
     fn advance(&mut self, now: i64, zone: Tz) {
         let Some(repeat) = self.repeat else { return };
+        let zone = self.zone(zone);
+        // What was planned while its share of the jitter went by is still to come.
+        let now = now.saturating_sub(self.share_of_jitter());
         let Some((time, time_of_day)) = next::after(repeat, &self.days, self.time, self.time_of_day, now, zone) else {
             return;
         };

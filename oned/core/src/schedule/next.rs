@@ -41,6 +41,13 @@ pub(super) fn after(
     })
 }
 
+/// The first instant strictly after `time` at which the local clock shows `time_of_day`, seconds after midnight.
+pub(super) fn first_at(time_of_day: u32, time: i64, zone: Tz) -> Option<i64> {
+    let wanted = NaiveTime::from_num_seconds_from_midnight_opt(time_of_day, 0)?;
+    let first = zone.timestamp_opt(time, 0).single()?.date_naive().pred_opt()?;
+    first.iter_days().take(4).find_map(|date| instant(date.and_time(wanted), zone).filter(|instant| *instant > time))
+}
+
 fn is_listed(repeat: Repeat, days: &[u32], date: NaiveDate) -> bool {
     let number = match repeat {
         Repeat::Weekly => date.weekday().num_days_from_sunday(),

@@ -40,6 +40,13 @@ pub fn action(parent: Parent) -> ScheduledAction {
         done: Some(1_669_901_330),
         message: String::new(),
         warning: 0,
+        timezone: None,
+        cron: None,
+        jitter: 0,
+        window_end: None,
+        keep_last: None,
+        retry: 1,
+        skipped: None,
     }
 }
 

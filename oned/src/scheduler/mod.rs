@@ -7,7 +7,7 @@ use one_core::refusal::Refusal;
 use one_core::schedule::{BACKUP, ScheduledAction, retry_delay};
 
 use crate::api::{Cloud, Owned, backup, schedule, vm_action, vm_snapshots};
-use crate::job::JobKind;
+use crate::job::{JobKind, Origin};
 use crate::store::rows::ScheduleRow;
 use crate::store::{JobFilter, StoreError, Tx};
 use crate::{ledger, session};
@@ -106,7 +106,8 @@ fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAc
         return Ok(Outcome::Waits);
     }
     let (datastore, reset) = action.backup_args()?;
-    backup::start(cloud, tx, &owner, vm_row, datastore.0, reset)?;
+    let wish = backup::Wish { datastore: datastore.0, reset, origin: Origin::Schedule { id: row.id } };
+    backup::start(cloud, tx, &owner, vm_row, wish)?;
     Ok(Outcome::Started)
 }
 
