@@ -1,6 +1,8 @@
 //! Runs scheduled actions when they are due: a client within the daemon. It asks the api for what a user asked for, with
 //! the rights that the VM's owner has at that moment.
 
+pub mod backup_jobs;
+
 use one_core::access::may;
 use one_core::lifecycle::{VmAction, VmOperation};
 use one_core::refusal::Refusal;
@@ -32,9 +34,12 @@ pub fn tick(cloud: &Cloud) {
     }
 }
 
-enum Outcome {
+/// What became of an action whose turn it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was started.
     Started,
-    /// No slot is free, or the action was changed meanwhile; nothing is recorded.
+    /// No slot is free, or it was changed meanwhile; nothing is recorded.
     Waits,
 }
 
