@@ -1,12 +1,273 @@
-//! The log of what was done to VMs and by backup jobs.
+//! The log of what was done to VMs and by backup jobs: when, by whom, with what result.
+//!
+//! It is for people and for monitoring; nothing is decided by it. An event is written in the transaction that makes it
+//! true. Its texts are one line each, bounded, and hold no secrets, since no error does.
+//!
+//! Invariants: a VM has at most [`KEPT`] events, a backup job at most [`KEPT`] that are of no VM, and none is kept for longer
+//! than [`KEPT_S`]. What is begun and then ends is one event, that of its end.
 
-use crate::ledger::EndedBackup;
+use one_core::template::Vector;
+
+use crate::job::Origin;
+use crate::ledger::{self, BackupEnd, EndedBackup};
+use crate::store::rows::EventRow;
 use crate::store::{StoreError, Tx};
+
+/// Events kept of each VM, and of each backup job besides those of its VMs' backups.
+pub const KEPT: i64 = 200;
+
+/// How long an event is kept, seconds: a year, and some weeks to look back at it.
+pub const KEPT_S: i64 = 400 * 86_400;
+
+/// The ACTION of backups.
+pub const BACKUP: &str = "backup";
+
+/// The ACTION of disks put back in place.
+pub const RESTORE: &str = "restore";
+
+/// What came of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventResult {
+    /// It was accepted and goes on.
+    Started,
+    /// It is done.
+    Done,
+    /// It was begun and failed.
+    Failed,
+    /// Somebody did not want it any more.
+    Cancelled,
+    /// It was not accepted; it will be tried again.
+    Refused,
+    /// It was not tried, and will not be: its time had gone by.
+    Skipped,
+}
+
+impl EventResult {
+    /// The word in the database and in documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "STARTED",
+            Self::Done => "DONE",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+            Self::Refused => "REFUSED",
+            Self::Skipped => "SKIPPED",
+        }
+    }
+}
+
+/// An event to write down.
+#[derive(Debug, Clone, Copy)]
+pub struct Note<'a> {
+    /// When, epoch seconds.
+    pub time: i64,
+    /// The VM that it was done to.
+    pub vm_id: Option<i64>,
+    /// The backup job that did it.
+    pub backup_job_id: Option<i64>,
+    /// The scheduled action that asked for it.
+    pub schedule_id: Option<i64>,
+    /// The daemon's job that does it.
+    pub job_id: Option<i64>,
+    /// Who asked; −1 the daemon itself.
+    pub uid: i64,
+    /// What: a word as scheduled actions have them.
+    pub action: &'a str,
+    /// What came of it.
+    pub result: EventResult,
+    /// Why, or what is to be said of it; empty for what needs no words.
+    pub reason: &'a str,
+}
+
+/// Whose events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// A VM's.
+    Vm(i64),
+    /// A backup job's.
+    BackupJob(i64),
+}
+
+/// What a backup moved, and how long it took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    read_bytes: i64,
+    stored_bytes: i64,
+    duration_s: i64,
+}
+
+/// Writes down an event. One that is refused again for the same reason takes the place of the refusal before, and its
+/// duration says for how long that has been so.
+///
+/// # Errors
+/// The database's failure.
+pub fn note(tx: &mut Tx<'_>, note: &Note<'_>) -> Result<(), StoreError> {
+    let mut row = row_of(note, Figures::default());
+    if let Some(before) = superseded(tx, &row)? {
+        if before.result == EventResult::Refused.as_str() {
+            row.duration_s = before.duration_s.saturating_add(row.time.saturating_sub(before.time).max(0));
+        }
+        tx.event_remove(before.id)?;
+    }
+    append(tx, row)
+}
 
 /// Notes how a backup ended.
 ///
 /// # Errors
 /// The database's failure.
-pub fn backup_ended(_tx: &mut Tx<'_>, _ended: &EndedBackup<'_>) -> Result<(), StoreError> {
+pub fn backup_ended(tx: &mut Tx<'_>, ended: &EndedBackup<'_>) -> Result<(), StoreError> {
+    let (result, reason, figures) = match ended.end {
+        BackupEnd::Done { read_bytes, stored_bytes, duration_s, note } => {
+            (EventResult::Done, note, Figures { read_bytes, stored_bytes, duration_s })
+        }
+        BackupEnd::Failed(reason) => (EventResult::Failed, reason, Figures::default()),
+        BackupEnd::Cancelled => (EventResult::Cancelled, "", Figures::default()),
+    };
+    let started = backup_note(ended.vm_id, ended.job.id, ended.plan.origin, ended.plan.uid, ended.now);
+    let row = row_of(&Note { result, reason, ..started }, figures);
+    if let Some(before) = superseded(tx, &row)? {
+        tx.event_remove(before.id)?;
+    }
+    append(tx, row)
+}
+
+/// Notes that a backup was accepted.
+///
+/// # Errors
+/// The database's failure.
+pub fn backup_started(
+    tx: &mut Tx<'_>,
+    vm_id: i64,
+    job_id: i64,
+    origin: Origin,
+    uid: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    note(tx, &backup_note(vm_id, job_id, origin, uid, now))
+}
+
+fn backup_note(vm_id: i64, job_id: i64, origin: Origin, uid: i64, time: i64) -> Note<'static> {
+    Note {
+        time,
+        vm_id: Some(vm_id),
+        backup_job_id: origin.backup_job_id(),
+        schedule_id: origin.schedule_id(),
+        job_id: Some(job_id),
+        uid,
+        action: BACKUP,
+        result: EventResult::Started,
+        reason: "",
+    }
+}
+
+/// Lets go of events that are too old, all of them.
+///
+/// # Errors
+/// The database's failure.
+pub fn expire(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+    while tx.events_expire(now.saturating_sub(KEPT_S))? > 0 {}
+    Ok(())
+}
+
+/// The newest events, newest first, at most `most` and never more than [`KEPT`].
+///
+/// # Errors
+/// The database's failure.
+pub fn newest(tx: &mut Tx<'_>, whose: Whose, most: i64) -> Result<Vec<EventRow>, StoreError> {
+    let most = most.clamp(0, KEPT);
+    match whose {
+        Whose::Vm(id) => tx.events_of_vm(id, most),
+        Whose::BackupJob(id) => tx.events_of_backup_job(id, most),
+    }
+}
+
+/// The newest events as BACKUP_EVENT vectors, newest first. Numbers and texts that say nothing are left out.
+///
+/// # Errors
+/// The database's failure.
+pub fn vectors(tx: &mut Tx<'_>, whose: Whose, most: i64) -> Result<Vec<Vector>, StoreError> {
+    Ok(newest(tx, whose, most)?.iter().map(|row| vector(row, whose)).collect())
+}
+
+fn vector(row: &EventRow, whose: Whose) -> Vector {
+    let mut vector = Vector::new();
+    vector.set("TIME", row.time.to_string());
+    vector.set("ACTION", row.action.as_str());
+    vector.set("RESULT", row.result.as_str());
+    vector.set("UID", row.uid.to_string());
+    let ids = [
+        ("VM_ID", row.vm_id.filter(|_| !matches!(whose, Whose::Vm(_)))),
+        ("BACKUP_JOB_ID", row.backup_job_id.filter(|_| !matches!(whose, Whose::BackupJob(_)))),
+        ("SCHED_ID", row.schedule_id),
+        ("READ_MB", Some(mb(row.read_bytes)).filter(|_| row.read_bytes > 0)),
+        ("STORED_MB", Some(mb(row.stored_bytes)).filter(|_| row.stored_bytes > 0)),
+        ("DURATION", Some(row.duration_s).filter(|seconds| *seconds > 0)),
+    ];
+    for (name, value) in ids {
+        if let Some(value) = value {
+            vector.set(name, value.to_string());
+        }
+    }
+    if !row.reason.is_empty() {
+        vector.set("REASON", row.reason.as_str());
+    }
+    vector
+}
+
+/// Megabytes, begun ones counted.
+fn mb(bytes: i64) -> i64 {
+    bytes.max(0).saturating_add((1 << 20) - 1) >> 20
+}
+
+fn row_of(note: &Note<'_>, figures: Figures) -> EventRow {
+    EventRow {
+        id: -1,
+        time: note.time,
+        vm_id: note.vm_id,
+        backup_job_id: note.backup_job_id,
+        schedule_id: note.schedule_id,
+        job_id: note.job_id,
+        uid: note.uid,
+        action: ledger::flat(note.action),
+        result: note.result.as_str().into(),
+        read_bytes: figures.read_bytes,
+        stored_bytes: figures.stored_bytes,
+        duration_s: figures.duration_s,
+        reason: ledger::flat(note.reason),
+    }
+}
+
+/// The event whose place a new one takes: the start of what ends now, and the same refusal before.
+fn superseded(tx: &mut Tx<'_>, row: &EventRow) -> Result<Option<EventRow>, StoreError> {
+    let is_refused = row.result == EventResult::Refused.as_str();
+    let before = match (row.vm_id, row.job_id, row.backup_job_id) {
+        _ if row.result == EventResult::Started.as_str() => None,
+        (Some(vm_id), _, _) if is_refused => tx.event_last_of_action(vm_id, row.schedule_id, &row.action)?,
+        (None, _, Some(id)) if is_refused => tx.event_last_of_run(id, row.schedule_id)?,
+        (Some(vm_id), Some(job_id), _) => tx.event_last_of_job(vm_id, job_id)?,
+        _ => None,
+    };
+    Ok(before.filter(|before| {
+        if is_refused {
+            before.result == row.result && before.reason == row.reason
+        } else {
+            before.result == EventResult::Started.as_str()
+        }
+    }))
+}
+
+fn append(tx: &mut Tx<'_>, row: EventRow) -> Result<(), StoreError> {
+    let row = EventRow { id: tx.next_id("event")?, ..row };
+    tx.event_append(&row)?;
+    // A VM's events are bounded by the VM, also those of its backups in a job: the log of a job with many VMs must not push
+    // out what happened to each.
+    match (row.vm_id, row.backup_job_id) {
+        (Some(vm_id), _) => tx.events_trim_vm(vm_id, KEPT)?,
+        (None, Some(id)) => tx.events_trim_runs(id, KEPT)?,
+        (None, None) => {}
+    }
+    tx.events_expire(row.time.saturating_sub(KEPT_S))?;
     Ok(())
 }

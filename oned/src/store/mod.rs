@@ -9,6 +9,7 @@
 //! ([`Tx::job_advance`]); a conflict is an error, never silence.
 
 mod backup_jobs;
+mod events;
 mod known;
 pub mod networks;
 mod people;
