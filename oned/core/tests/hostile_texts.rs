@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use one_core::backup::{BackupConfig, BackupPath, Disks, RestoreOptions};
 use one_core::doc::{self, VmView};
 use one_core::id::ScheduleId;
-use one_core::schedule::{Parent, ScheduledAction};
+use one_core::schedule::{Parent, Reading, ScheduledAction};
 use one_core::template::Template;
 use proptest::prelude::*;
 
@@ -51,7 +51,23 @@ const BACKUP: &[&str] = &[
     "BACKUP_JOB_ID",
     "LAST_BACKUP_SIZE",
 ];
-const SCHEDULE: &[&str] = &["ACTION", "ARGS", "TIME", "REPEAT", "DAYS", "END_TYPE", "END_VALUE", "WARNING", "ID"];
+const SCHEDULE: &[&str] = &[
+    "ACTION",
+    "ARGS",
+    "TIME",
+    "REPEAT",
+    "DAYS",
+    "END_TYPE",
+    "END_VALUE",
+    "WARNING",
+    "ID",
+    "TIMEZONE",
+    "CRON",
+    "JITTER",
+    "WINDOW_END",
+    "KEEP_LAST",
+    "RETRY",
+];
 
 /// Schedules that are right often enough to be run.
 fn schedule() -> impl Strategy<Value = Vec<(&'static str, String)>> {
@@ -69,7 +85,23 @@ fn schedule() -> impl Strategy<Value = Vec<(&'static str, String)>> {
             ]
         },
     );
-    (right, pairs(SCHEDULE), any::<bool>())
+    let zone = prop_oneof![Just("Europe/Madrid"), Just("America/New_York"), Just("Pacific/Apia")];
+    let by_cron = (
+        zone,
+        "([0-9]{1,2}|\\*|\\*/[0-9]{1,2}) [0-9]{1,2} ([0-9]{1,2}|\\*) \\* \\*",
+        0..90_000u32,
+        "[0-2][0-9]:[0-5][0-9]",
+    )
+        .prop_map(|(zone, cron, jitter, window)| {
+            vec![
+                ("ACTION", "backup".to_owned()),
+                ("TIMEZONE", zone.to_owned()),
+                ("CRON", cron),
+                ("JITTER", jitter.to_string()),
+                ("WINDOW_END", window),
+            ]
+        });
+    (prop_oneof![right, by_cron], pairs(SCHEDULE), any::<bool>())
         .prop_map(|(right, wrong, mixed)| if mixed { wrong.into_iter().take(2).chain(right).collect() } else { wrong })
 }
 
@@ -108,13 +140,18 @@ proptest! {
         let Ok(template) = Template::parse(&format!("SCHED_ACTION=[{}]", text(&pairs, ","))) else { return Ok(()) };
         let Some(vector) = template.vector("SCHED_ACTION") else { return Ok(()) };
         for parent in [Parent::Vm, Parent::BackupJob] {
-            let Ok(action) = ScheduledAction::parse(vector, ScheduleId(1), parent, 7, NOW) else { continue };
-            prop_assert!(action.updated(&action.to_vector(), NOW, Tz::UTC).is_ok(), "{:?}", action);
+            let reading = Reading { start: NOW, now: NOW, zone: Tz::UTC };
+            let Ok(action) = ScheduledAction::parse(vector, ScheduleId(1), parent, 7, reading) else { continue };
+            prop_assert_eq!(action.updated(&action.to_vector(), reading), Ok(action.clone()));
+            if let Some(info) = action.info_vector() {
+                prop_assert_eq!(action.updated(&info, reading), Ok(action.clone()));
+            }
             for zone in [Tz::UTC, Tz::Europe__Madrid, Tz::Australia__Lord_Howe] {
                 let mut run = action.clone();
                 for _ in 0..3 {
                     let now = run.time.max(NOW);
                     let next = run.after_run(now, zone);
+                    let _ = (run.after_skip(now, zone), next.after_step_back(now - 90_000, zone));
                     prop_assert!(next.time >= run.time && !next.is_due(now), "{:?} after {:?}", next, run);
                     run = next;
                 }

@@ -70,7 +70,7 @@ pub fn allocate(cloud: &Cloud, caller: &Caller, text: &str) -> Result<i64, Refus
         join(tx, caller, id, &vms)?;
         for action in &actions {
             let Value::Vector(action) = action else { return Err(Refusal::NoScheduledAction) };
-            schedule::add_to_job(tx, caller, id, action)?;
+            schedule::add_to_job(cloud, tx, caller, id, action)?;
         }
         Ok(id)
     })?;

@@ -17,7 +17,7 @@ use super::backup::check_room;
 use super::backup_path::{Found, not_ready};
 use super::datastore::IMAGE_DS;
 use super::image::{self, BACKUP, NewImage};
-use super::{Cloud, attributes, datastore_for, image_for, parse, template, view};
+use super::{Cloud, attributes, datastore_for, image_for, parse, schedule, template, view};
 use crate::job::{self, JobKind, JobSubject, RestorePlan};
 use crate::ledger;
 use crate::store::Tx;
@@ -116,6 +116,7 @@ fn make(
         let mut restored = restore_template(&source.vm.template, &source.vm.user_template, config, options, &images);
         restored.remove("NAME");
         restored.remove("PROGRESS");
+        schedule::restored(cloud, tx, caller, &source.vm, &mut restored);
         without_hardware_addresses(cloud, caller, &mut restored);
         let restored = attributes::restored(cloud, restored)?;
         template::insert(cloud, tx, caller, &source.base, &restored)?

@@ -1,11 +1,12 @@
 //! Scheduled actions of VMs and of backup jobs: kept here, run by `crate::scheduler`.
 
 use one_core::access::Caller;
+use one_core::doc::read::VmDocument;
 use one_core::id::ScheduleId;
 use one_core::lifecycle::{VmOperation, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
-use one_core::schedule::{BACKUP, Parent, ScheduledAction};
-use one_core::template::Vector;
+use one_core::schedule::{BACKUP, Parent, Reading, ScheduledAction};
+use one_core::template::{Template, Vector};
 
 use super::datastore::BACKUP_DS;
 use super::{Cloud, datastore_for, owned, parse, vm_for};
@@ -23,7 +24,7 @@ const ACTIONS_MAX: usize = 100;
 /// Attributes that make no action; no USE on the datastore of a backup.
 pub fn add_preset(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, vm_id: i64, wish: &Vector) -> Result<i64, Refusal> {
     let now = cloud.clock.now();
-    let action = parsed(tx, Schedule { parent: Parent::Vm, id: vm_id, start: now }, wish)?;
+    let action = parsed(cloud, tx, Schedule { parent: Parent::Vm, id: vm_id, start: now }, wish)?;
     store(tx, caller, &action.starting_after(now, cloud.config.timezone))
 }
 
@@ -35,24 +36,30 @@ struct Schedule {
     start: i64,
 }
 
+impl Schedule {
+    fn reading(self, cloud: &Cloud) -> Reading {
+        Reading { start: self.start, now: cloud.clock.now(), zone: cloud.config.timezone }
+    }
+}
+
 /// Adds an action of a backup job within a transaction; the caller may manage the job.
 ///
 /// # Errors
 /// Attributes that make no action, too many actions.
-pub fn add_to_job(tx: &mut Tx<'_>, caller: &Caller, job_id: i64, wish: &Vector) -> Result<i64, Refusal> {
-    let action = parsed(tx, Schedule { parent: Parent::BackupJob, id: job_id, start: 0 }, wish)?;
+pub fn add_to_job(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, job_id: i64, wish: &Vector) -> Result<i64, Refusal> {
+    let action = parsed(cloud, tx, Schedule { parent: Parent::BackupJob, id: job_id, start: 0 }, wish)?;
     store(tx, caller, &action)
 }
 
 /// A new action with an id of its own.
-fn parsed(tx: &mut Tx<'_>, schedule: Schedule, wish: &Vector) -> Result<ScheduledAction, Refusal> {
-    let Schedule { parent, id: parent_id, start } = schedule;
+fn parsed(cloud: &Cloud, tx: &mut Tx<'_>, schedule: Schedule, wish: &Vector) -> Result<ScheduledAction, Refusal> {
+    let Schedule { parent, id: parent_id, .. } = schedule;
     if rows_of(tx, parent, parent_id)?.len() >= ACTIONS_MAX {
         let what = if parent == Parent::Vm { "VM" } else { "backup job" };
         return Err(Refusal::BadSchedule(format!("A {what} can have at most {ACTIONS_MAX} scheduled actions.")));
     }
     let id = tx.next_id("schedule")?;
-    ScheduledAction::parse(wish, ScheduleId(id), parent, parent_id, start)
+    ScheduledAction::parse(wish, ScheduleId(id), parent, parent_id, schedule.reading(cloud))
 }
 
 fn store(tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> Result<i64, Refusal> {
@@ -80,6 +87,29 @@ fn check_target(tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> R
     }
     let row = datastore_for(tx, caller, Right::Use, datastore.0)?;
     if row.kind == BACKUP_DS { Ok(()) } else { Err(Refusal::NotABackupDatastore { datastore: row.id }) }
+}
+
+/// Attribute of a restored template: the scheduled actions that could not come back, and why.
+pub const LEFT_OUT: &str = "SCHEDULES_LEFT_OUT";
+
+/// Puts the schedule of a VM that was into the template that is restored from it. An action that its new owner could not
+/// add (a backup to a datastore that is gone, or is not his to use) would make the template useless: it is left out and
+/// named in SCHEDULES_LEFT_OUT.
+pub fn restored(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, was: &VmDocument, template: &mut Template) {
+    let now = cloud.clock.now();
+    let reading = Reading { start: now, now, zone: cloud.config.timezone };
+    let mut left_out = Vec::new();
+    for preset in was.presets(now).into_iter().take(ACTIONS_MAX) {
+        let action = ScheduledAction::parse(&preset, ScheduleId(-1), Parent::Vm, -1, reading);
+        match action.and_then(|action| check_target(tx, caller, &action)) {
+            Ok(()) => template.push_vector("SCHED_ACTION", preset),
+            Err(refusal) => left_out.push(format!("{}: {refusal}", preset.get("ACTION").unwrap_or_default())),
+        }
+    }
+    template.remove(LEFT_OUT);
+    if !left_out.is_empty() {
+        template.set(LEFT_OUT, left_out.join("; "));
+    }
 }
 
 /// An action as a row, with the time when it is due.
@@ -150,7 +180,7 @@ pub fn add(cloud: &Cloud, caller: &Caller, vm_id: i64, text: &str) -> Result<i64
 pub fn add_of(cloud: &Cloud, caller: &Caller, parent: Parent, id: i64, text: &str) -> Result<i64, Refusal> {
     let id = cloud.store.write(|tx| {
         let schedule = schedule(tx, caller, parent, id)?;
-        let action = parsed(tx, schedule, &wish(text)?)?;
+        let action = parsed(cloud, tx, schedule, &wish(text)?)?;
         store(tx, caller, &action)
     })?;
     cloud.wake.ring();
@@ -187,7 +217,7 @@ pub fn update_of(
         let schedule = schedule(tx, caller, parent, parent_id)?;
         let row = action_of(tx, parent, parent_id, id)?.ok_or(Refusal::UnknownScheduledAction { id })?;
         let old = ledger::read_schedule(&row).ok_or(Refusal::UnknownScheduledAction { id })?;
-        let new = old.updated(&wish(text)?, schedule.start, cloud.config.timezone)?;
+        let new = old.updated(&wish(text)?, schedule.reading(cloud))?;
         check_target(tx, caller, &new)?;
         tx.schedule_update(&row_of(&new, caller.uid)?)?;
         Ok::<_, Refusal>(())

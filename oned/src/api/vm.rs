@@ -6,6 +6,7 @@ use one_core::backup::config::BACKUP_INFO;
 use one_core::doc;
 use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::schedule::SCHED_INFO;
 
 use super::pool::{BATCH, PoolFilter};
 pub use super::vm_action::action;
@@ -150,6 +151,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
     let mut new = parse(text)?;
     // Shown in the document, kept elsewhere.
     new.remove(BACKUP_INFO);
+    new.remove(SCHED_INFO);
     cloud.store.write(|tx| {
         let mut row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Update), id)?;
         let old = view::stored(&row.user_template);

@@ -4,6 +4,7 @@ use one_core::access::{Caller, may, may_create, valid_name};
 use one_core::backup::{BackupConfig, Disks};
 use one_core::lifecycle::{ImageState, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::schedule::SCHED_INFO;
 use one_core::template::{Template, Value, Vector};
 use std::collections::BTreeSet;
 
@@ -90,6 +91,8 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
     check_size(&template)?;
 
     let schedules = template.remove("SCHED_ACTION");
+    // Shown in the document, kept with the action.
+    template.remove(SCHED_INFO);
     let wish = template.vector("BACKUP_CONFIG").cloned();
     template.remove("BACKUP_CONFIG");
     template.remove("SECURITY_GROUP_RULE");

@@ -18,7 +18,8 @@ fn world() -> (World, i64) {
         "DISK=[IMAGE_ID={data},DEV_PREFIX=sd]\nDISK=[TYPE=swap,SIZE=64]\n\
          NIC=[NETWORK=lan,IP=\"10.0.0.7\",MODEL=virtio]\nOS=[ARCH=x86_64,MACHINE=q35]\nGRAPHICS=[TYPE=vnc,PORT=5901]\n\
          CONTEXT=[TOKEN=yes,ETH0_IP=\"10.0.0.7\"]\nNOTE=\"says \\\"hello\\\"\"\nLABELS=web\n\
-         BACKUP_CONFIG=[MODE=INCREMENT,KEEP_LAST=7]\nSCHED_ACTION=[ACTION=backup,ARGS=\"100\",TIME=\"+60\"]"
+         BACKUP_CONFIG=[MODE=INCREMENT,KEEP_LAST=7]\nSCHED_ACTION=[ACTION=backup,ARGS=\"100\",TIME=\"+60\"]\n\
+         SCHED_ACTION=[ACTION=backup,ARGS=\"100,1\",CRON=\"0 2 * * 0\",TIMEZONE=\"Europe/Madrid\",KEEP_LAST=4]"
     );
     let vm = world.add_running_vm(&more);
     let backup = world.add_backup(vm, datastore, 2, true);
@@ -106,11 +107,40 @@ fn the_restored_template_makes_a_vm_once_its_images_are_there() {
     assert_eq!(disks, [made[1].to_string(), made[2].to_string(), "-".into()]);
     let nic = template.vector("NIC").unwrap();
     assert_eq!((nic.get("NETWORK"), nic.get("IP")), (Some("lan"), Some("10.0.0.1")), "a new address, not the old one");
-    // The old schedule is not the new VM's; the way it is backed up is, but not the old chain.
-    assert!(world.actions(vm).is_empty());
+    // It is backed up as the old one was, by the same schedule with ids of its own, but not into the old chain.
+    let shown: Vec<_> =
+        world.actions(vm).iter().map(|action| (action.id.0, action.args.clone(), action.keep_last)).collect();
+    assert_eq!(shown, [(2, "100".to_owned(), None), (3, "100,1".to_owned(), Some(4))]);
+    let document = world.vm_document(&world.alice, vm);
+    let info = "<SCHED_INFO><CRON><![CDATA[0 2 * * 0]]></CRON><ID><![CDATA[3]]></ID><KEEP_LAST><![CDATA[4]]></KEEP_LAST>\
+                <TIMEZONE><![CDATA[Europe/Madrid]]></TIMEZONE></SCHED_INFO>";
+    assert!(document.contains(info), "{document}");
     let config = world.config(vm);
     assert_eq!((config.mode.as_str(), config.keep_last, config.chain()), ("INCREMENT", Some(7), None));
     world.vm_document(&world.alice, vm);
+}
+
+#[test]
+fn a_schedule_that_its_new_owner_could_not_add_is_left_out_and_named() {
+    let (world, backup) = world();
+    world.add_backup_datastore("elsewhere");
+    let point = world.read(|tx| tx.increments(backup)).pop().unwrap();
+    let document = point
+        .document
+        .replace("<ARGS>100</ARGS>", "<ARGS>101</ARGS>")
+        .replace("<ARGS>100,1</ARGS>", "<ARGS>900,1</ARGS>");
+    assert_ne!(document, point.document);
+    world.write(|tx| tx.increment_update(&IncrementRow { document, ..point }));
+    world.edit_datastore(101, |row| (row.uid, row.gid) = (0, 0));
+    let made = ids(&restore(&world, backup, ""));
+    let template = Template::parse(&world.read(|tx| tx.template(made[0])).template).unwrap();
+    assert!(!template.contains("SCHED_ACTION"));
+    assert_eq!(
+        template.scalar("SCHEDULES_LEFT_OUT"),
+        Some(
+            "backup: User [2] : Not authorized to perform USE DATASTORE [101].; backup: Error getting datastore [900]."
+        )
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Documents and backup jobs: what their methods are called with.
 
 use one_core::id::ScheduleId;
-use one_core::schedule::{Parent, ScheduledAction};
+use one_core::schedule::{Parent, Reading, ScheduledAction};
 use one_core::template::Template;
 use oned::api;
 
@@ -21,7 +21,8 @@ pub fn furnish(world: &World) {
     assert_eq!((document, job), (DOCUMENT, JOB));
     let wish = Template::parse("SCHED_ACTION=[TIME=\"1900000000\"]").unwrap();
     let wish = wish.vector("SCHED_ACTION").unwrap();
-    let action = ScheduledAction::parse(wish, ScheduleId(ACTION), Parent::BackupJob, JOB, 0).unwrap();
+    let reading = Reading { start: 0, now: 0, zone: world.cloud.config.timezone };
+    let action = ScheduledAction::parse(wish, ScheduleId(ACTION), Parent::BackupJob, JOB, reading).unwrap();
     world.write(|tx| {
         let row = tx.document_find(document)?.unwrap();
         tx.document_update(&oned::store::rows::DocumentRow { permissions: octal(0o640), ..row })?;

@@ -5,10 +5,11 @@ use chrono_tz::Tz;
 use libfuzzer_sys::fuzz_target;
 use one_core::backup::{BackupConfig, BackupPath, Disks, RestoreOptions};
 use one_core::id::ScheduleId;
-use one_core::schedule::{Parent, ScheduledAction};
+use one_core::schedule::{Parent, Reading, ScheduledAction};
 use one_core::template::Template;
 
 const NOW: i64 = 1_700_000_000;
+const READING: Reading = Reading { start: NOW, now: NOW, zone: Tz::UTC };
 const ZONES: [Tz; 3] = [Tz::UTC, Tz::Europe__Madrid, Tz::Australia__Lord_Howe];
 
 fuzz_target!(|text: &str| {
@@ -22,7 +23,7 @@ fuzz_target!(|text: &str| {
     backup_config(&template);
     for vector in template.vectors("SCHED_ACTION") {
         for parent in [Parent::Vm, Parent::BackupJob] {
-            if let Ok(action) = ScheduledAction::parse(vector, ScheduleId(1), parent, 7, NOW) {
+            if let Ok(action) = ScheduledAction::parse(vector, ScheduleId(1), parent, 7, READING) {
                 scheduled(&action);
             }
         }
@@ -49,8 +50,11 @@ fn backup_config(template: &Template) {
 
 fn scheduled(action: &ScheduledAction) {
     let vector = action.to_vector();
-    let again = action.updated(&vector, NOW, Tz::UTC).expect("what was shown is accepted again");
+    let again = action.updated(&vector, READING).expect("what was shown is accepted again");
     assert_eq!(again.time, action.time);
+    if let Some(info) = action.info_vector() {
+        assert_eq!(action.updated(&info, READING).as_ref(), Ok(action));
+    }
     let _ = action.backup_args();
     for zone in ZONES {
         let mut run = action.clone();
@@ -59,6 +63,7 @@ fn scheduled(action: &ScheduledAction) {
             let next = run.after_run(now, zone);
             assert!(next.time >= run.time, "time goes forward");
             assert!(!next.is_due(now), "what has run is not due again");
+            let _ = (run.after_skip(now, zone), next.after_step_back(NOW, zone));
             run = next;
         }
         let _ = action.starting_after(NOW, zone);

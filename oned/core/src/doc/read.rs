@@ -4,7 +4,8 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use crate::backup::config;
-use crate::template::{Template, Vector};
+use crate::schedule::{self, SCHED_INFO};
+use crate::template::{Template, Value, Vector};
 
 /// Longest document that is read, bytes.
 const DOCUMENT_MAX_BYTES: usize = 16 << 20;
@@ -26,6 +27,17 @@ pub struct VmDocument {
     pub user_template: Template,
     /// BACKUPS/BACKUP_CONFIG, with the user's part of USER_TEMPLATE/BACKUP_INFO.
     pub backup_config: Vector,
+    /// TEMPLATE/SCHED_ACTION.
+    pub sched_actions: Vec<Vector>,
+    /// USER_TEMPLATE/SCHED_INFO.
+    pub sched_infos: Vec<Vector>,
+}
+
+impl VmDocument {
+    /// Its scheduled actions for the template of a new VM that is made at `now`: see [`schedule::presets`].
+    pub fn presets(&self, now: i64) -> Vec<Vector> {
+        schedule::presets(&self.sched_actions, &self.sched_infos, now)
+    }
 }
 
 /// Why a document cannot be read.
@@ -33,7 +45,7 @@ pub struct VmDocument {
 #[error("{0}")]
 pub struct ReadError(String);
 
-/// Reads a document that [`super::vm`] wrote. Scheduled actions belong to the VM that was and are left out.
+/// Reads a document that [`super::vm`] wrote.
 ///
 /// # Errors
 /// Text that is no VM document.
@@ -50,12 +62,13 @@ pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
         return Err(ReadError("it holds no VM".into()));
     }
     let mut template = parse(section(&["VM", "TEMPLATE"])?)?;
-    template.remove("SCHED_ACTION");
+    let sched_actions = vectors(template.remove("SCHED_ACTION"));
     let mut user_template = parse(section(&["VM", "USER_TEMPLATE"])?)?;
     let backups = parse(section(&["VM", "BACKUPS"])?)?;
     let shown = backups.vector("BACKUP_CONFIG").cloned().unwrap_or_default();
     let backup_config = config::join(&shown, user_template.vector(config::BACKUP_INFO));
     user_template.remove(config::BACKUP_INFO);
+    let sched_infos = vectors(user_template.remove(SCHED_INFO));
     let number = |name| Ok(plain(section(&["VM", name])?).and_then(|text| text.parse::<i64>().ok()));
     let pair = |id, name| Ok(number(id)?.zip(plain(section(&["VM", name])?)));
     Ok(VmDocument {
@@ -66,7 +79,17 @@ pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
         template,
         user_template,
         backup_config,
+        sched_actions,
+        sched_infos,
     })
+}
+
+fn vectors(values: Vec<Value>) -> Vec<Vector> {
+    let vector = |value| match value {
+        Value::Vector(vector) => Some(vector),
+        Value::Scalar(_) => None,
+    };
+    values.into_iter().filter_map(vector).collect()
 }
 
 /// The text inside an element that holds nothing else; none = it holds no text, or something else.
@@ -141,10 +164,15 @@ mod tests {
 
     use super::*;
     use crate::doc::{self, VmView};
-    use crate::template::Value;
+    use crate::id::ScheduleId;
+    use crate::schedule::{Parent, Reading, ScheduledAction};
 
     #[test]
     fn a_document_that_was_written_is_read_back() {
+        let text = "SCHED_ACTION=[ACTION=backup,ARGS=\"100\",CRON=\"0 2 * * *\",KEEP_LAST=3]";
+        let wish = Template::parse(text).unwrap().vector("SCHED_ACTION").unwrap().clone();
+        let reading = Reading { start: 0, now: 5, zone: chrono_tz::UTC };
+        let action = ScheduledAction::parse(&wish, ScheduleId(4), Parent::Vm, 7, reading).unwrap();
         let mut view = VmView { id: 7, name: "VM]]><TEMPLATE>".into(), ..VmView::default() };
         let mut disk = Vector::new();
         disk.set("DISK_ID", "0");
@@ -157,7 +185,9 @@ mod tests {
         let mut info = Vector::new();
         info.set("FS_FREEZE_FAIL", "ABORT");
         info.set("LAST_REASON", "of another time");
-        view.user_template.set_vector("BACKUP_INFO", info);
+        view.user_template.set_vector("BACKUP_INFO", info.clone());
+        view.user_template.set_vector("SCHED_INFO", info);
+        view.sched_actions = vec![action.after_failure(0, chrono_tz::UTC, "no")];
         let read = vm(&doc::vm(&view)).unwrap();
         assert_eq!(read.template.scalar("CPU"), Some("1"));
         assert_eq!(read.template.vector("DISK"), view.template.vector("DISK"));
@@ -165,7 +195,12 @@ mod tests {
         assert_eq!(read.user_template.scalar("TEMPLATE"), Some("not the one"));
         let config: Vec<_> = read.backup_config.iter().collect();
         assert_eq!(config, [("MODE", "INCREMENT"), ("FS_FREEZE_FAIL", "ABORT")]);
-        assert!(!read.user_template.contains("BACKUP_INFO"));
+        assert!(!read.user_template.contains("BACKUP_INFO") && !read.user_template.contains("SCHED_INFO"));
+        assert!(!read.template.contains("SCHED_ACTION"));
+        let presets = read.presets(5);
+        let pairs: Vec<_> =
+            presets.iter().flat_map(Vector::iter).map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["ACTION=backup", "ARGS=100", "TIME=7200", "CRON=0 2 * * *", "KEEP_LAST=3"]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! `VM`: the full document of `one.vm.info`, the short one of `one.vmpool.info`, and the records of accounting.
 
+use std::borrow::Cow;
+
 use super::writer::Writer;
 use super::{Lock, Owner, Render, SnapshotView, alone, monitoring};
 use crate::access::Permissions;
-use crate::schedule::ScheduledAction;
+use crate::schedule::{SCHED_INFO, ScheduledAction};
 use crate::template::{Template, Value, Vector};
 
 /// What a VM document shows.
@@ -40,12 +42,13 @@ pub struct VmView {
     /// Monitoring values as scalars (`CPU`, `MEMORY` in KiB, `NETRX`, `TIMESTAMP` …) and `DISK_SIZE` vectors {ID,
     /// SIZE}. Names that the schema does not know and values that are no decimals are left out.
     pub monitoring: Template,
-    /// Scheduled actions: ids go into SCHED_ACTIONS, the full ones to the end of TEMPLATE.
+    /// Scheduled actions: ids go into SCHED_ACTIONS, the full ones to the end of TEMPLATE, what the schema has no room for
+    /// into SCHED_INFO vectors in USER_TEMPLATE.
     pub sched_actions: Vec<ScheduledAction>,
     /// The system part of the template. VMID and TM_MAD_SYSTEM are added when absent (the schema demands both);
     /// scheduled actions and BACKUP_CONFIG in it are ignored, they have fields of their own.
     pub template: Template,
-    /// The user's part of the template.
+    /// The user's part of the template; SCHED_INFO in it is ignored.
     pub user_template: Template,
     /// History records, oldest first.
     pub history: Vec<HistoryView>,
@@ -176,7 +179,7 @@ impl Render for VmView {
 /// The short form of a VM: no permissions, no backups, the last history record only.
 ///
 /// TEMPLATE has CPU, MEMORY, VCPU and some keys of DISK, NIC and GRAPHICS; USER_TEMPLATE has LABELS, LOGO, ERROR and
-/// what begins with SCHED_.
+/// what begins with SCHED_, but for SCHED_INFO.
 #[derive(Clone, Copy, Debug)]
 pub struct VmShort<'a>(pub &'a VmView);
 
@@ -222,7 +225,7 @@ fn full(w: &mut Writer, view: &VmView, records: &[HistoryView]) {
     let actions: Vec<i64> = view.sched_actions.iter().map(|action| i64::from(action.id)).collect();
     w.ids("SCHED_ACTIONS", &actions);
     system_template(w, view);
-    w.template("USER_TEMPLATE", &view.user_template);
+    w.template("USER_TEMPLATE", &with_infos(view));
     w.open("HISTORY_RECORDS");
     for record in records {
         w.open("HISTORY");
@@ -244,6 +247,18 @@ fn full(w: &mut Writer, view: &VmView, records: &[HistoryView]) {
     w.ids("BACKUP_IDS", &view.backup_ids);
     w.close("BACKUPS");
     w.close("VM");
+}
+
+/// The user's part with what SCHED_ACTION has no room for.
+fn with_infos(view: &VmView) -> Cow<'_, Template> {
+    let infos: Vec<Vector> = view.sched_actions.iter().filter_map(ScheduledAction::info_vector).collect();
+    if infos.is_empty() && !view.user_template.contains(SCHED_INFO) {
+        return Cow::Borrowed(&view.user_template);
+    }
+    let mut template = view.user_template.clone();
+    template.remove(SCHED_INFO);
+    infos.into_iter().for_each(|info| template.push_vector(SCHED_INFO, info));
+    Cow::Owned(template)
 }
 
 fn short(w: &mut Writer, view: &VmView) {
@@ -273,7 +288,9 @@ fn short(w: &mut Writer, view: &VmView) {
     w.close("TEMPLATE");
     monitoring::of_vm(w, &view.monitoring);
     w.open("USER_TEMPLATE");
-    w.attributes(&view.user_template, |name| matches!(name, "LABELS" | "LOGO" | "ERROR") || name.starts_with("SCHED_"));
+    w.attributes(&view.user_template, |name| {
+        matches!(name, "LABELS" | "LOGO" | "ERROR") || name.starts_with("SCHED_") && name != SCHED_INFO
+    });
     w.close("USER_TEMPLATE");
     w.open("HISTORY_RECORDS");
     if let Some(record) = view.history.last() {

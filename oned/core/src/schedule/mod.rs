@@ -6,16 +6,24 @@
 //! - a repeating action's TIME only grows, and after a run lies strictly after that run: a daemon that slept for a week
 //!   runs an action once, late, and then goes on in the future;
 //! - END_TYPE 1 with END_VALUE n gives exactly n runs; END_TYPE 2 gives none whose planned TIME is after the date;
+//! - a clock that jumps, either way and however far, makes no planned time run twice, and none that is still to come is
+//!   left out; those that it jumped over are run once, late;
 //! - days are counted on the local calendar at the local time of day of the first TIME. A local time that does not exist
 //!   runs at the end of the gap, one that exists twice runs the first time, and neither moves the runs after it. Months and
 //!   years that lack a listed day are skipped.
 //!
 //! The original differs in all of these (it adds whole days of 86 400 s to the old TIME); wire values are the same.
+//! TIMEZONE, CRON, JITTER, WINDOW_END, KEEP_LAST and RETRY are ours: documents show them in [`SCHED_INFO`], for which the
+//! published ones have room.
 
+mod crontab;
 mod next;
+mod plan;
 mod read;
+mod show;
 
-use chrono::TimeZone;
+pub use show::presets;
+
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
@@ -211,24 +219,56 @@ pub struct ScheduledAction {
     /// RETRY: how often a backup is started again that it started and that failed.
     #[serde(default = "retry_unsaid")]
     pub retry: u32,
-    /// The planned time that was left out because its window had closed, if that was the last one.
+    /// The planned time of the last run, when there was one since `time` was given by a user.
+    #[serde(default)]
+    pub served: Option<i64>,
+    /// The last planned time that was left out because its window had closed.
     #[serde(default)]
     pub skipped: Option<i64>,
+    /// What the clock showed when `time` was chosen by the rule; `None`: a user chose it.
+    #[serde(default)]
+    pub planned_at: Option<i64>,
+    /// Seconds after `time` at which it starts: its share of the jitter.
+    #[serde(default)]
+    pub delay: u32,
 }
 
 /// RETRY when nothing is said.
 pub const RETRY: u32 = 1;
+/// The highest JITTER, seconds.
+pub const JITTER_MAX: u32 = 86_400;
+/// The highest RETRY.
+pub const RETRY_MAX: u32 = 10;
+/// The name of the vectors in USER_TEMPLATE that show what SCHED_ACTION has no room for.
+pub const SCHED_INFO: &str = "SCHED_INFO";
 
 fn retry_unsaid() -> u32 {
     RETRY
 }
 
+/// What a text of attributes is read against.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// The time that `+N` counts from: the VM's creation.
+    pub start: i64,
+    /// The time that it is.
+    pub now: i64,
+    /// The daemon's zone.
+    pub zone: Tz,
+}
+
 impl ScheduledAction {
-    /// Reads a new action from a `SCHED_ACTION` vector. `start` is the time that `+N` counts from: the VM's creation.
+    /// Reads a new action from a `SCHED_ACTION` vector.
     ///
     /// # Errors
     /// [`Refusal::BadSchedule`] naming the first attribute that is missing or out of its range.
-    pub fn parse(vector: &Vector, id: ScheduleId, parent: Parent, parent_id: i64, start: i64) -> Result<Self, Refusal> {
+    pub fn parse(
+        vector: &Vector,
+        id: ScheduleId,
+        parent: Parent,
+        parent_id: i64,
+        reading: Reading,
+    ) -> Result<Self, Refusal> {
         let mut action = Self {
             id,
             parent_id,
@@ -249,142 +289,65 @@ impl ScheduledAction {
             window_end: None,
             keep_last: None,
             retry: RETRY,
+            served: None,
             skipped: None,
+            planned_at: None,
+            delay: 0,
         };
-        action.read(vector, start)?;
+        action.read(vector, reading)?;
+        if action.cron.is_some() {
+            action.first_by_cron(action.time, reading)?;
+        }
+        action.delay = action.delay_of(action.time, reading.zone);
         Ok(action)
     }
 
     /// The action after an update: keys that the vector leaves out keep their value. A changed TIME makes the action wait
     /// for it anew, even after its last run; a changed rule brings an ended repetition back to life when it allows a
-    /// further run.
+    /// further run. A changed CRON counts from now.
     ///
     /// # Errors
     /// As [`ScheduledAction::parse`].
-    pub fn updated(&self, vector: &Vector, start: i64, zone: Tz) -> Result<Self, Refusal> {
+    pub fn updated(&self, vector: &Vector, reading: Reading) -> Result<Self, Refusal> {
         let mut action = self.clone();
-        action.read(vector, start)?;
+        action.read(vector, reading)?;
+        let zone_changed = action.timezone != self.timezone;
+        let rule = |a: &Self| (a.repeat, a.days.clone(), a.cron.clone(), a.end);
         if action.time != self.time {
+            (action.done, action.served, action.skipped, action.planned_at) = (None, None, None, None);
             action.time_of_day = None;
-            action.done = None;
-            return Ok(action);
+            if action.cron.is_some() {
+                action.first_by_cron(action.time, reading)?;
+            }
+        } else if action.cron.is_some() && (action.cron != self.cron || zone_changed) {
+            action.first_by_cron(action.served.map_or(-1, |served| served.saturating_add(1)), reading)?;
+        } else {
+            if zone_changed {
+                action.time_of_day = None;
+            }
+            let over = !self.is_open() && (self.is_served() || self.time <= reading.now);
+            if over && rule(&action) != rule(self) {
+                action.plan(reading.now, reading.zone);
+            }
         }
-        let rule = |a: &Self| (a.repeat, a.days.clone(), a.end);
-        if let Some(done) = action.done.filter(|done| *done >= action.time && rule(&action) != rule(self)) {
-            action.advance(done, zone);
-        }
+        action.delay = action.delay_of(action.time, reading.zone);
         Ok(action)
     }
 
-    /// Whether it should run now: its planned time has come, has not been served, and its end has not come before it. The
-    /// end is compared with the planned time, so that a run that waits for a free slot is not lost.
-    pub fn is_due(&self, now: i64) -> bool {
-        self.due_at().is_some_and(|due| due <= now)
-    }
-
-    /// When it is to start: `time`, with its share of the jitter; `None` when there is no further run.
-    pub fn due_at(&self) -> Option<i64> {
-        let open =
-            self.done.is_none_or(|done| self.time > done) && self.skipped != Some(self.time) && !self.has_ended();
-        open.then(|| self.time.saturating_add(self.share_of_jitter()))
-    }
-
-    /// Seconds after `time` at which it starts, at most `jitter`: the same for each run, and spread evenly over VMs and jobs.
-    fn share_of_jitter(&self) -> i64 {
-        // The finalizer of splitmix64: neighbouring ids lie far apart.
-        let mut hash = self.parent_id.unsigned_abs().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        hash ^= hash >> 31;
-        i64::try_from(hash % (u64::from(self.jitter) + 1)).unwrap_or(0)
-    }
-
-    /// The zone whose calendar it follows; `zone` is the daemon's.
-    pub fn zone(&self, zone: Tz) -> Tz {
-        self.timezone.as_deref().and_then(|name| name.parse().ok()).unwrap_or(zone)
-    }
-
-    /// The time after which the run planned for `time` is left out: the first WINDOW_END after `time` in its zone.
-    pub fn window_closes(&self, zone: Tz) -> Option<i64> {
-        next::first_at(self.window_end?, self.time, self.zone(zone))
-    }
-
-    /// The action when its window closed before the planned run could start: that run is left out and does not count, and
-    /// the next is planned as after a run.
-    #[must_use]
-    pub fn after_skip(&self, now: i64, zone: Tz) -> Self {
-        let mut action = self.clone();
-        action.skipped = Some(self.time);
-        action.warning = 0;
-        let reason = "skipped: it could not be started before WINDOW_END";
-        action.advance(now, zone);
-        Self { message: action.after_failure(now, zone, reason).message, ..action }
-    }
-
-    /// Whether its end rule forbids the run planned for `time`.
-    fn has_ended(&self) -> bool {
-        match (self.repeat, self.end) {
-            (None, _) | (Some(_), End::Unset | End::Never) => false,
-            (Some(_), End::Runs(runs)) => runs < 1,
-            (Some(_), End::Date(date)) => self.time > date,
-        }
-    }
-
-    /// The action after a run that was accepted at `now`: DONE set, MESSAGE and WARNING cleared, one run less to go, and
-    /// TIME moved to the next run if there is one.
-    #[must_use]
-    pub fn after_run(&self, now: i64, zone: Tz) -> Self {
-        let mut action = self.clone();
-        action.done = Some(now);
-        action.message = String::new();
-        if action.repeat.is_some() {
-            action.warning = 0;
-            if let End::Runs(runs) = action.end {
-                action.end = End::Runs(runs.saturating_sub(1).max(0));
+    /// Sets TIME to the first time of CRON that is not before `earliest` and is after now.
+    fn first_by_cron(&mut self, earliest: i64, reading: Reading) -> Result<(), Refusal> {
+        let after = reading.now.max(earliest.saturating_sub(1));
+        match self.planned_after(after, self.zone(reading.zone)) {
+            Some((time, _)) => {
+                (self.time, self.time_of_day) = (time, None);
+                // What was chosen by an earliest TIME does not come sooner when the clock is put back.
+                self.planned_at = (earliest <= reading.now).then_some(reading.now);
+                Ok(())
             }
-            action.advance(now, zone);
-        }
-        action
-    }
-
-    /// The action with its first run strictly after `now`, for a VM made today from a template whose TIME has long passed:
-    /// what was planned before the VM existed was not missed. Counts no run. An action that does not repeat, or whose
-    /// rule allows nothing after `now`, stays as it is.
-    #[must_use]
-    pub fn starting_after(&self, now: i64, zone: Tz) -> Self {
-        let mut action = self.clone();
-        if action.time <= now {
-            action.advance(now, zone);
-        }
-        action
-    }
-
-    /// The action after an attempt that was refused at `now`: the reason is shown, and it stays due.
-    #[must_use]
-    pub fn after_failure(&self, now: i64, zone: Tz, reason: &str) -> Self {
-        let date = zone.timestamp_opt(now, 0).single().map(|date| date.format("%a %b %e %H:%M:%S %Y").to_string());
-        let mut action = self.clone();
-        action.message = format!("{} : {reason}", date.unwrap_or_else(|| now.to_string()));
-        action
-    }
-
-    /// Moves `time` to the first run strictly after both `now` and the present `time`, if the end rule allows one.
-    fn advance(&mut self, now: i64, zone: Tz) {
-        let Some(repeat) = self.repeat else { return };
-        let zone = self.zone(zone);
-        // What was planned while its share of the jitter went by is still to come.
-        let now = now.saturating_sub(self.share_of_jitter());
-        let Some((time, time_of_day)) = next::after(repeat, &self.days, self.time, self.time_of_day, now, zone) else {
-            return;
-        };
-        let allowed = match self.end {
-            End::Unset | End::Never => true,
-            End::Runs(runs) => runs > 0,
-            End::Date(date) => time <= date,
-        };
-        if allowed {
-            self.time = time;
-            self.time_of_day = time_of_day;
+            None => bad(format!(
+                "Wrong CRON value: {}, it never fires again; it must name a date that exists",
+                self.cron.as_deref().unwrap_or_default()
+            )),
         }
     }
 
@@ -410,29 +373,6 @@ impl ScheduledAction {
             )),
         }
     }
-
-    /// The vector as clients and documents show it: every key, in the order of the published schema.
-    pub fn to_vector(&self) -> Vector {
-        let days: Vec<String> = self.days.iter().map(u32::to_string).collect();
-        let (end_type, end_value) = self.end.numbers();
-        [
-            ("ID", self.id.to_string()),
-            ("PARENT_ID", self.parent_id.to_string()),
-            ("TYPE", self.parent.name().to_owned()),
-            ("ACTION", self.action.clone()),
-            ("ARGS", self.args.clone()),
-            ("TIME", self.time.to_string()),
-            ("REPEAT", self.repeat.map_or(-1, Repeat::number).to_string()),
-            ("DAYS", days.join(",")),
-            ("END_TYPE", end_type.to_string()),
-            ("END_VALUE", end_value.to_string()),
-            ("DONE", self.done.unwrap_or(-1).to_string()),
-            ("MESSAGE", self.message.clone()),
-            ("WARNING", self.warning.to_string()),
-        ]
-        .into_iter()
-        .collect()
-    }
 }
 
 /// How long to wait after so many failed attempts in a row before the next, in seconds: 15 s doubled each time, at most an
@@ -446,5 +386,7 @@ fn bad<T>(reason: String) -> Result<T, Refusal> {
     Err(Refusal::BadSchedule(reason))
 }
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod tests;

@@ -8,22 +8,20 @@ use super::{MAX_TIME, Repeat};
 /// Days to look ahead. Day 365 of the year exists in leap years only, which lie at most eight years apart.
 const HORIZON_DAYS: usize = 366 * 9;
 
-/// The first run strictly after both `now` and `time`, and the time of day to remember when it is not that of the result.
+/// The first run strictly after `after`, and the time of day to remember when it is not that of the result.
 ///
-/// `time` is the last planned time, `time_of_day` the one remembered with it. `None` when no date before the year 10000
+/// `time` is one of the planned times, `time_of_day` the one remembered with it. `None` when no date before the year 10000
 /// matches.
 pub(super) fn after(
     repeat: Repeat,
     days: &[u32],
-    time: i64,
-    time_of_day: Option<u32>,
-    now: i64,
+    (time, time_of_day): (i64, Option<u32>),
+    after: i64,
     zone: Tz,
 ) -> Option<(i64, Option<u32>)> {
-    let after = now.max(time);
     if repeat == Repeat::Hourly {
         let step = i64::from(*days.first()?).checked_mul(3600).filter(|step| *step > 0)?;
-        let steps = after.checked_sub(time)?.checked_div(step)?.checked_add(1)?;
+        let steps = after.checked_sub(time)?.div_euclid(step).checked_add(1)?;
         let next = time.checked_add(steps.checked_mul(step)?)?;
         return (next <= MAX_TIME).then_some((next, None));
     }
@@ -59,7 +57,7 @@ fn is_listed(repeat: Repeat, days: &[u32], date: NaiveDate) -> bool {
 }
 
 /// The instant of a local time: the first of two, or the end of the gap that swallowed it.
-fn instant(local: NaiveDateTime, zone: Tz) -> Option<i64> {
+pub(super) fn instant(local: NaiveDateTime, zone: Tz) -> Option<i64> {
     match zone.from_local_datetime(&local) {
         LocalResult::Single(time) => Some(time.timestamp()),
         LocalResult::Ambiguous(first, _) => Some(first.timestamp()),

@@ -1,4 +1,5 @@
-use chrono_tz::{America, Australia, Europe, Pacific, UTC};
+use chrono::TimeZone;
+use chrono_tz::{America, Asia, Australia, Europe, Pacific, UTC};
 use proptest::prelude::*;
 
 use super::*;
@@ -6,12 +7,14 @@ use crate::template::Template;
 
 const NOON: i64 = 1_668_254_400; // Sat 2022-11-12 12:00:00 UTC
 
+const READING: Reading = Reading { start: NOON, now: NOON, zone: UTC };
+
 fn vector(text: &str) -> Vector {
     Template::parse(&format!("SCHED_ACTION=[{text}]")).unwrap().vector("SCHED_ACTION").unwrap().clone()
 }
 
 fn parse_for(parent: Parent, text: &str) -> Result<ScheduledAction, String> {
-    ScheduledAction::parse(&vector(text), ScheduleId(0), parent, 7, NOON).map_err(|refusal| refusal.to_string())
+    ScheduledAction::parse(&vector(text), ScheduleId(0), parent, 7, READING).map_err(|refusal| refusal.to_string())
 }
 
 fn parse(text: &str) -> Result<ScheduledAction, String> {
@@ -113,26 +116,26 @@ fn wrong_attributes_are_refused_with_the_known_texts() {
 #[test]
 fn an_update_keeps_what_it_does_not_name() {
     let action = parse("ACTION=backup, ARGS=100, TIME=5000, REPEAT=0, DAYS=1, END_TYPE=0").unwrap();
-    let updated = action.updated(&vector("DAYS=\"5,6\""), NOON, UTC).unwrap();
+    let updated = action.updated(&vector("DAYS=\"5,6\""), READING).unwrap();
     assert_eq!(updated, ScheduledAction { days: vec![5, 6], ..action.clone() });
-    assert!(action.updated(&vector("REPEAT=3, DAYS=500"), NOON, UTC).is_err());
-    let plain = action.updated(&vector("REPEAT=-1"), NOON, UTC).unwrap();
+    assert!(action.updated(&vector("REPEAT=3, DAYS=500"), READING).is_err());
+    let plain = action.updated(&vector("REPEAT=-1"), READING).unwrap();
     assert_eq!(plain.repeat, None);
-    assert_eq!(action.updated(&action.to_vector(), NOON, UTC), Ok(action));
+    assert_eq!(action.updated(&action.to_vector(), READING), Ok(action));
 }
 
 #[test]
 fn a_moved_or_extended_action_runs_again() {
     let once = parse("ACTION=hold, TIME=5000").unwrap().after_run(5001, UTC);
     assert!(!once.is_due(9999));
-    assert!(once.updated(&vector("TIME=4000"), NOON, UTC).unwrap().is_due(9999));
-    assert!(!once.updated(&vector("TIME=5000"), NOON, UTC).unwrap().is_due(9999));
+    assert!(once.updated(&vector("TIME=4000"), READING).unwrap().is_due(9999));
+    assert!(!once.updated(&vector("TIME=5000"), READING).unwrap().is_due(9999));
 
     let text = format!("ACTION=hold, TIME={NOON}, REPEAT=3, DAYS=1, END_TYPE=1, END_VALUE=1");
     let ended = parse(&text).unwrap().after_run(NOON + 5, UTC);
     assert_eq!((ended.end, ended.time), (End::Runs(0), NOON));
-    assert_eq!(ended.updated(&ended.to_vector(), NOON, UTC), Ok(ended.clone()));
-    let extended = ended.updated(&vector("END_VALUE=2"), NOON, UTC).unwrap();
+    assert_eq!(ended.updated(&ended.to_vector(), READING), Ok(ended.clone()));
+    let extended = ended.updated(&vector("END_VALUE=2"), READING).unwrap();
     assert_eq!((extended.end, extended.time), (End::Runs(2), NOON + 3600));
 }
 
@@ -399,7 +402,7 @@ proptest! {
         ]
         .into_iter()
         .collect();
-        if let Ok(action) = ScheduledAction::parse(&vector, ScheduleId(1), Parent::Vm, 1, now) {
+        if let Ok(action) = ScheduledAction::parse(&vector, ScheduleId(1), Parent::Vm, 1, Reading { start: now, now, zone }) {
             let _ = action.after_run(now, zone);
         }
         let mut wild = parse("ACTION=hold, TIME=1, REPEAT=0, DAYS=1").unwrap();
@@ -407,5 +410,207 @@ proptest! {
         let _ = wild.after_run(now, zone);
         wild.repeat = Some(Repeat::Hourly);
         let _ = wild.after_run(now, zone);
+    }
+}
+
+#[test]
+fn our_own_attributes_are_read_shown_beside_and_taken_away() {
+    let text = r#"ACTION=backup, ARGS="100", CRON="  0  2 * * mon-fri ", TIMEZONE="Europe/Madrid", JITTER=600, WINDOW_END="05:30", KEEP_LAST=14, RETRY=3"#;
+    let action = parse(text).unwrap();
+    let show = |action: &ScheduledAction| {
+        let pairs = action.info_vector()?;
+        Some(pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
+    };
+    let shown = "ID=0 TIMEZONE=Europe/Madrid CRON=0 2 * * mon-fri JITTER=600 WINDOW_END=05:30 KEEP_LAST=14 RETRY=3";
+    assert_eq!(show(&action).as_deref(), Some(shown));
+    // The first Monday after the Saturday of READING, though the daemon lives elsewhere.
+    assert_eq!(local(Europe::Madrid, action.time), "2022-11-14 02:00 CET");
+    assert_eq!(action.updated(&action.info_vector().unwrap(), READING), Ok(action.clone()));
+    let bare =
+        action.updated(&vector(r#"CRON="", TIMEZONE="", JITTER="", WINDOW_END="", KEEP_LAST="", RETRY="""#), READING);
+    let bare = bare.unwrap();
+    assert_eq!((show(&bare), bare.time, bare.is_repeating()), (None, action.time, false));
+    assert_eq!(show(&parse("ACTION=hold, TIME=1").unwrap()), None);
+    let keeps_all = parse("ACTION=backup, ARGS=100, TIME=1, KEEP_LAST=0, RETRY=0").unwrap();
+    assert_eq!(show(&keeps_all).as_deref(), Some("ID=0 KEEP_LAST=0 RETRY=0"));
+}
+
+#[test]
+fn wrong_values_of_our_own_attributes_are_refused_by_name() {
+    let zone = "it must be the IANA name of a zone, such as Europe/Madrid";
+    let window = "it must be a local time of day from 00:00 to 23:59";
+    let cases = [
+        ("TIME=1, TIMEZONE=Mars", format!("Wrong TIMEZONE value: Mars, {zone}")),
+        ("TIME=1, TIMEZONE=\"europe/madrid\"", format!("Wrong TIMEZONE value: europe/madrid, {zone}")),
+        ("TIME=1, JITTER=-1", "Wrong JITTER value: -1, it must be seconds from 0 to 86400".to_owned()),
+        ("TIME=1, JITTER=86401", "Wrong JITTER value: 86401, it must be seconds from 0 to 86400".to_owned()),
+        ("TIME=1, JITTER=long", "Wrong JITTER value: long, it must be seconds from 0 to 86400".to_owned()),
+        ("TIME=1, WINDOW_END=\"24:00\"", format!("Wrong WINDOW_END value: 24:00, {window}")),
+        ("TIME=1, WINDOW_END=\"5:00\"", format!("Wrong WINDOW_END value: 5:00, {window}")),
+        ("TIME=1, WINDOW_END=\"05:60\"", format!("Wrong WINDOW_END value: 05:60, {window}")),
+        (
+            "TIME=1, KEEP_LAST=-2",
+            "Wrong KEEP_LAST value: -2, it must be a number of restore points, 0 to keep all that this action makes"
+                .to_owned(),
+        ),
+        ("TIME=1, RETRY=11", "Wrong RETRY value: 11, it must be a number from 0 to 10".to_owned()),
+        (
+            "CRON=\"0 0 31 2 *\"",
+            "Wrong CRON value: 0 0 31 2 *, it never fires again; it must name a date that exists".to_owned(),
+        ),
+        (
+            "CRON=\"0 0 * * *\", TIME=253402300799",
+            "Wrong CRON value: 0 0 * * *, it never fires again; it must name a date that exists".to_owned(),
+        ),
+        (
+            "CRON=\"0 0 * * *\", REPEAT=0, DAYS=1",
+            "CRON cannot be given together with REPEAT and DAYS; leave one of them out".to_owned(),
+        ),
+        (
+            "CRON=\"0 0 * * *\", DAYS=1",
+            "CRON cannot be given together with REPEAT and DAYS; leave one of them out".to_owned(),
+        ),
+    ];
+    for (text, wanted) in cases {
+        assert_eq!(parse(&format!("ACTION=backup, ARGS=100, {text}")).unwrap_err(), wanted, "{text}");
+    }
+    for (key, value) in [("WINDOW_END", "\"05:00\""), ("KEEP_LAST", "3"), ("RETRY", "0")] {
+        let refused = parse(&format!("ACTION=hold, TIME=1, {key}={value}")).unwrap_err();
+        assert_eq!(refused, format!("{key} is for backups only: leave it out, or empty, with ACTION hold"));
+    }
+}
+
+#[test]
+fn values_without_measure_are_refused_cheaply_and_not_repeated_in_full() {
+    let begun = std::time::Instant::now();
+    let days = vec!["1"; 10_000].join(",");
+    let refused = parse(&format!("ACTION=hold, TIME=1, REPEAT=2, DAYS=\"{days}\"")).unwrap_err();
+    assert_eq!(refused, "Wrong DAYS value: it lists more than 366 numbers");
+    let every: Vec<String> = (0..366).map(|day| day.to_string()).collect();
+    assert!(parse(&format!("ACTION=hold, TIME=1, REPEAT=2, DAYS=\"{}\"", every.join(","))).is_ok());
+    let long = "9".repeat(100_000);
+    for text in [
+        format!("ACTION={long}, TIME=1"),
+        format!("ACTION=hold, TIME={long}"),
+        format!("ACTION=hold, TIME=+{long}"),
+        format!("ACTION=hold, TIME=1, WARNING={long}"),
+        format!("ACTION=hold, TIME=1, REPEAT={long}"),
+        format!("ACTION=hold, TIME=1, REPEAT=0, DAYS={long}"),
+        format!("ACTION=hold, TIME=1, END_TYPE={long}"),
+        format!("ACTION=hold, TIME=1, END_TYPE=1, END_VALUE={long}"),
+        format!("ACTION=hold, TIME=1, TIMEZONE={long}"),
+        format!("ACTION=hold, TIME=1, CRON={long}"),
+        format!("ACTION=hold, TIME=1, CRON=\"{} * * * *\"", "9".repeat(300)),
+        format!("ACTION=hold, TIME=1, JITTER={long}"),
+        format!("ACTION=backup, ARGS={long}, TIME=1"),
+    ] {
+        let refused = parse(&text).unwrap_err();
+        assert!(refused.len() < 600 && !refused.is_empty(), "{refused}");
+    }
+    assert!(begun.elapsed().as_secs() < 60, "refusals take minutes");
+    for (end_value, wanted) in
+        [("253402300800", "is no date"), ("-1", "is no date"), ("9999999999999999999", "must be a number")]
+    {
+        let refused =
+            parse(&format!("ACTION=hold, TIME=1, REPEAT=0, DAYS=1, END_TYPE=2, END_VALUE={end_value}")).unwrap_err();
+        assert!(refused.starts_with("Wrong END_VALUE value: ") && refused.ends_with(wanted), "{refused}");
+    }
+    assert!(parse("ACTION=hold, TIME=253402300799").is_ok() && parse("ACTION=hold, TIME=253402300800").is_err());
+    assert!(parse("ACTION=hold, TIME=\"+9223372036854775807\"").is_err());
+}
+
+#[test]
+fn the_rule_that_is_given_replaces_the_other() {
+    let by_cron = parse("ACTION=backup, ARGS=100, CRON=\"@daily\"").unwrap();
+    assert_eq!(local(UTC, by_cron.time), "2022-11-13 00:00 UTC");
+    let by_days = by_cron.updated(&vector("REPEAT=0, DAYS=\"1,2\""), READING).unwrap();
+    assert_eq!((by_days.cron.as_deref(), by_days.repeat, by_days.time), (None, Some(Repeat::Weekly), by_cron.time));
+    let again = by_days.updated(&vector("CRON=\"0 12 * * 1\""), READING).unwrap();
+    assert_eq!((again.repeat, again.days.len(), again.info_vector().is_some()), (None, 0, true));
+    assert_eq!(local(UTC, again.time), "2022-11-14 12:00 UTC");
+    // A client that knows nothing of CRON sends back all that it saw.
+    assert_eq!(again.updated(&again.to_vector(), READING), Ok(again.clone()));
+    let refused = again.updated(&vector("DAYS=3"), READING).unwrap_err().to_string();
+    assert_eq!(refused, "DAYS needs REPEAT: this action repeats by CRON");
+}
+
+#[test]
+fn a_time_given_with_cron_is_the_earliest_start_and_what_changes_counts_from_now() {
+    let from = at(UTC, "2022-12-24 00:00");
+    let action = parse(&format!("ACTION=hold, CRON=\"0 6 * * *\", TIME={from}")).unwrap();
+    assert_eq!(local(UTC, action.time), "2022-12-24 06:00 UTC");
+    let exact = parse(&format!("ACTION=hold, CRON=\"0 6 * * *\", TIME={}", from + 6 * 3600)).unwrap();
+    assert_eq!(exact.time, action.time);
+    let past = parse("ACTION=hold, CRON=\"0 6 * * *\", TIME=5").unwrap();
+    assert_eq!(local(UTC, past.time), "2022-11-13 06:00 UTC", "a new action has missed nothing");
+    let moved = past.updated(&vector(&format!("TIME={from}")), READING).unwrap();
+    assert_eq!(moved.time, action.time);
+    let later = Reading { now: NOON + 10 * 86_400, ..READING };
+    let elsewhere = past.updated(&vector("TIMEZONE=\"Asia/Kathmandu\""), later).unwrap();
+    assert_eq!(local(Asia::Kathmandu, elsewhere.time), "2022-11-23 06:00 +0545");
+    // What waits for a slot goes on waiting when something else is changed.
+    let waiting = past.updated(&vector("KEEP_LAST=\"\", JITTER=0"), later).unwrap();
+    assert_eq!(waiting, past);
+    assert!(waiting.is_due(later.now));
+}
+
+#[test]
+fn a_repetition_in_a_zone_of_its_own_keeps_that_zone_s_hour() {
+    let text = format!(
+        "ACTION=hold, TIME={}, REPEAT=0, DAYS=\"0,1,2,3,4,5,6\", TIMEZONE=\"America/New_York\"",
+        at(America::New_York, "2023-03-11 02:15")
+    );
+    let action = parse(&text).unwrap();
+    let mut times = Vec::new();
+    let mut next = action;
+    for _ in 0..2 {
+        next = next.after_run(next.time + 60, Europe::Berlin);
+        times.push(local(America::New_York, next.time));
+    }
+    assert_eq!(times, ["2023-03-12 03:00 EDT", "2023-03-13 02:15 EDT"]);
+}
+
+#[test]
+fn a_preset_whose_end_has_passed_does_not_run_in_a_new_vm() {
+    let text = format!("ACTION=hold, TIME={NOON}, REPEAT=0, DAYS=6, END_TYPE=2, END_VALUE={}", NOON + 86_400);
+    let started = parse(&text).unwrap().starting_after(NOON + 30 * 86_400, UTC);
+    assert_eq!((started.time, started.due_at(), started.done), (NOON, None, None));
+}
+
+#[test]
+fn a_vm_s_actions_become_presets_with_our_attributes_and_without_its_past() {
+    let all = [
+        r#"ACTION=backup, ARGS="100,1", CRON="0 2 * * *", KEEP_LAST=7, TIMEZONE="Europe/Madrid""#,
+        r#"ACTION=backup, ARGS=100, TIME=1700000000, REPEAT=0, DAYS="0,6", END_TYPE=1, END_VALUE=4, WARNING=1699999000"#,
+        "ACTION=terminate, TIME=1700000000",
+        "ACTION=hold, TIME=1600000000",
+        "ACTION=hold, TIME=1600000000, REPEAT=3, DAYS=5, END_TYPE=2, END_VALUE=1600000001",
+    ];
+    let mut actions: Vec<ScheduledAction> = all.iter().map(|text| parse(text).unwrap()).collect();
+    for (number, action) in (0..).zip(&mut actions) {
+        action.id = ScheduleId(number + 40);
+    }
+    let mut ended = parse(&format!("ACTION=hold, TIME={NOON}, REPEAT=3, DAYS=5, END_TYPE=1, END_VALUE=1")).unwrap();
+    ended = ended.after_run(NOON, UTC).after_failure(NOON, UTC, "x");
+    actions.push(ended);
+    let (vectors, infos): (Vec<_>, Vec<_>) =
+        actions.iter().map(|action| (action.to_vector(), action.info_vector())).unzip();
+    let infos: Vec<_> = infos.into_iter().flatten().collect();
+    let shown: Vec<String> = presets(&vectors, &infos, NOON)
+        .iter()
+        .map(|preset| preset.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "ACTION=backup ARGS=100,1 TIME=1668301200 TIMEZONE=Europe/Madrid CRON=0 2 * * * KEEP_LAST=7",
+            "ACTION=backup ARGS=100 TIME=1700000000 REPEAT=0 DAYS=0,6 END_TYPE=1 END_VALUE=4 WARNING=1699999000",
+            "ACTION=terminate TIME=1700000000",
+            "ACTION=hold TIME=1600000000 REPEAT=3 DAYS=5 END_TYPE=2 END_VALUE=1600000001",
+        ]
+    );
+    for preset in presets(&vectors, &infos, NOON) {
+        let read = ScheduledAction::parse(&preset, ScheduleId(9), Parent::Vm, 8, READING);
+        assert!(read.is_ok(), "{read:?}");
     }
 }

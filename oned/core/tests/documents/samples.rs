@@ -46,7 +46,10 @@ pub fn action(parent: Parent) -> ScheduledAction {
         window_end: None,
         keep_last: None,
         retry: 1,
+        served: Some(1_669_296_524),
         skipped: None,
+        planned_at: None,
+        delay: 0,
     }
 }
 
@@ -96,6 +99,18 @@ pub fn vm() -> VmView {
         sched_actions: vec![
             action(Parent::Vm),
             ScheduledAction { id: ScheduleId(1), repeat: None, ..action(Parent::Vm) },
+            ScheduledAction {
+                id: ScheduleId(9),
+                repeat: None,
+                days: Vec::new(),
+                timezone: Some("Europe/Madrid".into()),
+                cron: Some("30 2 * * mon-fri".into()),
+                jitter: 600,
+                window_end: Some(5 * 3600 + 1800),
+                keep_last: Some(14),
+                retry: 0,
+                ..action(Parent::Vm)
+            },
         ],
         template: template(
             "VIDEO=[TYPE=virtio,ATS=YES,VRAM=16384,RESOLUTION=800x600]\nCPU=1\nMEMORY=128\nVCPU=2\nMEMORY_SLOTS=2\nMEMORY_RESIZE_MODE=BALLOONING\n\
@@ -106,7 +121,7 @@ pub fn vm() -> VmView {
              SCHED_ACTION=[ACTION=backup]\nBACKUP_CONFIG=[MODE=FULL]\n",
         ),
         user_template: template(
-            "LABELS=a\nERROR=\"Fri : <bad> & ]] > worse\"\nSCHED_REQUIREMENTS=\"ID = 0\"\nZ=1\nB=[Y=1,X=2]\n",
+            "LABELS=a\nERROR=\"Fri : <bad> & ]] > worse\"\nSCHED_REQUIREMENTS=\"ID = 0\"\nSCHED_INFO=[ID=1,CRON=forged]\nZ=1\nB=[Y=1,X=2]\n",
         ),
         history: vec![HistoryView { seq: 0, ..history.clone() }, HistoryView { seq: 1, hid: 3, ..history }],
         snapshots: vec![DiskSnapshotsView {
