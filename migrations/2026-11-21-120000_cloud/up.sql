@@ -308,6 +308,7 @@ CREATE TABLE backup_job_vm (
     not_before INTEGER NOT NULL,
     PRIMARY KEY (backup_job_id, vm_id)
 ) STRICT;
+CREATE INDEX backup_job_vm_by_vm ON backup_job_vm (vm_id);
 
 CREATE TABLE vm (
     id INTEGER NOT NULL PRIMARY KEY,
@@ -391,9 +392,17 @@ CREATE TABLE schedule (
     -- Failures in a row of backups that it started, and when the last is tried once more; NULL = not.
     failures INTEGER NOT NULL,
     retry_at INTEGER,
+    -- When the window of what is due at due_at closes, and that of the run before, within which a retry must begin; NULL = no
+    -- window.
+    closes_at INTEGER,
+    retry_until INTEGER,
     CHECK ((vm_id IS NULL) <> (backup_job_id IS NULL))
 ) STRICT;
 CREATE INDEX schedule_due ON schedule (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX schedule_closing ON schedule (closes_at) WHERE closes_at IS NOT NULL;
+-- After a first refusal it is tried again soon anyway.
+CREATE INDEX schedule_refused ON schedule (vm_id) WHERE refusals > 1;
+CREATE INDEX schedule_retried ON schedule (retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX schedule_by_vm ON schedule (vm_id) WHERE vm_id IS NOT NULL;
 CREATE INDEX schedule_by_backup_job ON schedule (backup_job_id) WHERE backup_job_id IS NOT NULL;
 

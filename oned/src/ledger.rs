@@ -8,6 +8,7 @@ mod backup_job_run;
 mod history;
 mod schedule_retry;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use chrono::TimeZone;
@@ -19,13 +20,14 @@ use one_core::template::{Template, Vector};
 
 use crate::job::{self, DeletePlan, JobKind, JobSubject};
 use crate::quota;
-use crate::store::rows::{HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
-use crate::store::{JobFilter, StoreError, Tx};
+use crate::store::rows::{DatastoreRow, HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
+use crate::store::{JobFilter, Release, StoreError, Tx};
 
 pub use backup_end::{BackupEnd, EndedBackup, backup_ended};
 pub use history::{
     act as history_act, copy as history_action, of_previous_host, place as history_place, resume as history_resume,
 };
+pub use schedule_retry::plan as schedule_times;
 
 /// TYPE on the wire of an image datastore.
 pub const IMAGE_DS: i64 = 0;
@@ -78,6 +80,8 @@ pub fn vm_step(tx: &mut Tx<'_>, row: &mut VmRow, event: VmEvent, now: i64) -> Re
     }
     quota::save_vm(tx, row)?;
     history::stamp(tx, row.id, from, to, now)?;
+    // What its state stood in the way of can be tried again.
+    tx.schedules_release(Release::Vm(row.id))?;
     tracing::info!(target: "VM", vm = row.id, "VM {}: {} -> {}", row.id, from.name(), to.name());
     Ok(())
 }
@@ -233,6 +237,33 @@ pub fn read_schedule(row: &ScheduleRow) -> Option<ScheduledAction> {
             None
         }
     }
+}
+
+/// A scheduled action as the database keeps it.
+///
+/// # Errors
+/// An action that cannot be written down.
+pub fn schedule_text(action: &ScheduledAction) -> Result<String, StoreError> {
+    serde_json::to_string(action)
+        .map_err(|e| StoreError::Broken { doing: "writing a scheduled action", reason: e.to_string() })
+}
+
+/// How many backups may be written into a datastore at a time (MAX_BACKUPS of its template); none = any number.
+#[must_use]
+pub fn max_backups(row: &DatastoreRow) -> Option<u32> {
+    if row.kind != BACKUP_DS {
+        return None;
+    }
+    // Checked when it was stored.
+    stored(&row.template).scalar("MAX_BACKUPS").and_then(|most| most.trim().parse().ok()).filter(|most| *most > 0)
+}
+
+/// The same for all datastores that have such a limit, by id.
+///
+/// # Errors
+/// The database's failure.
+pub fn backup_limits(tx: &mut Tx<'_>) -> Result<HashMap<i64, u32>, StoreError> {
+    Ok(tx.datastore_list()?.iter().filter_map(|row| Some((row.id, max_backups(row)?))).collect())
 }
 
 /// Puts an image into DELETE and writes the job that removes its data and then its record.

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::{self, BackupPlan, JobKind};
 use crate::ledger::stored;
 use crate::store::rows::{HostRow, ImageRow, JobRow, QuotaRow, VmRow};
-use crate::store::{JobFilter, StoreError, Tx, VmFilter};
+use crate::store::{JobFilter, Release, StoreError, Tx, VmFilter};
 
 /// The word of the table for users.
 pub const USER: &str = "USER";
@@ -290,6 +290,8 @@ pub fn save_image(tx: &mut Tx<'_>, row: &ImageRow) -> Result<Taken, StoreError> 
 pub fn delete_image(tx: &mut Tx<'_>, id: i64) -> Result<Taken, StoreError> {
     let Some(row) = tx.image_find(id)? else { return Ok(Taken::default()) };
     tx.image_delete(id)?;
+    // There is more room, and in its owner's limits too.
+    tx.schedules_release(Release::Datastore(row.datastore_id))?;
     count(tx, Some(&of_image(&row)), None)
 }
 

@@ -16,8 +16,12 @@ mod backup_images;
 mod backup_jobs;
 #[path = "api/backup_paths.rs"]
 mod backup_paths;
+#[path = "api/clock_jumps.rs"]
+mod clock_jumps;
 #[path = "api/disks.rs"]
 mod disks;
+#[path = "api/dispatch.rs"]
+mod dispatch;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/image_verbs.rs"]

@@ -15,8 +15,8 @@ use super::pool::PoolFilter;
 use super::{Cloud, attributes, datastore_for, parse, vdc, view};
 use crate::job::{self, ImportBackupsPlan, JobKind, JobSubject};
 use crate::session;
-use crate::store::Tx;
 use crate::store::rows::DatastoreRow;
+use crate::store::{Release, Tx};
 
 pub use crate::ledger::{BACKUP_DS, FILE_DS, IMAGE_DS, SYSTEM_DS};
 
@@ -145,10 +145,25 @@ fn check_attributes(
             return refuse("BASE_PATH must be an absolute path without \"..\".");
         }
     }
-    if kind != BACKUP_DS || ds_mad == DUMMY {
+    if kind != BACKUP_DS {
+        return Ok(());
+    }
+    if template.contains("MAX_BACKUPS") && template.scalar("MAX_BACKUPS").is_none_or(|most| !is_a_count(most)) {
+        let most: String = template.scalar("MAX_BACKUPS").unwrap_or("a vector").chars().take(64).collect();
+        return refuse(format!(
+            "Wrong MAX_BACKUPS value: {most}, it must be the number of backups that may be written into the datastore at a \
+             time, or 0 for no limit."
+        ));
+    }
+    if ds_mad == DUMMY {
         return Ok(());
     }
     backup::check(cloud, caller, ds_mad, old, template)
+}
+
+/// Whether it says how many, or nothing.
+fn is_a_count(text: &str) -> bool {
+    text.trim().is_empty() || text.trim().parse::<u32>().is_ok()
 }
 
 /// `one.datastore.info`; `decrypt` shows secrets to administrators.
@@ -202,6 +217,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
         row.template = template.to_text();
         row.monitored_at = 0;
         tx.datastore_update(&row)?;
+        tx.schedules_release(Release::Datastore(id))?;
         Ok::<_, Refusal>(())
     })?;
     cloud.wake.ring();
@@ -248,6 +264,7 @@ pub fn enable(cloud: &Cloud, caller: &Caller, id: i64, enabled: bool) -> Result<
         }
         row.state = if enabled { READY } else { DISABLED };
         tx.datastore_update(&row)?;
+        tx.schedules_release(Release::Datastore(id))?;
         Ok::<_, Refusal>(())
     })?;
     cloud.wake.ring();

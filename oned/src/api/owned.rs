@@ -8,7 +8,7 @@ use super::{Cloud, people};
 use crate::store::rows::{
     BackupJobRow, DatastoreRow, DocumentRow, ImageRow, NetworkRow, SecurityGroupRow, TemplateRow, VmRow,
 };
-use crate::store::{StoreError, Tx};
+use crate::store::{Release, StoreError, Tx};
 
 /// Rows that have an owner and permission bits.
 pub trait Owned {
@@ -225,6 +225,7 @@ pub fn chmod<R: Pooled>(cloud: &Cloud, caller: &Caller, id: i64, bits: &[i64; 9]
         let mut row: R = to_use(tx, caller, Right::Manage, id)?;
         chmod_row(cloud, caller, &mut row, bits)?;
         row.save(tx)?;
+        release::<R>(tx, id)?;
         Ok(id)
     })
 }
@@ -271,8 +272,18 @@ pub fn chown<R: Pooled>(
         }
         row.save(tx)?;
         moved(tx, &old, &row).map_err(|refused| asked_by(caller, refused))?;
+        release::<R>(tx, id)?;
         Ok(id)
     })
+}
+
+/// Lets scheduled actions that were refused because of this object's rights be tried again.
+fn release<R: Pooled>(tx: &mut Tx<'_>, id: i64) -> Result<(), StoreError> {
+    match R::KIND {
+        ObjectKind::Vm => tx.schedules_release(Release::Vm(id)),
+        ObjectKind::Datastore => tx.schedules_release(Release::Datastore(id)),
+        _ => Ok(()),
+    }
 }
 
 /// What a new owner may not have is told to the one who wanted to give it.
@@ -325,6 +336,7 @@ pub fn unlock<R: Pooled>(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64,
             column.clear();
             row.save(tx)?;
         }
+        release::<R>(tx, id)?;
         Ok(id)
     })
 }

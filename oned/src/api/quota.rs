@@ -8,7 +8,7 @@ use one_core::template::Template;
 
 use super::{Cloud, parse, people, view};
 use crate::quota::{self, DEFAULTS, GROUP, USER};
-use crate::store::Tx;
+use crate::store::{Release, Tx};
 
 /// `one.user.quota`: limits of a user; what the text leaves out stays.
 ///
@@ -44,7 +44,8 @@ fn set(tx: &mut Tx<'_>, owner: Owner, name: &str, text: &str) -> Result<(), Refu
         Owner::User(id) => (USER, id),
         Owner::Group(id) => (GROUP, id),
     };
-    Ok(quota::store(tx, word, id, &limits, &usage)?)
+    quota::store(tx, word, id, &limits, &usage)?;
+    Ok(tx.schedules_release(Release::All)?)
 }
 
 /// Whose defaults.
@@ -102,6 +103,7 @@ pub fn update_defaults(cloud: &Cloud, caller: &Caller, whose: Defaults, text: &s
         let (mut limits, _) = quota::read(tx.quotas(whose.word(), DEFAULTS)?);
         change_defaults(&mut limits, &text)?;
         quota::store(tx, whose.word(), DEFAULTS, &limits, &Usage::new())?;
+        tx.schedules_release(Release::All)?;
         whose.document(tx)
     })
 }

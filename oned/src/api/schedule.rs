@@ -25,7 +25,7 @@ const ACTIONS_MAX: usize = 100;
 pub fn add_preset(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, vm_id: i64, wish: &Vector) -> Result<i64, Refusal> {
     let now = cloud.clock.now();
     let action = parsed(cloud, tx, Schedule { parent: Parent::Vm, id: vm_id, start: now }, wish)?;
-    store(tx, caller, &action.starting_after(now, cloud.config.timezone))
+    store(cloud, tx, caller, &action.starting_after(now, cloud.config.timezone))
 }
 
 /// Whose actions, and what `+N` counts from.
@@ -48,7 +48,7 @@ impl Schedule {
 /// Attributes that make no action, too many actions.
 pub fn add_to_job(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, job_id: i64, wish: &Vector) -> Result<i64, Refusal> {
     let action = parsed(cloud, tx, Schedule { parent: Parent::BackupJob, id: job_id, start: 0 }, wish)?;
-    store(tx, caller, &action)
+    store(cloud, tx, caller, &action)
 }
 
 /// A new action with an id of its own.
@@ -62,9 +62,9 @@ fn parsed(cloud: &Cloud, tx: &mut Tx<'_>, schedule: Schedule, wish: &Vector) -> 
     ScheduledAction::parse(wish, ScheduleId(id), parent, parent_id, schedule.reading(cloud))
 }
 
-fn store(tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> Result<i64, Refusal> {
+fn store(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, action: &ScheduledAction) -> Result<i64, Refusal> {
     check_target(tx, caller, action)?;
-    tx.schedule_insert(&row_of(action, caller.uid)?)?;
+    tx.schedule_insert(&row_of(action, caller.uid, cloud.config.timezone)?)?;
     Ok(action.id.0)
 }
 
@@ -112,34 +112,34 @@ pub fn restored(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, was: &VmDocumen
     }
 }
 
-/// An action as a row, with the time when it is due.
+/// An action as a row, with the time when it is due; `zone` is the daemon's.
 ///
 /// # Errors
 /// An action that cannot be written down.
-pub fn row_of(action: &ScheduledAction, uid: i64) -> Result<ScheduleRow, StoreError> {
-    let body = serde_json::to_string(action)
-        .map_err(|e| StoreError::Broken { doing: "writing a scheduled action", reason: e.to_string() })?;
-    // Due exactly when the core says so, once its TIME has come.
-    let due_at = action.due_at();
+pub fn row_of(action: &ScheduledAction, uid: i64, zone: chrono_tz::Tz) -> Result<ScheduleRow, StoreError> {
     let to = (action.parent == Parent::Vm && action.action == BACKUP).then(|| action.backup_args());
     let datastore_id = to.and_then(Result::ok).map(|(datastore, _)| datastore.0);
     let (vm_id, backup_job_id) = match action.parent {
         Parent::Vm => (Some(action.parent_id), None),
         Parent::BackupJob => (None, Some(action.parent_id)),
     };
-    Ok(ScheduleRow {
+    let mut row = ScheduleRow {
         id: action.id.0,
         vm_id,
         backup_job_id,
         uid,
-        body,
+        body: ledger::schedule_text(action)?,
         datastore_id,
-        due_at,
+        due_at: None,
         not_before: 0,
         refusals: 0,
         failures: 0,
         retry_at: None,
-    })
+        closes_at: None,
+        retry_until: None,
+    };
+    ledger::schedule_times(&mut row, action, zone);
+    Ok(row)
 }
 
 fn wish(text: &str) -> Result<Vector, Refusal> {
@@ -181,7 +181,7 @@ pub fn add_of(cloud: &Cloud, caller: &Caller, parent: Parent, id: i64, text: &st
     let id = cloud.store.write(|tx| {
         let schedule = schedule(tx, caller, parent, id)?;
         let action = parsed(cloud, tx, schedule, &wish(text)?)?;
-        store(tx, caller, &action)
+        store(cloud, tx, caller, &action)
     })?;
     cloud.wake.ring();
     Ok(id)
@@ -219,7 +219,7 @@ pub fn update_of(
         let old = ledger::read_schedule(&row).ok_or(Refusal::UnknownScheduledAction { id })?;
         let new = old.updated(&wish(text)?, schedule.reading(cloud))?;
         check_target(tx, caller, &new)?;
-        tx.schedule_update(&row_of(&new, caller.uid)?)?;
+        tx.schedule_update(&row_of(&new, caller.uid, cloud.config.timezone)?)?;
         Ok::<_, Refusal>(())
     })?;
     cloud.wake.ring();

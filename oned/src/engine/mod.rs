@@ -39,8 +39,9 @@ use one_core::refusal::Refusal;
 
 use crate::cloud::Cloud;
 use crate::job::JobKind;
+use crate::ledger;
 use crate::store::rows::JobRow;
-use crate::store::{JobFilter, StoreError};
+use crate::store::{JobFilter, PAUSE_MAX_S, StoreError};
 
 #[cfg(feature = "testing")]
 pub use outside::{Flaw, How, Plug};
@@ -113,6 +114,11 @@ fn pause(kind: Option<JobKind>, attempts: i64) -> Option<i64> {
         (ATTEMPTS_MAX, PAUSE_EXPONENT_MAX)
     };
     (attempts < most).then(|| 1 << attempts.clamp(0, longest))
+}
+
+/// Whether a job rests until later. A rest that is longer than any can be is over: the clock was put back.
+fn rests(job: &JobRow, now: i64) -> bool {
+    job.not_before > now && job.not_before <= now.saturating_add(PAUSE_MAX_S)
 }
 
 struct Running {
@@ -209,12 +215,13 @@ impl Engine {
         let now = self.cloud.clock.now();
         let giving_way = verify_jobs::giving_way(&jobs, now);
         self.interrupt(&self.running.lock().unwrap_or_else(PoisonError::into_inner), &giving_way);
+        let limits = self.backup_limits(&jobs);
         // Jobs of one VM or image run in the order in which they were accepted, also when an earlier one only waits.
         let (mut vms, mut images) = (Vec::new(), Vec::new());
         for job in jobs {
             // One that could not be taken back yet tries again by itself. All that it left has its own name, so nobody need
             // wait for it.
-            if job.phase == "undoing" && job.not_before > now {
+            if job.phase == "undoing" && rests(&job, now) {
                 continue;
             }
             let turn =
@@ -222,8 +229,12 @@ impl Engine {
             vms.extend(job.vm_id);
             images.extend(job.image_id);
             // What rests and is not wanted any more ends at once.
-            let is_due = job.not_before <= now || job.cancel == 1 && job.phase == JobPhase::Planned.as_str();
-            if turn && is_due && !giving_way.contains(&job.id) && self.has_room(&job) && !self.is_being_shortened(&job)
+            let is_due = !rests(&job, now) || job.cancel == 1 && job.phase == JobPhase::Planned.as_str();
+            if turn
+                && is_due
+                && !giving_way.contains(&job.id)
+                && self.has_room(&job, &limits)
+                && !self.is_being_shortened(&job)
             {
                 self.start_job(job);
             }
@@ -247,8 +258,20 @@ impl Engine {
         own.iter().any(|image| removed_from.contains(&image.id))
     }
 
-    /// Whether a job may start beside those that run: limits, and nothing else on the same VM or image.
-    fn has_room(&self, job: &JobRow) -> bool {
+    /// How many backups may be written at a time into datastores that have a limit, by their ids.
+    fn backup_limits(&self, jobs: &[JobRow]) -> HashMap<i64, u32> {
+        if !jobs.iter().any(|job| job.kind == JobKind::Backup.as_str()) {
+            return HashMap::new();
+        }
+        self.cloud.store.read(ledger::backup_limits).unwrap_or_else(|error| {
+            tracing::error!(target: "ONE", "The limits of datastores cannot be read: {error}");
+            HashMap::new()
+        })
+    }
+
+    /// Whether a job may start beside those that run: limits (`limits` those of datastores, by id), and nothing else on the
+    /// same VM or image.
+    fn has_room(&self, job: &JobRow, limits: &HashMap<i64, u32>) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |a: Option<i64>, b: Option<i64>| a.is_some() && a == b;
         if running.contains_key(&job.id)
@@ -276,6 +299,10 @@ impl Engine {
         let config = &self.cloud.config;
         below(count(&|r| is_backup(r.kind)), config.max_backups)
             && below(count(&|r| is_backup(r.kind) && same(r.host_id, job.host_id)), config.max_backups_host)
+            && below(
+                count(&|r| is_backup(r.kind) && same(r.datastore_id, job.datastore_id)),
+                job.datastore_id.and_then(|id| limits.get(&id).copied()),
+            )
     }
 
     fn start_job(self: &Arc<Self>, job: JobRow) {

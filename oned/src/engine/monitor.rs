@@ -15,7 +15,7 @@ use super::image_jobs::mb;
 use super::{Engine, Trouble};
 use crate::ledger::{self, BACKUP_DS};
 use crate::store::rows::{DatastoreRow, HostRow, SampleRow, VmRow};
-use crate::store::{JobFilter, StoreError, Tx, VmFilter};
+use crate::store::{JobFilter, Release, StoreError, Tx, VmFilter};
 
 /// How long a host in ERROR rests before it is asked again, seconds.
 const ERROR_PAUSE_S: i64 = 5;
@@ -228,6 +228,9 @@ impl Engine {
             let Some(mut row) = tx.datastore_find(datastore.id)? else { return Ok(()) };
             row.monitored_at = now;
             if let Ok((total, free, used)) = space {
+                if free > row.free_mb || total != row.total_mb {
+                    tx.schedules_release(Release::Datastore(row.id))?;
+                }
                 (row.total_mb, row.free_mb, row.used_mb) = (total, free, used);
             }
             tx.datastore_update(&row)

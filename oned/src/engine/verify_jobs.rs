@@ -14,7 +14,7 @@ use one_core::lifecycle::JobPhase;
 use serde::{Deserialize, Serialize};
 
 use super::backup::sweep_if_possible;
-use super::{Engine, Running, Trouble};
+use super::{Engine, Running, Trouble, rests};
 use crate::job::{self, DeletePlan, JobKind, VerifyPlan};
 use crate::ledger;
 use crate::progress::Subject;
@@ -51,7 +51,7 @@ pub(super) fn giving_way(jobs: &[JobRow], now: i64) -> Vec<i64> {
     for job in jobs {
         let has_turn = job.image_id.is_none_or(|id| !images.contains(&id));
         images.extend(job.image_id);
-        if has_turn && job.not_before <= now && removes(job) {
+        if has_turn && !rests(job, now) && removes(job) {
             removals.push((job.datastore_id, job.image_id));
         }
     }

@@ -1,38 +1,34 @@
 //! Runs scheduled actions when they are due: a client within the daemon. It asks the api for what a user asked for, with
 //! the rights that the VM's owner has at that moment.
+//!
+//! A round reads what is due without its bodies, lets [`one_core::dispatch`] choose whose turn it is, and starts those, some
+//! in each transaction. What waits for a slot costs nothing and records nothing; what is refused rests, and nothing else with
+//! it. The start of an action and the mark that it was started are one: a daemon that dies in between starts nothing twice.
 
 pub mod backup_jobs;
+mod start;
+mod turn;
 
-use one_core::access::may;
-use one_core::lifecycle::{VmAction, VmOperation};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use backup_jobs::Member;
+use one_core::dispatch::{Limits, Place, Present, Running, Waiting, choose};
 use one_core::refusal::Refusal;
-use one_core::schedule::{BACKUP, ScheduledAction, retry_delay};
+use one_core::schedule::ScheduledAction;
 
-use crate::api::{Cloud, Owned, backup, schedule, vm_action, vm_snapshots};
-use crate::job::{JobKind, Origin};
+use crate::api::Cloud;
+use crate::ledger;
 use crate::store::rows::ScheduleRow;
-use crate::store::{JobFilter, StoreError, Tx};
-use crate::{ledger, session};
+use crate::store::{DueSchedule, OpenBackup, StoreError, Tx};
 
-/// Starts everything that is due, at most one action of each VM.
-pub fn tick(cloud: &Cloud) {
-    let now = cloud.clock.now();
-    let due = match cloud.store.read(|tx| tx.schedules_due(now)) {
-        Ok(due) => due,
-        Err(error) => {
-            tracing::error!(target: "SCHED", "{error}");
-            return;
-        }
-    };
-    let mut seen = std::collections::HashSet::new();
-    for row in due {
-        if seen.insert(row.vm_id)
-            && let Err(error) = run(cloud, &row, now)
-        {
-            tracing::error!(target: "SCHED", "Scheduled action {} of VM {}: {error}", row.id, row.vm_id.unwrap_or(-1));
-        }
-    }
-}
+pub use start::Api;
+
+/// Actions that are started in one transaction: clients' calls wait for no longer than these take.
+const BATCH: usize = 50;
+
+/// Newest jobs in which to look for who had the last backup. Who is not among them waits for longest.
+const TURNS: i64 = 1000;
 
 /// What became of an action whose turn it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,83 +39,135 @@ pub enum Outcome {
     Waits,
 }
 
-fn run(cloud: &Cloud, row: &ScheduleRow, now: i64) -> Result<(), StoreError> {
-    let Some(action) = ledger::read_schedule(row) else { return Ok(()) };
-    let zone = cloud.config.timezone;
-    // The start and its mark are one transaction: a daemon that dies in between must not start it twice.
-    let started: Result<_, Refusal> = cloud.store.write(|tx| {
-        let outcome = start(cloud, tx, row, &action)?;
-        if matches!(outcome, Outcome::Started) {
-            save(tx, row, &action.after_run(now, zone), 0, 0)?;
-        }
-        Ok(outcome)
+/// How an action is started when its turn has come.
+pub trait Starter {
+    /// Starts it, within a transaction that also marks it as started.
+    ///
+    /// # Errors
+    /// What stands in its way; nothing of it is kept then but the reason.
+    fn start(
+        &self,
+        cloud: &Cloud,
+        tx: &mut Tx<'_>,
+        row: &ScheduleRow,
+        action: &ScheduledAction,
+        now: i64,
+    ) -> Result<Outcome, Refusal>;
+
+    /// Lets others write between two transactions: the lock is not fair, and who asks for it again at once has it.
+    fn give_way(&self) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Starts everything that is due and has a slot, at most one action of each VM.
+pub fn tick(cloud: &Cloud) {
+    round(cloud, &Api);
+}
+
+/// As [`tick`], with another way to start actions of VMs.
+pub fn round(cloud: &Cloud, starter: &impl Starter) {
+    let now = cloud.clock.now();
+    let done = skip_closed(cloud, starter, now).and_then(|()| {
+        let turns = cloud.store.read(|tx| whose_turn(cloud, tx, now))?;
+        take(cloud, starter, &turns, now)
     });
-    match started {
-        Ok(Outcome::Waits) => Ok(()),
-        Ok(Outcome::Started) => {
+    if let Err(error) = done {
+        tracing::error!(target: "SCHED", "{error}");
+    }
+}
+
+/// Who starts now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// A scheduled action.
+    Action(i64),
+    /// A VM in a run of a backup job.
+    Member(Member),
+}
+
+/// Leaves out what did not start before its window closed.
+fn skip_closed(cloud: &Cloud, starter: &impl Starter, now: i64) -> Result<(), StoreError> {
+    let closed = cloud.store.read(|tx| tx.schedules_closed(now))?;
+    take(cloud, starter, &closed.into_iter().map(Turn::Action).collect::<Vec<_>>(), now)
+}
+
+/// Who starts now, in this order: first what needs no slot, then backups as they are chosen.
+fn whose_turn(cloud: &Cloud, tx: &mut Tx<'_>, now: i64) -> Result<Vec<Turn>, StoreError> {
+    let mut turns = Vec::new();
+    let mut waiting = Vec::new();
+    let mut seen = HashSet::new();
+    for due in tx.schedules_due(now)? {
+        // Those of one VM in the order of their times: one behind a backup that waits for a slot waits too.
+        if due.vm_id.is_some_and(|vm| !seen.insert(vm)) {
+            continue;
+        }
+        match place_of(&due) {
+            Some(place) => waiting.push((Waiting { place, priority: None, sequence: None }, Turn::Action(due.id))),
+            None => turns.push(Turn::Action(due.id)),
+        }
+    }
+    let members = backup_jobs::waiting(tx, now)?.into_iter().filter(|(_, member)| !seen.contains(&member.vm_id));
+    waiting.extend(members.map(|(one, member)| (one, Turn::Member(member))));
+    if waiting.is_empty() {
+        return Ok(turns);
+    }
+    let limits = Limits {
+        cloud: cloud.config.max_backups,
+        host: cloud.config.max_backups_host,
+        datastore: ledger::backup_limits(tx)?,
+    };
+    let present = Present {
+        running: tx.backups_open()?.into_iter().map(running).collect(),
+        turns: tx.backup_turns(TURNS)?.into_iter().collect(),
+    };
+    let candidates: Vec<Waiting> = waiting.iter().map(|(one, _)| *one).collect();
+    let chosen = choose(&candidates, &present, &limits);
+    turns.extend(chosen.into_iter().filter_map(|index| waiting.get(index).map(|(_, turn)| *turn)));
+    Ok(turns)
+}
+
+/// What a VM's backup takes; none for everything else.
+fn place_of(due: &DueSchedule) -> Option<Place> {
+    let datastore = due.datastore_id?;
+    Some(Place { owner: due.owner.unwrap_or(-1), host: due.host_id, datastore: (datastore >= 0).then_some(datastore) })
+}
+
+fn running(open: OpenBackup) -> Running {
+    let place = Place { owner: open.owner, host: open.host_id, datastore: open.datastore_id };
+    Running { place, sequence: open.backup_job_id }
+}
+
+fn take(cloud: &Cloud, starter: &impl Starter, turns: &[Turn], now: i64) -> Result<(), StoreError> {
+    for (number, batch) in turns.chunks(BATCH).enumerate() {
+        if number > 0 {
+            starter.give_way();
+        }
+        let moved = cloud.store.write(|tx| {
+            Ok::<_, StoreError>(batch.iter().filter(|one| take_one(cloud, tx, starter, **one, now)).count())
+        })?;
+        if moved > 0 {
+            // The engine has work, or who waits for the slot of one that was refused has.
             cloud.wake.ring();
-            Ok(())
-        }
-        Err(refusal) => {
-            let refusals = row.refusals + 1;
-            let next = action.after_failure(now, zone, &ledger::flat(&format!("[{}] {refusal}", action.action)));
-            let delay = retry_delay(u32::try_from(refusals).unwrap_or(u32::MAX));
-            tracing::warn!(target: "SCHED", "VM {}: scheduled {} refused: {refusal}", row.vm_id.unwrap_or(-1), action.action);
-            cloud.store.write(|tx| save(tx, row, &next, refusals, now + delay))
         }
     }
+    Ok(())
 }
 
-/// Keeps the outcome, unless the action was changed or deleted meanwhile.
-fn save(
-    tx: &mut Tx<'_>,
-    old: &ScheduleRow,
-    next: &ScheduledAction,
-    refusals: i64,
-    not_before: i64,
-) -> Result<(), StoreError> {
-    if tx.schedule_find(old.id)?.as_ref() != Some(old) {
-        return Ok(());
-    }
-    let mut row = schedule::row_of(next, old.uid)?;
-    row.refusals = refusals;
-    row.not_before = not_before;
-    tx.schedule_update(&row)
-}
-
-fn start(cloud: &Cloud, tx: &mut Tx<'_>, row: &ScheduleRow, action: &ScheduledAction) -> Result<Outcome, Refusal> {
-    if tx.schedule_find(row.id)?.as_ref() != Some(row) {
-        return Ok(Outcome::Waits);
-    }
-    let Some(vm_id) = row.vm_id else { return Ok(Outcome::Waits) };
-    let vm_row = tx.vm(vm_id)?;
-    let owner = session::owner(cloud, tx, vm_row.uid, &format!("VM {vm_id}"))?;
-    let object = vm_row.object();
-    may(&owner, owner.vm_rights.right_for(VmOperation::SchedAction), &object)?;
-    if action.action != BACKUP {
-        // What he may not do himself he may not leave to the clock either; backups alone are made for that.
-        let word = VmAction::of_schedule(&action.action)?;
-        may(&owner, owner.vm_rights.right_for(word.operation), &object)?;
-        if action.action.contains("snapshot-") {
-            vm_snapshots::scheduled(cloud, tx, &owner, vm_row, (&action.action, &action.args))?;
-            return Ok(Outcome::Started);
+/// Starts one, whatever became of the others. False when nothing changed.
+fn take_one(cloud: &Cloud, tx: &mut Tx<'_>, starter: &impl Starter, one: Turn, now: i64) -> bool {
+    let moved = tx.attempt(|tx| match one {
+        Turn::Action(id) => turn::act(cloud, tx, starter, id, now),
+        Turn::Member(member) => {
+            let started = tx.attempt(|tx| backup_jobs::start_member(cloud, tx, &member, now));
+            if let Err(refusal) = started {
+                backup_jobs::refused(tx, &member, &refusal, now, cloud.config.timezone)?;
+            }
+            Ok(true)
         }
-        vm_action::act(cloud, tx, &owner, vm_row, word)?;
-        return Ok(Outcome::Started);
-    }
-    if !has_slot(cloud, tx, vm_row.host_id)? {
-        return Ok(Outcome::Waits);
-    }
-    let (datastore, reset) = action.backup_args()?;
-    let wish = backup::Wish { datastore: datastore.0, reset, origin: Origin::Schedule { id: row.id } };
-    backup::start(cloud, tx, &owner, vm_row, wish)?;
-    Ok(Outcome::Started)
-}
-
-fn has_slot(cloud: &Cloud, tx: &mut Tx<'_>, host_id: Option<i64>) -> Result<bool, Refusal> {
-    let backups: Vec<_> =
-        tx.jobs_open(JobFilter::All)?.into_iter().filter(|job| job.kind == JobKind::Backup.as_str()).collect();
-    let on_host = backups.iter().filter(|job| job.host_id == host_id).count();
-    let below = |count: usize, limit: Option<u32>| limit.is_none_or(|limit| count < limit as usize);
-    Ok(below(backups.len(), cloud.config.max_backups) && below(on_host, cloud.config.max_backups_host))
+    });
+    moved.unwrap_or_else(|error| {
+        tracing::error!(target: "SCHED", "{one:?} is put off: {error}");
+        false
+    })
 }

@@ -17,6 +17,7 @@ mod pools;
 mod queries;
 pub mod rows;
 mod samples;
+mod schedules;
 mod schema;
 
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -33,6 +34,7 @@ use one_core::refusal::Refusal;
 
 pub use known::{Generation, PeopleNames};
 pub use queries::{Head, JobFilter, See, VmFilter};
+pub use schedules::{DueSchedule, OpenBackup, PAUSE_MAX_S, Release};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
 
@@ -132,6 +134,7 @@ impl Store {
         set_pragmas(&mut writer)?;
         writer.run_pending_migrations(MIGRATIONS).map_err(|e| broken("migrating it")(e.to_string()))?;
         Known::watch(&mut writer)?;
+        schedules::watch_rights(&mut writer)?;
         let readers = Pool::builder()
             .max_size(READERS_MAX)
             // A connection to a file does not go stale.
@@ -194,6 +197,25 @@ impl Store {
         // Before the view: what is read may be newer than the number, never older.
         let known = self.known.generation().map(|generation| (&self.known, generation));
         let outcome = reader.transaction(|connection| work(&mut Tx(connection, known)).map_err(Outcome::Work));
+        outcome.map_err(|failure| match failure {
+            Outcome::Work(error) => error,
+            Outcome::Database(error) => E::from(StoreError::from(error)),
+        })
+    }
+}
+
+impl Tx<'_> {
+    /// Runs `work` so that all of it happens or, on any error, nothing of it, whatever becomes of the rest of the transaction.
+    ///
+    /// # Errors
+    /// What `work` answers, or the database's own failure.
+    pub fn attempt<T, E>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<StoreError>,
+    {
+        let known = self.1;
+        // Within a transaction this is a savepoint.
+        let outcome = self.0.transaction(|connection| work(&mut Tx(connection, known)).map_err(Outcome::Work));
         outcome.map_err(|failure| match failure {
             Outcome::Work(error) => error,
             Outcome::Database(error) => E::from(StoreError::from(error)),

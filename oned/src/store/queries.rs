@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 
 use super::rows::*;
-use super::schema::{counter, history, host, image, image_use, increment, job, job_event, schedule, vm, vm_template};
+use super::schema::{counter, history, host, image, image_use, increment, job, job_event, vm, vm_template};
 use super::{StoreError, Tx};
 
 /// Phases in which a job is over.
@@ -531,57 +531,6 @@ impl Tx<'_> {
         diesel::delete(history::table.filter(history::vm_id.eq(vm_id).and(history::seq.le(last_seq))))
             .execute(self.0)?;
         Ok(())
-    }
-
-    /// A VM's scheduled actions, by id.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn schedules_of_vm(&mut self, vm_id: i64) -> Result<Vec<ScheduleRow>, StoreError> {
-        Ok(schedule::table
-            .filter(schedule::vm_id.eq(vm_id))
-            .order(schedule::id.asc())
-            .select(ScheduleRow::as_select())
-            .load(self.0)?)
-    }
-
-    /// The scheduled actions of some VMs, by id.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn schedules_of_vms(&mut self, vm_ids: &[i64]) -> Result<Vec<ScheduleRow>, StoreError> {
-        if let [vm_id] = vm_ids {
-            return self.schedules_of_vm(*vm_id);
-        }
-        Ok(schedule::table
-            .filter(schedule::vm_id.eq_any(vm_ids))
-            .order(schedule::id.asc())
-            .select(ScheduleRow::as_select())
-            .load(self.0)?)
-    }
-
-    /// A backup job's scheduled actions, by id.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn schedules_of_backup_job(&mut self, backup_job_id: i64) -> Result<Vec<ScheduleRow>, StoreError> {
-        Ok(schedule::table
-            .filter(schedule::backup_job_id.eq(backup_job_id))
-            .order(schedule::id.asc())
-            .select(ScheduleRow::as_select())
-            .load(self.0)?)
-    }
-
-    /// Actions of VMs that are due, the longest waiting first.
-    ///
-    /// # Errors
-    /// The database's failure.
-    pub fn schedules_due(&mut self, now: i64) -> Result<Vec<ScheduleRow>, StoreError> {
-        Ok(schedule::table
-            .filter(schedule::due_at.le(now).and(schedule::not_before.le(now)).and(schedule::vm_id.is_not_null()))
-            .order((schedule::due_at.asc(), schedule::id.asc()))
-            .select(ScheduleRow::as_select())
-            .load(self.0)?)
     }
 
     /// Open jobs, oldest first.

@@ -338,6 +338,8 @@ rows! {
         refusals: i64,
         failures: i64,
         retry_at: Option<i64>,
+        closes_at: Option<i64>,
+        retry_until: Option<i64>,
     }
 
     /// One operation: intent, effect, result.

@@ -376,6 +376,8 @@ diesel::table! {
         refusals -> BigInt,
         failures -> BigInt,
         retry_at -> Nullable<BigInt>,
+        closes_at -> Nullable<BigInt>,
+        retry_until -> Nullable<BigInt>,
     }
 }
 

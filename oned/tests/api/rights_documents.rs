@@ -28,7 +28,7 @@ pub fn furnish(world: &World) {
         tx.document_update(&oned::store::rows::DocumentRow { permissions: octal(0o640), ..row })?;
         let row = tx.backup_job_find(job)?.unwrap();
         tx.backup_job_update(&oned::store::rows::BackupJobRow { permissions: octal(0o640), ..row })?;
-        tx.schedule_insert(&api::schedule::row_of(&action, world.alice.uid)?)
+        tx.schedule_insert(&api::schedule::row_of(&action, world.alice.uid, world.cloud.config.timezone)?)
     });
 }
 

@@ -244,6 +244,8 @@ fn vm(tx: &mut Tx<'_>, id: i64, numbers: &mut Numbers) -> Result<(), StoreError>
         refusals: 0,
         failures: 0,
         retry_at: None,
+        closes_at: None,
+        retry_until: None,
     })
 }
 
