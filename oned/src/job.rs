@@ -498,10 +498,8 @@ pub struct RetainPlan {
     pub datastore_id: i64,
     /// Series in it.
     pub series: String,
-    /// Increments that go, by id.
+    /// Increments that go, by id: any of the chain but its newest while the VM goes on with it.
     pub drop: Vec<i64>,
-    /// The increment that becomes the first, FULL one.
-    pub new_full: i64,
     /// Restore points of those that go.
     pub points: Vec<String>,
 }

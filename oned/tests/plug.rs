@@ -17,6 +17,9 @@ mod flaws;
 #[path = "plug/model.rs"]
 mod model;
 #[cfg(feature = "testing")]
+#[path = "plug/retention.rs"]
+mod retention;
+#[cfg(feature = "testing")]
 #[path = "plug/sound.rs"]
 mod sound;
 #[cfg(feature = "testing")]

@@ -381,7 +381,7 @@ impl Engine {
                 datastore.monitored_at = 0;
                 tx.datastore_update(&datastore)?;
             }
-            retain(tx, &work.plan, &vm, image_id, config.keep(), now)?;
+            retain(tx, &work.plan, &vm, (image_id, increment_id), config.keep(), now)?;
             let said = [sealed.reason.as_str(), &sealed.warning];
             let note = said.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
             let end = BackupEnd::Done {

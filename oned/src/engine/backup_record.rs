@@ -1,9 +1,9 @@
 //! The records of a finished backup: image or increment, and what KEEP_LAST then has to go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use one_core::access::Permissions;
-use one_core::backup::{Audit, Dated, PlanKind, expired_images, flatten, image_name};
+use one_core::backup::{Audit, BackupImage, Candidate, Expired, Keeps, Made, PlanKind, expired, image_name};
 use one_core::lifecycle::ImageState;
 use serde::{Deserialize, Serialize};
 
@@ -192,35 +192,73 @@ fn new_image(
     Ok(id)
 }
 
-/// Writes the follow-up jobs that KEEP_LAST asks for.
+/// Writes the follow-up jobs that KEEP_LAST asks for, that of BACKUP_CONFIG and those of scheduled actions.
 pub(super) fn retain(
     tx: &mut Tx<'_>,
     plan: &BackupPlan,
     vm: &VmRow,
-    image_id: i64,
+    (image_id, increment_id): (i64, i64),
     keep_last: i64,
     now: i64,
 ) -> Result<(), Trouble> {
-    if let PlanKind::Full { .. } = plan.decision.kind {
-        let gone = ImageState::Delete.number();
-        let images: Vec<ImageRow> = tx.backups_of_vm(vm.id)?.into_iter().filter(|image| image.state != gone).collect();
-        let ids: Vec<i64> = images.iter().map(|image| image.id).collect();
-        let mut dates: HashMap<i64, i64> = images.iter().map(|image| (image.id, image.regtime)).collect();
-        for point in tx.increments_of(&ids)? {
-            let date = dates.entry(point.image_id).or_default();
-            *date = point.date.max(*date);
+    let gone = ImageState::Delete.number();
+    let images: Vec<ImageRow> = tx.backups_of_vm(vm.id)?.into_iter().filter(|image| image.state != gone).collect();
+    let ids: Vec<i64> = images.iter().map(|image| image.id).collect();
+    let points = tx.increments_of(&ids)?;
+    let keeps = Keeps { others: keep_last, schedules: keeps_of_schedules(tx, &points)? };
+    let is_new_image = matches!(plan.decision.kind, PlanKind::Full { .. });
+    let made = Made { image: image_id, point: increment_id, is_new_image };
+    for expired in expired(&candidates(&images, &points), made, &keeps) {
+        let of = |id: i64| images.iter().find(|image| image.id == id);
+        match expired {
+            Expired::Image(id) => {
+                if let Some(image) = of(id) {
+                    ledger::image_deletion(tx, image, false, -1, now)?;
+                }
+            }
+            Expired::Points { image, points: drop } => {
+                if let Some(image) = of(image) {
+                    shorten(tx, image, &points, drop, now)?;
+                }
+            }
         }
-        let dated: Vec<Dated> = dates.into_iter().map(|(id, date)| Dated { date, id }).collect();
-        let expired = expired_images(&dated, image_id, keep_last);
-        for image in images.iter().filter(|image| expired.contains(&image.id)) {
-            ledger::image_deletion(tx, image, false, -1, now)?;
-        }
-        return Ok(());
     }
-    let points = tx.increments(image_id)?;
-    let ids: Vec<i64> = points.iter().map(|point| point.increment_id).collect();
-    let Some(decision) = flatten(&ids, keep_last) else { return Ok(()) };
-    let waiting = tx.jobs_open(JobFilter::Image(image_id))?;
+    Ok(())
+}
+
+fn candidates(images: &[ImageRow], points: &[IncrementRow]) -> Vec<BackupImage> {
+    let of = |image: &ImageRow| BackupImage {
+        id: image.id,
+        date: image.regtime,
+        points: points
+            .iter()
+            .filter(|point| point.image_id == image.id)
+            .map(|point| Candidate { id: point.increment_id, date: point.date, schedule: point.schedule_id })
+            .collect(),
+    };
+    images.iter().map(of).collect()
+}
+
+/// KEEP_LAST of the scheduled actions that made these points, of those that still are and have one.
+fn keeps_of_schedules(tx: &mut Tx<'_>, points: &[IncrementRow]) -> Result<BTreeMap<i64, i64>, StoreError> {
+    let ids: BTreeSet<i64> = points.iter().filter_map(|point| point.schedule_id).collect();
+    let mut keeps = BTreeMap::new();
+    for id in ids {
+        let action = tx.schedule_find(id)?.as_ref().and_then(ledger::read_schedule);
+        keeps.extend(action.and_then(|action| action.keep_last).map(|keep| (id, keep)));
+    }
+    Ok(keeps)
+}
+
+/// Writes the job that takes points out of a chain.
+fn shorten(
+    tx: &mut Tx<'_>,
+    image: &ImageRow,
+    points: &[IncrementRow],
+    drop: Vec<i64>,
+    now: i64,
+) -> Result<(), StoreError> {
+    let waiting = tx.jobs_open(JobFilter::Image(image.id))?;
     if let Some(older) = waiting.into_iter().find(|job| job.kind == JobKind::Retain.as_str()) {
         // It has an older list; the next backup takes the rest. One that waits for the datastore need not wait longer: it has
         // just been there.
@@ -229,18 +267,16 @@ pub(super) fn retain(
         }
         return Ok(());
     }
+    let going: Vec<&IncrementRow> =
+        points.iter().filter(|point| point.image_id == image.id && drop.contains(&point.increment_id)).collect();
+    let Some(first) = going.first() else { return Ok(()) };
     let retain = RetainPlan {
-        datastore_id: plan.decision.datastore_id,
-        series: plan.series.clone(),
-        points: points
-            .iter()
-            .filter(|point| decision.drop.contains(&point.increment_id))
-            .map(|point| point.point.clone())
-            .collect(),
-        drop: decision.drop,
-        new_full: decision.new_full,
+        datastore_id: image.datastore_id,
+        series: first.series.clone(),
+        points: going.iter().map(|point| point.point.clone()).collect(),
+        drop,
     };
-    let subject = JobSubject::image(image_id, retain.datastore_id, -1);
+    let subject = JobSubject::image(image.id, retain.datastore_id, -1);
     job::add(tx, JobKind::Retain, subject, &retain, now)?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::job::{self, DeletePlan, ImportPlan, JobKind, RestorePlan, RetainPlan}
 use crate::ledger::{self, stored};
 use crate::progress::Subject;
 use crate::quota;
-use crate::store::rows::{ImageRow, JobRow};
+use crate::store::rows::{ImageRow, IncrementRow, JobRow};
 use crate::store::{StoreError, Tx};
 use crate::verification::{Flaw, LISTED_MAX};
 
@@ -87,6 +87,29 @@ fn clear_keep_last_error(row: &mut ImageRow) {
         template.remove("ERROR");
         row.template = template.to_text();
     }
+}
+
+/// Makes what is left of a chain one again, with the sizes that points have now.
+fn join_chain(tx: &mut Tx<'_>, image: &mut ImageRow, resized: &[(String, u64)]) -> Result<(), StoreError> {
+    let (mut size_mb, mut parent_id) = (0, -1);
+    for was in tx.increments(image.id)? {
+        let mut point = IncrementRow { parent_id, ..was.clone() };
+        if let Some((_, bytes)) = resized.iter().find(|(id, _)| *id == point.point) {
+            point.stored_bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+            point.size_mb = mb(*bytes);
+        }
+        if parent_id < 0 {
+            point.kind = "FULL".into();
+            image.source = ledger::short_point(&point.point).to_string();
+        }
+        if point != was {
+            tx.increment_update(&point)?;
+        }
+        size_mb += point.size_mb;
+        parent_id = point.increment_id;
+    }
+    image.size_mb = size_mb;
+    Ok(())
 }
 
 /// Tells how much room there would have to be, when a disk that was being made found none.
@@ -287,7 +310,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets the oldest restore points of a chain; the first that is kept becomes its FULL one.
+    /// Forgets restore points of a chain. The first that is kept becomes its FULL one, and each other's parent is the one
+    /// before it.
     ///
     /// Meanwhile the image is READY and shows the chain as it was, for each of its points can be restored until it is gone;
     /// no flag is set on the VM, whose next backup waits in the queue. Only the image's deletion is refused.
@@ -304,22 +328,7 @@ impl Engine {
                 for increment in &plan.drop {
                     tx.increment_delete(image.id, *increment)?;
                 }
-                let mut size_mb = 0;
-                for mut point in tx.increments(image.id)? {
-                    if let Some((_, bytes)) = gone.resized.iter().find(|(id, _)| *id == point.point) {
-                        point.stored_bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
-                        point.size_mb = mb(*bytes);
-                        tx.increment_update(&point)?;
-                    }
-                    size_mb += point.size_mb;
-                    if point.increment_id == plan.new_full {
-                        point.kind = "FULL".into();
-                        point.parent_id = -1;
-                        tx.increment_update(&point)?;
-                        image.source = ledger::short_point(&point.point).to_string();
-                    }
-                }
-                image.size_mb = size_mb;
+                join_chain(tx, &mut image, &gone.resized)?;
                 clear_keep_last_error(&mut image);
                 quota::save_image(tx, &image)?;
             }

@@ -236,8 +236,7 @@ mod tests {
     }
 
     fn removal(id: i64, image_id: i64, series: &str) -> JobRow {
-        let plan =
-            RetainPlan { datastore_id: 100, series: series.into(), drop: vec![0], new_full: 1, points: Vec::new() };
+        let plan = RetainPlan { datastore_id: 100, series: series.into(), drop: vec![0], points: Vec::new() };
         job(id, JobKind::Retain, image_id, &plan)
     }
 

@@ -102,6 +102,10 @@ impl World {
                     "image {}: {kinds:?}",
                     image.id
                 );
+                let ids = points.iter().map(|point| point.increment_id);
+                let parents: Vec<i64> = std::iter::once(-1).chain(ids).take(points.len()).collect();
+                let found: Vec<i64> = points.iter().map(|point| point.parent_id).collect();
+                assert_eq!(found, parents, "parents of the points of image {}", image.id);
             }
             for point in self.points(*vm) {
                 let wanted = self.memory.points.get(&point.point);

@@ -193,10 +193,23 @@ pub const STORIES: [Story; 11] = [
     },
     Story {
         name: "prune a chain",
-        prepare: |world| world.vm_with_backups(1, "MODE=INCREMENT,KEEP_LAST=2", 2),
+        // Its first point goes and one in its middle: the one between them is that of a schedule.
+        prepare: |world| {
+            let vm = world.vm_with_backups(1, "MODE=INCREMENT,KEEP_LAST=2", 1);
+            let schedule = world.schedule(vm, 1);
+            world.backup_by(vm, schedule);
+            world.write(vm, 0, 6, 66);
+            world.backup(vm, false);
+            world.write(vm, 0, 7, 77);
+            api::vm::update_conf(&world.cloud, &world.admin, vm, "BACKUP_CONFIG=[KEEP_LAST=1]", 1).unwrap();
+            vm
+        },
         ask: back_up,
         cancels: false,
-        came: |world, vm| world.increment_ids(vm) == [1, 2],
+        came: |world, vm| {
+            let chain: Vec<_> = world.points(vm).iter().map(|point| (point.increment_id, point.parent_id)).collect();
+            chain == [(1, -1), (3, 1)]
+        },
     },
     Story {
         name: "prune full images",

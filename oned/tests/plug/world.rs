@@ -17,6 +17,7 @@ use oned::api::{self, Cloud};
 use oned::clock::{Clock as _, ManualClock, SystemClock};
 use oned::config::{Config, Overrides};
 use oned::engine::{Engine, Isolation, Outside, Plug, Stores};
+use oned::job::Origin;
 use oned::ledger;
 use oned::progress::Board;
 use oned::secret::{KEY_FILE, SecretKey};
@@ -318,10 +319,50 @@ impl World {
         ids.split(' ').skip(1).map(|id| id.parse().unwrap()).collect()
     }
 
+    /// Adds a scheduled action of a VM that backs it up, at a time that does not come, with a KEEP_LAST of its own; its id.
+    pub fn schedule(&self, vm: i64, keep_last: i64) -> i64 {
+        let time = self.clock.now() + 10 * 365 * 86_400;
+        let text = format!("SCHED_ACTION=[ACTION=backup,ARGS=\"{}\",TIME={time}]", self.memory.datastore);
+        let id = api::schedule::add(&self.cloud, &self.admin, vm, &text).unwrap();
+        self.keep_of_schedule(id, Some(keep_last));
+        id
+    }
+
+    /// Changes the KEEP_LAST of a scheduled action, or takes it away.
+    pub fn keep_of_schedule(&self, id: i64, keep_last: Option<i64>) {
+        let changed: Result<(), StoreError> = self.cloud.store.write(|tx| {
+            let mut row = tx.schedule(id)?;
+            let mut action = ledger::read_schedule(&row).unwrap();
+            action.keep_last = keep_last;
+            row.body = serde_json::to_string(&action).unwrap();
+            tx.schedule_update(&row)
+        });
+        changed.unwrap();
+    }
+
+    /// Asks for a backup as a scheduled action does.
+    pub fn ask_backup_by(&self, vm: i64, schedule: i64) -> Result<(), Refusal> {
+        let datastore = self.memory.datastore;
+        let wish = api::backup::Wish { datastore, reset: false, origin: Origin::Schedule { id: schedule } };
+        self.cloud.store.write(|tx| {
+            let row = tx.vm(vm)?;
+            api::backup::start(&self.cloud, tx, &self.admin, row, wish)
+        })
+    }
+
     /// Makes a backup that must go well.
     pub fn backup(&mut self, vm: i64, reset: bool) -> IncrementRow {
+        self.backup_after(vm, |world| world.ask_backup(vm, reset).unwrap())
+    }
+
+    /// The same as a scheduled action does.
+    pub fn backup_by(&mut self, vm: i64, schedule: i64) -> IncrementRow {
+        self.backup_after(vm, |world| world.ask_backup_by(vm, schedule).unwrap())
+    }
+
+    fn backup_after(&mut self, vm: i64, ask: impl FnOnce(&Self)) -> IncrementRow {
         let before: Vec<String> = self.points(vm).into_iter().map(|point| point.point).collect();
-        self.ask_backup(vm, reset).unwrap();
+        ask(self);
         self.settle();
         let mut new = self.points(vm);
         new.retain(|point| !before.contains(&point.point));

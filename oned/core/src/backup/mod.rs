@@ -22,7 +22,7 @@ pub use config::{BackupConfig, FreezeFail, FsFreeze, IncrementMode, Mode};
 pub use disks::{Disk, DiskKind, Disks, IncrementObstacle};
 pub use plan::{Chain, Plan, PlanInput, PlanKind, plan};
 pub use restore::{BackupPath, BackupPathError, ChainLink, RestoreOptions, restore_template};
-pub use retain::{Dated, Flatten, expired_images, flatten};
+pub use retain::{BackupImage, Candidate, Expired, Keeps, Made, expired};
 pub use settings::{Driver, ImageCompression, StoreSettings};
 pub use share::{ShareAddress, ShareConfig};
 
