@@ -1,3 +1,5 @@
+DROP TABLE vm_backup;
+DROP TABLE event;
 DROP TABLE job_event;
 DROP TABLE job;
 DROP TABLE schedule;

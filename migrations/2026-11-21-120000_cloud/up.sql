@@ -463,3 +463,12 @@ CREATE INDEX event_by_backup_job ON event (backup_job_id, id) WHERE backup_job_i
 -- Of its runs: a job of a thousand VMs has a thousand times as many of their backups.
 CREATE INDEX event_by_run ON event (backup_job_id, id) WHERE backup_job_id IS NOT NULL AND vm_id IS NULL;
 CREATE INDEX event_by_time ON event (time);
+
+-- How the backups of each VM fare, for monitoring. No row: none has ended yet.
+CREATE TABLE vm_backup (
+    vm_id INTEGER NOT NULL PRIMARY KEY REFERENCES vm (id) ON DELETE CASCADE,
+    -- The end of the last one that gave a restore point, epoch seconds; 0 = there was none.
+    last_success INTEGER NOT NULL,
+    -- How many have failed since.
+    failures INTEGER NOT NULL
+) STRICT;

@@ -10,7 +10,7 @@ use one_core::template::Vector;
 
 use crate::job::Origin;
 use crate::ledger::{self, BackupEnd, EndedBackup};
-use crate::store::rows::EventRow;
+use crate::store::rows::{EventRow, JobRow, VmBackupRow};
 use crate::store::{StoreError, Tx};
 
 /// Events kept of each VM, and of each backup job besides those of its VMs' backups.
@@ -98,19 +98,12 @@ struct Figures {
 }
 
 /// Writes down an event. One that is refused again for the same reason takes the place of the refusal before, and its
-/// duration says for how long that has been so.
+/// duration says for how long that has been so; what ends takes the place of its start.
 ///
 /// # Errors
 /// The database's failure.
 pub fn note(tx: &mut Tx<'_>, note: &Note<'_>) -> Result<(), StoreError> {
-    let mut row = row_of(note, Figures::default());
-    if let Some(before) = superseded(tx, &row)? {
-        if before.result == EventResult::Refused.as_str() {
-            row.duration_s = before.duration_s.saturating_add(row.time.saturating_sub(before.time).max(0));
-        }
-        tx.event_remove(before.id)?;
-    }
-    append(tx, row)
+    write(tx, row_of(note, Figures::default()))
 }
 
 /// Notes how a backup ended.
@@ -127,10 +120,80 @@ pub fn backup_ended(tx: &mut Tx<'_>, ended: &EndedBackup<'_>) -> Result<(), Stor
     };
     let started = backup_note(ended.vm_id, ended.job.id, ended.plan.origin, ended.plan.uid, ended.now);
     let row = row_of(&Note { result, reason, ..started }, figures);
-    if let Some(before) = superseded(tx, &row)? {
-        tx.event_remove(before.id)?;
+    tally(tx, ended.vm_id, result, ended.now)?;
+    write(tx, row)
+}
+
+/// Counts a backup that ended, for monitoring. One that was cancelled is neither a success nor a failure.
+fn tally(tx: &mut Tx<'_>, vm_id: i64, result: EventResult, now: i64) -> Result<(), StoreError> {
+    let before = tx.vm_backup_find(vm_id)?.unwrap_or(VmBackupRow { vm_id, last_success: 0, failures: 0 });
+    match result {
+        EventResult::Done => tx.vm_backup_put(&VmBackupRow { last_success: now, failures: 0, ..before }),
+        EventResult::Failed => tx.vm_backup_put(&VmBackupRow { failures: before.failures.saturating_add(1), ..before }),
+        _ => Ok(()),
     }
-    append(tx, row)
+}
+
+/// When the last backup of a VM that gave a restore point ended, epoch seconds.
+///
+/// # Errors
+/// The database's failure.
+pub fn last_success(tx: &mut Tx<'_>, vm_id: i64) -> Result<Option<i64>, StoreError> {
+    Ok(tx.vm_backup_find(vm_id)?.map(|row| row.last_success).filter(|time| *time > 0))
+}
+
+/// Notes that a restore in place was accepted, or how it ended.
+///
+/// # Errors
+/// The database's failure.
+pub fn restore_told(
+    tx: &mut Tx<'_>,
+    job: &JobRow,
+    result: EventResult,
+    reason: &str,
+    now: i64,
+) -> Result<(), StoreError> {
+    let note = Note {
+        time: now,
+        vm_id: job.vm_id,
+        backup_job_id: None,
+        schedule_id: None,
+        job_id: Some(job.id),
+        uid: job.uid,
+        action: RESTORE,
+        result,
+        reason,
+    };
+    let figures = Figures { duration_s: now.saturating_sub(job.created_at).max(0), ..Figures::default() };
+    let row = row_of(&note, figures);
+    write(tx, row)
+}
+
+/// Notes what a user did to a VM himself, there and then.
+///
+/// # Errors
+/// The database's failure.
+pub fn done_by(
+    tx: &mut Tx<'_>,
+    vm_id: i64,
+    uid: i64,
+    (action, reason): (&str, &str),
+    now: i64,
+) -> Result<(), StoreError> {
+    note(
+        tx,
+        &Note {
+            time: now,
+            vm_id: Some(vm_id),
+            backup_job_id: None,
+            schedule_id: None,
+            job_id: None,
+            uid,
+            action,
+            result: EventResult::Done,
+            reason,
+        },
+    )
 }
 
 /// Notes that a backup was accepted.
@@ -239,11 +302,30 @@ fn row_of(note: &Note<'_>, figures: Figures) -> EventRow {
     }
 }
 
+fn write(tx: &mut Tx<'_>, mut row: EventRow) -> Result<(), StoreError> {
+    if let Some(before) = superseded(tx, &row)? {
+        if row.result == EventResult::Refused.as_str() {
+            row.duration_s = before.duration_s.saturating_add(row.time.saturating_sub(before.time).max(0));
+        }
+        tx.event_remove(before.id)?;
+    }
+    row.id = tx.next_id("event")?;
+    tx.event_append(&row)?;
+    // A VM's events are bounded by the VM, also those of its backups in a job: the log of a job with many VMs must not push
+    // out what happened to each.
+    match (row.vm_id, row.backup_job_id) {
+        (Some(vm_id), _) => tx.events_trim_vm(vm_id, KEPT)?,
+        (None, Some(id)) => tx.events_trim_runs(id, KEPT)?,
+        (None, None) => {}
+    }
+    tx.events_expire(row.time.saturating_sub(KEPT_S))?;
+    Ok(())
+}
+
 /// The event whose place a new one takes: the start of what ends now, and the same refusal before.
 fn superseded(tx: &mut Tx<'_>, row: &EventRow) -> Result<Option<EventRow>, StoreError> {
     let is_refused = row.result == EventResult::Refused.as_str();
     let before = match (row.vm_id, row.job_id, row.backup_job_id) {
-        _ if row.result == EventResult::Started.as_str() => None,
         (Some(vm_id), _, _) if is_refused => tx.event_last_of_action(vm_id, row.schedule_id, &row.action)?,
         (None, _, Some(id)) if is_refused => tx.event_last_of_run(id, row.schedule_id)?,
         (Some(vm_id), Some(job_id), _) => tx.event_last_of_job(vm_id, job_id)?,
@@ -256,18 +338,4 @@ fn superseded(tx: &mut Tx<'_>, row: &EventRow) -> Result<Option<EventRow>, Store
             before.result == EventResult::Started.as_str()
         }
     }))
-}
-
-fn append(tx: &mut Tx<'_>, row: EventRow) -> Result<(), StoreError> {
-    let row = EventRow { id: tx.next_id("event")?, ..row };
-    tx.event_append(&row)?;
-    // A VM's events are bounded by the VM, also those of its backups in a job: the log of a job with many VMs must not push
-    // out what happened to each.
-    match (row.vm_id, row.backup_job_id) {
-        (Some(vm_id), _) => tx.events_trim_vm(vm_id, KEPT)?,
-        (None, Some(id)) => tx.events_trim_runs(id, KEPT)?,
-        (None, None) => {}
-    }
-    tx.events_expire(row.time.saturating_sub(KEPT_S))?;
-    Ok(())
 }

@@ -13,6 +13,7 @@ use super::datastore::BACKUP_DS;
 use super::{Cloud, Owned, view, vm_for};
 use crate::capacity;
 use crate::devices;
+use crate::events;
 use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, JobSubject, Origin};
 use crate::ledger;
 use crate::quota;
@@ -120,7 +121,7 @@ pub fn start(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, wi
         uid: caller.uid,
     };
     job::insert(tx, job_id, JobKind::Backup, subject, &plan, now)?;
-    Ok(())
+    Ok(events::backup_started(tx, row.id, job_id, wish.origin, caller.uid, now)?)
 }
 
 /// The chain that the VM's configuration points to; none when its image is gone.
@@ -217,6 +218,9 @@ pub fn cancel(cloud: &Cloud, caller: &Caller, vm_id: i64) -> Result<i64, Refusal
         match job {
             Some(job) if backing_up && phase.state == VmState::Active => {
                 tx.job_ask_cancel(job.id)?;
+                if job.cancel == 0 {
+                    events::done_by(tx, vm_id, caller.uid, ("backup-cancel", ""), cloud.clock.now())?;
+                }
                 Ok(())
             }
             _ => Err(Refusal::NoBackupInProgress { vm: vm_id }),

@@ -9,6 +9,7 @@ use one_core::refusal::Refusal;
 
 use super::vm_action::{cancel_jobs, finish};
 use super::{Cloud, vm_for};
+use crate::events;
 use crate::job;
 use crate::ledger;
 use crate::quota;
@@ -31,6 +32,7 @@ pub fn recover(cloud: &Cloud, caller: &Caller, id: i64, number: i64) -> Result<i
             return Ok(());
         }
         let action = recover_action(phase, operation)?;
+        events::done_by(tx, id, caller.uid, ("recover", operation.word()), cloud.clock.now())?;
         carry_out(cloud, tx, caller, &mut row, operation, action)
     })?;
     cloud.wake.ring();

@@ -22,6 +22,7 @@ use super::image::BACKUP;
 use super::restore::disk_vector;
 use super::{Cloud, image_for, view, vm_for};
 use crate::disks::{self, VmDisk};
+use crate::events::{self, EventResult};
 use crate::job::{self, BackupPlanDisk, JobKind, JobSubject, RestoreVmPlan, RetainPlan};
 use crate::store::rows::{ImageRow, IncrementRow, JobRow, VmRow};
 use crate::store::{JobFilter, StoreError, Tx};
@@ -229,6 +230,8 @@ fn begin(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, plan: 
     ledger::vm_error(tx, &mut row, None)?;
     let datastore_id = Some(plan.datastore_id);
     let subject = JobSubject { datastore_id, ..JobSubject::vm(&row, caller.uid) };
-    job::add(tx, JobKind::RestoreVm, subject, plan, now)?;
-    Ok(())
+    let job_id = job::add(tx, JobKind::RestoreVm, subject, plan, now)?;
+    let job = tx.job(job_id)?;
+    let from = format!("from backup image {}", plan.image_id);
+    Ok(events::restore_told(tx, &job, EventResult::Started, &from, now)?)
 }

@@ -38,6 +38,7 @@ use one_core::lifecycle::JobPhase;
 use one_core::refusal::Refusal;
 
 use crate::cloud::Cloud;
+use crate::events;
 use crate::job::JobKind;
 use crate::ledger;
 use crate::store::rows::JobRow;
@@ -152,7 +153,11 @@ impl Engine {
     /// A run directory that cannot be had, the database's failure.
     pub fn start(self: &Arc<Self>) -> Result<(), Trouble> {
         outside::ensure_run_directory(&self.cloud.run_dir)?;
-        self.cloud.store.write(|tx| tx.jobs_expire(self.cloud.clock.now() - JOBS_KEPT_S))?;
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            events::expire(tx, now)?;
+            tx.jobs_expire(now - JOBS_KEPT_S)
+        })?;
         self.abandon_all()?;
         // What the last daemon saw of the hosts says nothing about them now.
         self.look_at_all_soon();

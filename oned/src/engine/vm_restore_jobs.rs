@@ -34,6 +34,7 @@ use super::vm_restore_record::{Made, MadeDisk, record};
 use super::watch::{Watch, free_bytes};
 use super::{ATTEMPTS_MAX, Engine, Trouble};
 use crate::disks::{self, Origin, VmDisk};
+use crate::events::{self, EventResult};
 use crate::job::{self, BackupPlan, BackupPlanDisk, JobKind, RestoreVmPlan};
 use crate::ledger::{self, stored};
 use crate::progress::Subject;
@@ -324,6 +325,9 @@ impl Engine {
                     ledger::vm_step(tx, &mut row, end, now)?;
                     ledger::vm_error(tx, &mut row, None)?;
                 }
+                let plan: RestoreVmPlan = job::plan(&current)?;
+                let from = format!("from backup image {}", plan.image_id);
+                events::restore_told(tx, &current, EventResult::Done, &from, now)?;
             }
             Ok::<_, Trouble>(tx.job_advance(job.id, &current.phase, JobPhase::Done.as_str(), now, "")?)
         })?;
@@ -350,6 +354,8 @@ impl Engine {
         if phase != JobPhase::Undoing {
             self.cloud.store.write(|tx| {
                 let row = tx.job(job.id)?;
+                let end = if row.cancel == 1 { EventResult::Cancelled } else { EventResult::Failed };
+                events::restore_told(tx, &row, end, if row.cancel == 1 { "" } else { &text }, now)?;
                 tx.job_update(&JobRow { error: text.clone(), ..row })?;
                 tx.job_advance(job.id, phase.as_str(), JobPhase::Undoing.as_str(), now, &text)
             })?;

@@ -1,9 +1,9 @@
-//! Statements about the log of what was done to VMs and by backup jobs.
+//! Statements about the log of what was done to VMs and by backup jobs, and about how their backups fare.
 
 use diesel::prelude::*;
 
 use super::rows::*;
-use super::schema::event;
+use super::schema::{event, vm_backup};
 use super::{StoreError, Tx};
 
 /// Events that one statement lets go for their age: as many as a long pause leaves, and no more than is done at once.
@@ -79,7 +79,7 @@ impl Tx<'_> {
     ) -> Result<Option<EventRow>, StoreError> {
         Ok(event::table
             .filter(event::vm_id.eq(vm_id).and(event::action.eq(action)))
-            .filter(event::schedule_id.is_not_distinct_from(schedule_id))
+            .filter(event::schedule_id.is(schedule_id))
             .order(event::id.desc())
             .select(EventRow::as_select())
             .first(self.0)
@@ -97,7 +97,7 @@ impl Tx<'_> {
     ) -> Result<Option<EventRow>, StoreError> {
         Ok(event::table
             .filter(event::backup_job_id.eq(backup_job_id).and(event::vm_id.is_null()))
-            .filter(event::schedule_id.is_not_distinct_from(schedule_id))
+            .filter(event::schedule_id.is(schedule_id))
             .order(event::id.desc())
             .select(EventRow::as_select())
             .first(self.0)
@@ -158,5 +158,22 @@ impl Tx<'_> {
             return Ok(0);
         }
         Ok(diesel::delete(event::table.filter(event::id.eq_any(old))).execute(self.0)?)
+    }
+
+    /// How the backups of a VM fare; none = none has ended yet.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn vm_backup_find(&mut self, vm_id: i64) -> Result<Option<VmBackupRow>, StoreError> {
+        Ok(vm_backup::table.find(vm_id).select(VmBackupRow::as_select()).first(self.0).optional()?)
+    }
+
+    /// Writes down how the backups of a VM fare.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn vm_backup_put(&mut self, row: &VmBackupRow) -> Result<(), StoreError> {
+        diesel::replace_into(vm_backup::table).values(row).execute(self.0)?;
+        Ok(())
     }
 }

@@ -379,6 +379,13 @@ rows! {
         reason: String,
     }
 
+    /// How the backups of a VM fare.
+    VmBackupRow, vm_backup(vm_id) {
+        vm_id: i64,
+        last_success: i64,
+        failures: i64,
+    }
+
     /// One line of a job's story.
     JobEventRow, job_event(job_id, seq) {
         job_id: i64,

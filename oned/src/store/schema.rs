@@ -430,6 +430,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    vm_backup (vm_id) {
+        vm_id -> BigInt,
+        last_success -> BigInt,
+        failures -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     acl,
     backup_job,
@@ -460,6 +468,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     vdc,
     vdc_member,
     vm,
+    vm_backup,
     vm_template,
     zone,
 );
