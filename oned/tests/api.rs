@@ -46,6 +46,8 @@ mod quotas;
 mod restore;
 #[path = "api/rights.rs"]
 mod rights;
+#[path = "api/schedule_attributes.rs"]
+mod schedule_attributes;
 #[path = "api/schedules.rs"]
 mod schedules;
 #[path = "api/secrets.rs"]

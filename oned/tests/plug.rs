@@ -20,6 +20,9 @@ mod model;
 #[path = "plug/retention.rs"]
 mod retention;
 #[cfg(feature = "testing")]
+#[path = "plug/month.rs"]
+mod month;
+#[cfg(feature = "testing")]
 #[path = "plug/sound.rs"]
 mod sound;
 #[cfg(feature = "testing")]

@@ -125,10 +125,7 @@ fn a_schedule_that_its_new_owner_could_not_add_is_left_out_and_named() {
     let (world, backup) = world();
     world.add_backup_datastore("elsewhere");
     let point = world.read(|tx| tx.increments(backup)).pop().unwrap();
-    let document = point
-        .document
-        .replace("<ARGS>100</ARGS>", "<ARGS>101</ARGS>")
-        .replace("<ARGS>100,1</ARGS>", "<ARGS>900,1</ARGS>");
+    let document = point.document.replace("[100]", "[101]").replace("[100,1]", "[900,1]");
     assert_ne!(document, point.document);
     world.write(|tx| tx.increment_update(&IncrementRow { document, ..point }));
     world.edit_datastore(101, |row| (row.uid, row.gid) = (0, 0));

@@ -32,7 +32,7 @@ pub const BLOCKS: usize = 16;
 /// Bytes of one.
 const BLOCK: usize = 64 << 10;
 /// The image datastore of a new cloud.
-const IMAGES: i64 = 1;
+pub const IMAGES: i64 = 1;
 
 const CONF: &str = "DUMMY_DRIVERS = \"YES\"\nSCRATCH_RESERVE_MB = 0\nBACKUP_COMPARE_EVERY = 0\nMANAGER_TIMER = 1\n\
                     DATASTORE_CAPACITY_CHECK = \"NO\"\nMONITORING_INTERVAL_HOST = 86400\n\
@@ -157,6 +157,13 @@ impl World {
     /// The cloud that is in a directory, taken up as a daemon does when it starts.
     pub fn open(folder: &Path, memory: Memory) -> Self {
         Self::over(open_cloud(folder), folder, memory)
+    }
+
+    /// The same at another time than the machine's.
+    pub fn open_at(folder: &Path, memory: Memory, now: i64) -> Self {
+        let opened = open_cloud(folder);
+        opened.1.set(now);
+        Self::over(opened, folder, memory)
     }
 
     fn over((cloud, clock): (Arc<Cloud>, Arc<ManualClock>), folder: &Path, memory: Memory) -> Self {
@@ -369,6 +376,11 @@ impl World {
         let error = self.vm_row(vm).user_template;
         assert!(new.len() == 1, "a backup gave {} restore points: {error}", new.len());
         new.remove(0)
+    }
+
+    /// Puts the clock to a time.
+    pub fn set_clock(&self, now: i64) {
+        self.clock.set(now);
     }
 
     /// Time passes; the new time.
