@@ -42,7 +42,9 @@ fn planned(action: &ScheduledAction, until: i64) -> Vec<(i64, i64)> {
     let due = |time| (time, time + i64::from(action.delay_of(time, UTC)));
     let mut times = vec![due(action.time)];
     let mut last = action.clone();
-    while let Some((time, time_of_day)) = last.planned_after(last.time, own_zone).filter(|(time, _)| *time < until) {
+    while let Some((time, time_of_day)) =
+        last.rule().and_then(|rule| rule.after(last.time, own_zone)).filter(|(time, _)| *time < until)
+    {
         times.push(due(time));
         (last.time, last.time_of_day) = (time, time_of_day);
     }
@@ -138,6 +140,37 @@ proptest! {
         prop_assert_eq!(both.len(), ran.len() + left_out.len(), "a run was doubled");
         prop_assert_eq!(action.end, End::Runs(count - ran.len() as i64), "what was left out does not count");
         prop_assert_eq!(action.due_at().is_none(), ran.len() as i64 == count);
+    }
+}
+
+proptest! {
+    #[test]
+    fn exactly_the_runs_that_its_end_allows_are_made(
+        first in any_action(), looks in proptest::collection::vec(1..90_000_i64, 1..80), count in 1..9_i64, span in -1..40_i64,
+    ) {
+        let run = |end: End| {
+            let mut action = ScheduledAction { end, ..first.clone() };
+            let (mut now, mut ran) = (BEGIN, Vec::new());
+            for pause in &looks {
+                now += pause;
+                if action.is_due(now) {
+                    ran.push((action.time, now));
+                    action = action.after_run(now, UTC);
+                }
+            }
+            (ran, action)
+        };
+        let (all, _) = run(End::Never);
+        // Times grow, and a run is late at most once: the next is planned for after it.
+        prop_assert!(all.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1));
+        let counted = usize::try_from(count).unwrap();
+        let (ran, last) = run(End::Runs(count));
+        prop_assert_eq!(&ran, &all[..counted.min(all.len())]);
+        prop_assert_eq!(last.due_at().is_none(), ran.len() == counted);
+        let date = first.time + span * 86_400;
+        let (ran, _) = run(End::Date(date));
+        let allowed: Vec<_> = all.iter().copied().filter(|(time, _)| *time <= date).collect();
+        prop_assert_eq!(ran, allowed);
     }
 }
 

@@ -337,7 +337,7 @@ impl ScheduledAction {
     /// Sets TIME to the first time of CRON that is not before `earliest` and is after now.
     fn first_by_cron(&mut self, earliest: i64, reading: Reading) -> Result<(), Refusal> {
         let after = reading.now.max(earliest.saturating_sub(1));
-        match self.planned_after(after, self.zone(reading.zone)) {
+        match self.rule().and_then(|rule| rule.after(after, self.zone(reading.zone))) {
             Some((time, _)) => {
                 (self.time, self.time_of_day) = (time, None);
                 // What was chosen by an earliest TIME does not come sooner when the clock is put back.

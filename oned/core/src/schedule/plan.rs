@@ -3,7 +3,7 @@
 use chrono::TimeZone;
 use chrono_tz::Tz;
 
-use super::{End, ScheduledAction, crontab, next};
+use super::{End, Repeat, ScheduledAction, crontab, next};
 
 /// The end of a window that the jitter leaves free, so that who comes last still has time to start: a quarter of an hour, or
 /// half of a shorter window.
@@ -163,8 +163,9 @@ impl ScheduledAction {
         // What was planned while its share of the jitter went by is still to come.
         let mut after = now.saturating_sub(i64::from(self.share_of_jitter()));
         after = self.served.max(self.skipped).map_or(after, |last| last.max(after));
+        let Some(rule) = self.rule() else { return };
         let found = loop {
-            let Some((time, time_of_day)) = self.planned_after(after, own_zone) else { return };
+            let Some((time, time_of_day)) = rule.after(after, own_zone) else { return };
             let delay = self.delay_of(time, zone);
             if time.saturating_add(i64::from(delay)) > now {
                 break (time, time_of_day, delay);
@@ -183,12 +184,29 @@ impl ScheduledAction {
         }
     }
 
-    /// The first time of the rule strictly after `after`, and the time of day to remember with it.
-    pub(super) fn planned_after(&self, after: i64, own_zone: Tz) -> Option<(i64, Option<u32>)> {
+    /// By what it repeats.
+    pub(super) fn rule(&self) -> Option<Rule<'_>> {
         match (&self.cron, self.repeat) {
-            (Some(text), _) => Some((crontab::Rule::read(text).ok()?.after(after, own_zone)?, None)),
-            (None, Some(repeat)) => next::after(repeat, &self.days, (self.time, self.time_of_day), after, own_zone),
+            (Some(text), _) => Some(Rule::Cron(crontab::Rule::read(text).ok()?)),
+            (None, Some(repeat)) => Some(Rule::Days(repeat, &self.days, (self.time, self.time_of_day))),
             (None, None) => None,
+        }
+    }
+}
+
+/// By what an action repeats.
+pub(super) enum Rule<'a> {
+    Cron(crontab::Rule),
+    /// REPEAT, DAYS, and a planned time with the time of day remembered with it.
+    Days(Repeat, &'a [u32], (i64, Option<u32>)),
+}
+
+impl Rule<'_> {
+    /// The first time strictly after `after`, and the time of day to remember with it.
+    pub(super) fn after(&self, after: i64, own_zone: Tz) -> Option<(i64, Option<u32>)> {
+        match self {
+            Self::Cron(rule) => Some((rule.after(after, own_zone)?, None)),
+            Self::Days(repeat, days, planned) => next::after(*repeat, days, *planned, after, own_zone),
         }
     }
 }

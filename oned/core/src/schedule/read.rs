@@ -120,6 +120,9 @@ impl ScheduledAction {
             let retry = number(text, 0, i64::from(RETRY_MAX), "RETRY", &format!("a number from 0 to {RETRY_MAX}"))?;
             self.retry = retry.and_then(|retry| u32::try_from(retry).ok()).unwrap_or(RETRY);
         }
+        if self.parent == Parent::BackupJob && self.retry != RETRY {
+            return bad("RETRY of a backup job is an attribute of its template, not of its schedule".to_owned());
+        }
         let of_backups = [
             ("WINDOW_END", self.window_end.is_some()),
             ("KEEP_LAST", self.keep_last.is_some()),

@@ -474,6 +474,8 @@ fn wrong_values_of_our_own_attributes_are_refused_by_name() {
     for (text, wanted) in cases {
         assert_eq!(parse(&format!("ACTION=backup, ARGS=100, {text}")).unwrap_err(), wanted, "{text}");
     }
+    let refused = parse_for(Parent::BackupJob, "TIME=1, KEEP_LAST=3, RETRY=3").unwrap_err();
+    assert_eq!(refused, "RETRY of a backup job is an attribute of its template, not of its schedule");
     for (key, value) in [("WINDOW_END", "\"05:00\""), ("KEEP_LAST", "3"), ("RETRY", "0")] {
         let refused = parse(&format!("ACTION=hold, TIME=1, {key}={value}")).unwrap_err();
         assert_eq!(refused, format!("{key} is for backups only: leave it out, or empty, with ACTION hold"));
