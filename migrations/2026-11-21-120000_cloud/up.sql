@@ -396,12 +396,15 @@ CREATE TABLE schedule (
     -- window.
     closes_at INTEGER,
     retry_until INTEGER,
+    -- What the clock showed when its TIME was planned; one that is still to come shows that the clock was put back.
+    planned_at INTEGER,
     CHECK ((vm_id IS NULL) <> (backup_job_id IS NULL))
 ) STRICT;
 CREATE INDEX schedule_due ON schedule (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX schedule_closing ON schedule (closes_at) WHERE closes_at IS NOT NULL;
 -- After a first refusal it is tried again soon anyway.
 CREATE INDEX schedule_refused ON schedule (vm_id) WHERE refusals > 1;
+CREATE INDEX schedule_planned ON schedule (planned_at) WHERE planned_at IS NOT NULL;
 CREATE INDEX schedule_retried ON schedule (retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX schedule_by_vm ON schedule (vm_id) WHERE vm_id IS NOT NULL;
 CREATE INDEX schedule_by_backup_job ON schedule (backup_job_id) WHERE backup_job_id IS NOT NULL;

@@ -9,6 +9,8 @@ mod backups;
 mod cancels;
 #[path = "devices/catalogue.rs"]
 mod catalogue;
+#[path = "devices/limits.rs"]
+mod limits;
 #[path = "devices/modes.rs"]
 mod modes;
 #[path = "devices/retention.rs"]

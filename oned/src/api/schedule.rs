@@ -137,6 +137,7 @@ pub fn row_of(action: &ScheduledAction, uid: i64, zone: chrono_tz::Tz) -> Result
         retry_at: None,
         closes_at: None,
         retry_until: None,
+        planned_at: None,
     };
     ledger::schedule_times(&mut row, action, zone);
     Ok(row)

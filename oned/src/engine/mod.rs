@@ -496,6 +496,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_rest_that_is_longer_than_any_can_be_is_over() {
+        let job = JobRow {
+            id: 1,
+            kind: "BACKUP".into(),
+            phase: "planned".into(),
+            vm_id: None,
+            image_id: None,
+            datastore_id: None,
+            host_id: None,
+            uid: 0,
+            plan: String::new(),
+            result: String::new(),
+            cancel: 0,
+            attempts: 0,
+            not_before: 1_000_000,
+            error: String::new(),
+            created_at: 0,
+            changed_at: 0,
+        };
+        let at = |now| rests(&job, now);
+        assert!(at(999_999) && at(1_000_000 - PAUSE_MAX_S));
+        // The clock was put back, by an hour or by a day.
+        assert!(!at(1_000_000) && !at(1_000_000 - PAUSE_MAX_S - 1) && !at(1_000_000 - 86_400));
+        // No pause of any job is that long.
+        let longest =
+            [Some(JobKind::Backup), Some(JobKind::Retain), None].map(|kind| (1..).map_while(|n| pause(kind, n)).max());
+        assert!(longest.iter().flatten().all(|pause| *pause < PAUSE_MAX_S), "{longest:?}");
+    }
+
+    #[test]
     fn who_only_removes_or_looks_waits_about_a_day_and_others_a_minute() {
         let in_all = |kind| (1..).map_while(|attempts| pause(kind, attempts)).sum::<i64>();
         for kind in [JobKind::Delete, JobKind::Retain, JobKind::Verify] {

@@ -20,6 +20,7 @@ const PAUSE_S: i64 = 300;
 pub fn plan(row: &mut ScheduleRow, action: &ScheduledAction, zone: Tz) {
     let next = action.due_at();
     row.retry_at = row.retry_at.filter(|retry| next.is_none_or(|next| *retry < next));
+    row.planned_at = action.planned_at;
     (row.due_at, row.closes_at) = match row.retry_at {
         Some(retry) => (Some(retry), row.retry_until),
         None => (next, next.and_then(|_| action.window_closes(zone))),

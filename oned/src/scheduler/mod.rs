@@ -68,7 +68,7 @@ pub fn tick(cloud: &Cloud) {
 /// As [`tick`], with another way to start actions of VMs.
 pub fn round(cloud: &Cloud, starter: &impl Starter) {
     let now = cloud.clock.now();
-    let done = skip_closed(cloud, starter, now).and_then(|()| {
+    let done = put_right(cloud, starter, now).and_then(|()| {
         let turns = cloud.store.read(|tx| whose_turn(cloud, tx, now))?;
         take(cloud, starter, &turns, now)
     });
@@ -84,10 +84,14 @@ enum Turn {
     Action(i64),
     /// A VM in a run of a backup job.
     Member(Member),
+    /// A scheduled action that was planned when the clock showed a later time.
+    Ahead(i64),
 }
 
-/// Leaves out what did not start before its window closed.
-fn skip_closed(cloud: &Cloud, starter: &impl Starter, now: i64) -> Result<(), StoreError> {
+/// Plans anew what was planned by a clock that was put back since, and leaves out what did not start before its window closed.
+fn put_right(cloud: &Cloud, starter: &impl Starter, now: i64) -> Result<(), StoreError> {
+    let ahead = cloud.store.read(|tx| tx.schedules_ahead(now))?;
+    take(cloud, starter, &ahead.into_iter().map(Turn::Ahead).collect::<Vec<_>>(), now)?;
     let closed = cloud.store.read(|tx| tx.schedules_closed(now))?;
     take(cloud, starter, &closed.into_iter().map(Turn::Action).collect::<Vec<_>>(), now)
 }
@@ -158,6 +162,7 @@ fn take(cloud: &Cloud, starter: &impl Starter, turns: &[Turn], now: i64) -> Resu
 fn take_one(cloud: &Cloud, tx: &mut Tx<'_>, starter: &impl Starter, one: Turn, now: i64) -> bool {
     let moved = tx.attempt(|tx| match one {
         Turn::Action(id) => turn::act(cloud, tx, starter, id, now),
+        Turn::Ahead(id) => turn::plan_anew(cloud, tx, id, now).map(|()| false),
         Turn::Member(member) => {
             let started = tx.attempt(|tx| backup_jobs::start_member(cloud, tx, &member, now));
             if let Err(refusal) = started {

@@ -74,6 +74,23 @@ pub(super) fn act(
     }
 }
 
+/// Plans an action anew whose TIME was planned when the clock showed a later time than `now`.
+///
+/// # Errors
+/// The database's failure.
+pub(super) fn plan_anew(cloud: &Cloud, tx: &mut Tx<'_>, id: i64, now: i64) -> Result<(), StoreError> {
+    let Some(mut row) = tx.schedule_find(id)? else { return Ok(()) };
+    let zone = cloud.config.timezone;
+    let anew = ledger::read_schedule(&row).and_then(|action| action.after_step_back(now, zone));
+    if let Some(action) = anew {
+        row.body = ledger::schedule_text(&action)?;
+        ledger::schedule_times(&mut row, &action, zone);
+    }
+    // Also when it stays as it was, which need not be found out again.
+    row.planned_at = row.planned_at.map(|planned| planned.min(now));
+    tx.schedule_update(&row)
+}
+
 fn started(
     cloud: &Cloud,
     tx: &mut Tx<'_>,

@@ -340,6 +340,7 @@ rows! {
         retry_at: Option<i64>,
         closes_at: Option<i64>,
         retry_until: Option<i64>,
+        planned_at: Option<i64>,
     }
 
     /// One operation: intent, effect, result.

@@ -153,6 +153,15 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
+    /// Actions whose TIME was planned when the clock showed a later time than `now`, by id: it was put back.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn schedules_ahead(&mut self, now: i64) -> Result<Vec<i64>, StoreError> {
+        let ahead = schedule::table.filter(schedule::planned_at.gt(now)).order(schedule::id.asc());
+        Ok(ahead.select(schedule::id).load(self.0)?)
+    }
+
     /// Lets refused actions be tried again as soon as 15 s have passed since they were refused; see [`Release`].
     ///
     /// # Errors

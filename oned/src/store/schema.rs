@@ -378,6 +378,7 @@ diesel::table! {
         retry_at -> Nullable<BigInt>,
         closes_at -> Nullable<BigInt>,
         retry_until -> Nullable<BigInt>,
+        planned_at -> Nullable<BigInt>,
     }
 }
 

@@ -179,8 +179,8 @@ fn an_action_whose_record_is_damaged_has_nobody_elses_slot() {
 
 #[test]
 fn an_action_that_ends_its_vm_is_gone_with_it() {
-    let (world, vm) = world();
-    world.set_phase(vm, VmPhase::resting(VmState::Pending));
+    let world = limited(None, None);
+    let vm = api::vm::allocate(&world.cloud, &world.alice, "CPU=1\nMEMORY=1\n", true).unwrap();
     let id = add(&world, vm, &format!("ACTION=terminate,TIME={NOW}"));
     tick(&world);
     assert_eq!(world.phase(vm), VmPhase::DONE);
@@ -267,9 +267,6 @@ fn what_was_refused_is_tried_again_when_what_stood_in_the_way_is_gone() {
     for (what, obstruct, remove) in obstacles {
         let (world, vm) = world();
         let id = add(&world, vm, &once(NOW));
-        let alice = world.alice.uid;
-        change(&world, id, |_| {});
-        world.write(|tx| tx.schedule_update(&ScheduleRow { uid: alice, ..tx.schedule_find(id)?.unwrap() }));
         obstruct(&world, vm);
         let last = refused(&world, id);
         world.clock.advance(5);

@@ -30,15 +30,16 @@ const HOSTS: i64 = 20;
 const RECORDS: i64 = 3;
 /// Disk images; each is used by many VMs.
 const DISK_IMAGES: i64 = 100;
-/// The first id of users and of other objects.
-const FIRST_USER: i64 = 2;
+/// The first user's id.
+pub const FIRST_USER: i64 = 2;
+/// The first id of other objects.
 const FIRST_FREE: i64 = 100;
 /// Some time in 2026; nothing depends on today.
-const EPOCH: i64 = 1_767_225_600;
+pub const EPOCH: i64 = 1_767_225_600;
 /// Some time in 2100: nothing is due while we measure.
 const FAR: i64 = 4_102_444_800;
 /// The backup datastore.
-const BACKUPS: i64 = FIRST_FREE;
+pub const BACKUPS: i64 = FIRST_FREE;
 
 /// Name and password of the `number`th user, as a session string.
 #[must_use]
@@ -63,15 +64,24 @@ pub fn vms_of(number: i64) -> Vec<i64> {
 /// # Errors
 /// When it cannot be opened or written.
 pub fn fill(database: &Path, now: i64) -> Result<()> {
-    let store = Store::open(database)?;
+    fill_store(&Store::open(database)?, now, VMS, true)
+}
+
+/// As [`fill`], with so many VMs, and without backups if it is only about VMs.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn fill_store(store: &Store, now: i64, vms: i64, with_backups: bool) -> Result<()> {
     store.write(|tx| {
         people(tx)?;
         places(tx, now)?;
         disk_images(tx)?;
         let mut numbers = Numbers::new(1);
-        for id in 0..VMS {
+        for id in 0..vms {
             vm(tx, id, &mut numbers)?;
-            chain(tx, id, &mut numbers)?;
+            if with_backups {
+                chain(tx, id, &mut numbers)?;
+            }
         }
         for (pool, next) in [
             ("user", FIRST_USER + USERS),
@@ -246,6 +256,7 @@ fn vm(tx: &mut Tx<'_>, id: i64, numbers: &mut Numbers) -> Result<(), StoreError>
         retry_at: None,
         closes_at: None,
         retry_until: None,
+        planned_at: None,
     })
 }
 
