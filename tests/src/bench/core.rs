@@ -24,7 +24,7 @@ const PAGE: i64 = 200;
 
 /// What a figure has to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Goal {
+pub(super) enum Goal {
     AtLeast(f64),
     AtMost(f64),
     None,
@@ -40,6 +40,10 @@ pub struct Figure {
 }
 
 impl Figure {
+    pub(super) fn new(work: &str, value: f64, unit: &'static str, goal: Goal) -> Self {
+        Self { work: work.to_owned(), value: (value * 1e3).round() / 1e3, unit, goal }
+    }
+
     fn met(&self) -> Option<bool> {
         match self.goal {
             Goal::AtLeast(goal) => Some(self.value >= goal),
@@ -122,7 +126,7 @@ enum Who {
 
 impl Bench {
     fn add(&mut self, work: &str, value: f64, unit: &'static str, goal: Goal) {
-        self.figures.push(Figure { work: work.to_owned(), value: (value * 1e3).round() / 1e3, unit, goal });
+        self.figures.push(Figure::new(work, value, unit, goal));
     }
 
     fn session(&self, who: Who) -> Result<Value> {

@@ -3,7 +3,8 @@
 //!
 //! `bench [--quick] [--gib N] [--rounds N] [--core | --disks | --only STEP]`: a disk of 10 GiB (or N) of which two fifths are filled, each
 //! figure the median of N rounds (5); quick: 512 MiB, one round, without goals. Then the daemon alone in a large cloud; `--core`: only that,
-//! `--disks`: all but that, `--only`: one step of it (`full`, `at-once`, `sparse`, `scratch`, `impact`: these need none before them).
+//! `--disks`: all but that, `--only`: one step of it (`full`, `at-once`, `sparse`, `scratch`, `impact`: these need none before them;
+//! `schedules`: the scheduler of a large cloud).
 //!
 //! What is compared: we back up *running VMs'* disks through the daemon, libvirt and QEMU. So do virtnbdbackup and the
 //! staged way (libvirt writes a file, restic takes it in), each with a domain of its own. Stock restic and qemu-img are
@@ -25,7 +26,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use system_tests::bench::content::MIB;
 use system_tests::bench::table::{self, Row};
-use system_tests::bench::{core, population};
+use system_tests::bench::{core, population, schedules};
 use system_tests::place;
 
 use crate::disks::Bench;
@@ -43,13 +44,23 @@ struct Wish {
     scale: Scale,
     disks: bool,
     core: bool,
+    /// The scheduler of a large cloud.
+    schedules: bool,
     /// One step of the disks' alone.
     only: Option<String>,
 }
 
+/// The step that is none of the disks'.
+const SCHEDULES: &str = "schedules";
+
 fn wish() -> Result<Wish> {
-    let mut wish =
-        Wish { scale: Scale { disk_bytes: 10 << 30, rounds: 5, goals: true }, disks: true, core: true, only: None };
+    let mut wish = Wish {
+        scale: Scale { disk_bytes: 10 << 30, rounds: 5, goals: true },
+        disks: true,
+        core: true,
+        schedules: true,
+        only: None,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -64,13 +75,15 @@ fn wish() -> Result<Wish> {
                 wish.scale.rounds = rounds.context("--rounds wants a number from 1 on")?;
             }
             "--only" => {
-                let step = arguments.next().filter(|word| STEPS.iter().any(|(name, _)| name == word));
-                wish.only =
-                    Some(step.with_context(|| format!("--only wants one of {}", STEPS.map(|step| step.0).join(", ")))?);
-                wish.core = false;
+                let known = |word: &String| word == SCHEDULES || STEPS.iter().any(|(name, _)| name == word);
+                let names = || STEPS.map(|step| step.0).join(", ");
+                let step = arguments.next().filter(known);
+                let step = step.with_context(|| format!("--only wants one of {}, {SCHEDULES}", names()))?;
+                (wish.core, wish.schedules, wish.disks) = (false, step == SCHEDULES, step != SCHEDULES);
+                wish.only = Some(step);
             }
             "--core" => wish.disks = false,
-            "--disks" => wish.core = false,
+            "--disks" => (wish.core, wish.schedules) = (false, false),
             _ => bail!("usage: bench [--quick] [--gib N] [--rounds N] [--core | --disks | --only STEP]"),
         }
     }
@@ -100,6 +113,13 @@ fn run() -> Result<()> {
     if wish.core {
         println!("\nMaking a cloud of {} VMs.", population::VMS);
         let figures = core::run(&folder.0)?;
+        table::append(&results, &figures.iter().map(core::Figure::json).collect::<Vec<_>>())?;
+        print!("\n{}", core::render(&figures));
+    }
+    if wish.schedules {
+        let scale = if wish.scale.goals { schedules::Scale::FULL } else { schedules::Scale::QUICK };
+        println!("\nMaking {} VMs with two schedules each, and a year of {} days.", scale.vms, scale.days);
+        let figures = schedules::run(&folder.0, scale)?;
         table::append(&results, &figures.iter().map(core::Figure::json).collect::<Vec<_>>())?;
         print!("\n{}", core::render(&figures));
     }
