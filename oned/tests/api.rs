@@ -24,6 +24,8 @@ mod disks;
 mod dispatch;
 #[path = "api/documents.rs"]
 mod documents;
+#[path = "api/events.rs"]
+mod events;
 #[path = "api/image_verbs.rs"]
 mod image_verbs;
 #[path = "api/infrastructure.rs"]

@@ -17,11 +17,11 @@ mod flaws;
 #[path = "plug/model.rs"]
 mod model;
 #[cfg(feature = "testing")]
-#[path = "plug/retention.rs"]
-mod retention;
-#[cfg(feature = "testing")]
 #[path = "plug/month.rs"]
 mod month;
+#[cfg(feature = "testing")]
+#[path = "plug/retention.rs"]
+mod retention;
 #[cfg(feature = "testing")]
 #[path = "plug/sound.rs"]
 mod sound;

@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod datastore;
 pub mod document;
+pub mod events;
 pub mod host;
 pub mod image;
 pub mod image_verbs;

@@ -2,11 +2,10 @@
 //! [`super::vm_action`] and [`super::vm_recover`].
 
 use one_core::access::{Caller, may_unlocked};
-use one_core::backup::config::BACKUP_INFO;
+use one_core::backup::config::SHOWN_ONLY;
 use one_core::doc;
 use one_core::lifecycle::{LcmState, VmOperation, VmPhase, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
-use one_core::schedule::SCHED_INFO;
 
 use super::pool::{BATCH, PoolFilter};
 pub use super::vm_action::action;
@@ -52,7 +51,7 @@ pub fn info_decrypt(cloud: &Cloud, caller: &Caller, id: i64, decrypt: bool) -> R
         attributes::reveal(cloud, caller, decrypt, ObjectKind::Vm, &mut row.template)?;
         attributes::reveal(cloud, caller, decrypt, ObjectKind::Vm, &mut row.user_template)?;
         let names = view::Names::read(tx)?;
-        Ok(doc::vm(&view::vm(tx, &names, &cloud.board, &row)?))
+        Ok(doc::vm(&view::vm_told(tx, &names, &cloud.board, &row)?))
     })
 }
 
@@ -150,8 +149,9 @@ pub fn rename(cloud: &Cloud, caller: &Caller, id: i64, name: &str) -> Result<i64
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let mut new = parse(text)?;
     // Shown in the document, kept elsewhere.
-    new.remove(BACKUP_INFO);
-    new.remove(SCHED_INFO);
+    for name in SHOWN_ONLY {
+        new.remove(name);
+    }
     cloud.store.write(|tx| {
         let mut row = vm_for(tx, caller, caller.vm_rights.right_for(VmOperation::Update), id)?;
         let old = view::stored(&row.user_template);

@@ -4,7 +4,7 @@ use one_core::schedule::Parent;
 
 use super::{BIT, DECRYPT, END, FLAG, ID, NAME, START, TEXT, TYPE, owned_rows, rows};
 use crate::api::Cloud;
-use crate::api::{backup_job, schedule};
+use crate::api::{backup_job, events, schedule};
 use crate::rpc::{Method, ParamSpec};
 use crate::store::rows::BackupJobRow;
 
@@ -18,6 +18,9 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.backupjob.cancel", [ID], "Stops the run of a backup job.", Id, |c, u, a| backup_job::cancel(c, u, a.int(0));
         "one.backupjob.delete", [ID], "Deletes a backup job; backups stay.", Id,
             |c, u, a| backup_job::delete(c, u, a.int(0));
+        "one.backupjob.events", [ID, ParamSpec::int("most").or_int(-1)],
+            "Lists what a backup job did, newest first: at most so many events, -1 all.", Text,
+            |c, u, a| events::of_backup_job(c, u, a.int(0), a.int(1));
         "one.backupjob.info", [ID, DECRYPT], "Shows a backup job.", Text, |c, u, a| backup_job::info(c, u, a.int(0));
         "one.backupjob.priority", [ID, ParamSpec::int("priority")], "Sets a backup job's priority, 0 to 99.", Id,
             |c, u, a| backup_job::priority(c, u, a.int(0), a.int(1));

@@ -109,7 +109,17 @@ pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
 /// Whether a method is answered by a disabled zone too: those that only look, and the one that enables it.
 #[must_use]
 pub fn is_open_when_disabled(name: &str) -> bool {
-    const LOOKS: [&str; 9] =
-        ["accounting", "config", "info", "infoextended", "infoset", "monitoring", "raftstatus", "showback", "version"];
+    const LOOKS: [&str; 10] = [
+        "accounting",
+        "config",
+        "events",
+        "info",
+        "infoextended",
+        "infoset",
+        "monitoring",
+        "raftstatus",
+        "showback",
+        "version",
+    ];
     name == "one.zone.enable" || name.rsplit('.').next().is_some_and(|verb| LOOKS.contains(&verb))
 }

@@ -5,7 +5,7 @@ use crate::api::Cloud;
 use crate::api::vm::{self, PoolWish};
 use crate::api::vm_action::{self, Deployment, Migration};
 use crate::api::vm_restore::{self, InPlace};
-use crate::api::{backup, schedule, vm_recover};
+use crate::api::{backup, events, schedule, vm_recover};
 use crate::rpc::{Method, ParamSpec};
 use crate::store::rows::VmRow;
 
@@ -30,6 +30,9 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
         "one.vm.deploy", [ID, HOST, ENFORCE.or_bool(false), SYSTEM_DATASTORE, ParamSpec::text("extra").or_text("")],
             "Puts a VM on a host.", Id, |c, u, a| vm_action::deploy(c, u, a.int(0), Deployment {
                 host: a.int(1), enforce: a.bool(2), datastore: a.int(3), extra: a.text(4) });
+        "one.vm.events", [ID, ParamSpec::int("most").or_int(-1)],
+            "Lists what was done to a VM, newest first: at most so many events, -1 all.", Text,
+            |c, u, a| events::of_vm(c, u, a.int(0), a.int(1));
         "one.vm.info", [ID, DECRYPT], "Shows a VM.", Text, |c, u, a| vm::info_decrypt(c, u, a.int(0), a.bool(1));
         "one.vm.migrate", [ID, HOST, ParamSpec::bool("live"), ENFORCE.or_bool(false), SYSTEM_DATASTORE,
             ParamSpec::int("type").or_int(0)], "Moves a VM to another host.", Id,

@@ -187,7 +187,7 @@ fn arguments(method: &str) -> Option<Vec<Arg>> {
         "one.vm.allocate" => vec![Text("CPU=1\nMEMORY=128\n")],
         "one.vm.backup" => vec![Int(at::RUNNING), Int(at::BACKUPS)],
         "one.vm.backupcancel" => vec![Int(at::BACKING_UP)],
-        "one.vm.info" => vec![Int(at::RUNNING)],
+        "one.vm.events" | "one.vm.info" => vec![Int(at::RUNNING)],
         "one.vm.recover" => vec![Int(at::BACKING_UP), Int(0)],
         "one.vm.rename" => vec![Int(at::RUNNING), Text("other")],
         "one.vm.schedadd" => vec![Int(at::RUNNING), Text(schedule)],
@@ -213,6 +213,7 @@ fn only_reads(method: &str) -> bool {
     [
         ".accounting",
         ".config",
+        ".events",
         ".info",
         ".infoextended",
         ".infoset",

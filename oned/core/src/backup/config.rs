@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disks::Disks;
 use crate::refusal::Refusal;
+use crate::schedule::SCHED_INFO;
 use crate::template::Vector;
 
 /// Keys that a user may set.
@@ -33,6 +34,16 @@ const OUR_KEYS: [&str; 3] = ["FS_FREEZE_FAIL", "LAST_REASON", "LAST_WARNING"];
 
 /// The vector in a VM's USER_TEMPLATE that shows what BACKUP_CONFIG has no place for.
 pub const BACKUP_INFO: &str = "BACKUP_INFO";
+
+/// The key in it that says when the last backup ended that gave a restore point, epoch seconds. It is not stored with the
+/// others.
+pub const LAST_SUCCESS: &str = "LAST_SUCCESS";
+
+/// The vectors in a VM's USER_TEMPLATE that show what was last done to it.
+pub const BACKUP_EVENT: &str = "BACKUP_EVENT";
+
+/// Vectors in a USER_TEMPLATE that only show, so that what a client sends of them is not stored.
+pub const SHOWN_ONLY: [&str; 3] = [BACKUP_EVENT, BACKUP_INFO, SCHED_INFO];
 
 /// Splits a stored BACKUP_CONFIG into what the published document shows of it and what BACKUP_INFO does.
 pub fn split(stored: &Vector) -> (Vector, Vector) {

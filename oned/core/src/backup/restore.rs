@@ -89,11 +89,13 @@ const PCI: [&str; 12] = [
 const ADDRESSES: [&str; 6] = ["IP", "IP6", "IP6_GLOBAL", "IP6_LINK", "IP6_ULA", "MAC"];
 
 /// Attributes of the top level that go.
-const TOP: [&str; 16] = [
+const TOP: [&str; 18] = [
     "AUTOMATIC_DS_REQUIREMENTS",
     "AUTOMATIC_NIC_REQUIREMENTS",
     "AUTOMATIC_REQUIREMENTS",
     "BACKUP_CONFIG",
+    "BACKUP_EVENT",
+    "BACKUP_INFO",
     "DEPLOY_ID",
     "ERROR",
     "IMPORTED",

@@ -28,7 +28,7 @@ fn vector_of(name: &str, keys: &[&str]) -> String {
 #[test]
 fn each_row_of_the_table_loses_its_keys_and_keeps_the_rest() {
     let disk: &str = "DISK_ID=0,DEV_PREFIX=vd,CACHE=none";
-    let rows: [(String, &str, &str); 24] = [
+    let rows: [(String, &str, &str); 25] = [
         (format!("DISK=[{disk},IMAGE_ID=1,SIZE=9,TYPE=FILE]\n"), "", "DISK=[IMAGE_ID=42,DEV_PREFIX=vd,CACHE=none]\n"),
         (format!("DISK=[{disk},TYPE=fs,SIZE=9,FORMAT=raw]\n"), "", "DISK=[IMAGE_ID=42,DEV_PREFIX=vd,CACHE=none]\n"),
         ("DISK=[DISK_ID=5,TYPE=fs,SIZE=9,FS=ext4,TARGET=vdb]\n".into(), "", "DISK=[TYPE=fs,SIZE=9,FS=ext4]\n"),
@@ -54,6 +54,7 @@ fn each_row_of_the_table_loses_its_keys_and_keeps_the_rest() {
         ("OS=[UUID=u]\n".into(), "", ""),
         ("SNAPSHOT=[SNAPSHOT_ID=0]\nSCHED_ACTION=[ID=0]\nSECURITY_GROUP_RULE=[ID=0]\n".into(), "", ""),
         ("CLONING_TEMPLATE_ID=3\nIMPORTED=YES\nDEPLOY_ID=one-0\nERROR=e\nNAME=old\n".into(), "", ""),
+        ("BACKUP_EVENT=[TIME=1,ACTION=backup]\nBACKUP_EVENT=[TIME=2]\nBACKUP_INFO=[LAST_SUCCESS=1]\n".into(), "", ""),
         ("LOGO=\"\"\nMEMORY=128\n".into(), "NAME=new\n", "MEMORY=128\nNAME=new\n"),
         ("VMID=0\nTEMPLATE_ID=0\nTM_MAD_SYSTEM=ssh\nAUTOMATIC_REQUIREMENTS=a\n".into(), "", ""),
         (

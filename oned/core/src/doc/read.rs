@@ -67,8 +67,10 @@ pub fn vm(document: &str) -> Result<VmDocument, ReadError> {
     let backups = parse(section(&["VM", "BACKUPS"])?)?;
     let shown = backups.vector("BACKUP_CONFIG").cloned().unwrap_or_default();
     let backup_config = config::join(&shown, user_template.vector(config::BACKUP_INFO));
-    user_template.remove(config::BACKUP_INFO);
     let sched_infos = vectors(user_template.remove(SCHED_INFO));
+    for name in config::SHOWN_ONLY {
+        user_template.remove(name);
+    }
     let number = |name| Ok(plain(section(&["VM", name])?).and_then(|text| text.parse::<i64>().ok()));
     let pair = |id, name| Ok(number(id)?.zip(plain(section(&["VM", name])?)));
     Ok(VmDocument {
@@ -187,6 +189,8 @@ mod tests {
         info.set("LAST_REASON", "of another time");
         view.user_template.set_vector("BACKUP_INFO", info.clone());
         view.user_template.set_vector("SCHED_INFO", info);
+        view.user_template.push_vector("BACKUP_EVENT", [("ACTION", "backup")].into_iter().collect());
+        view.user_template.push_vector("BACKUP_EVENT", [("ACTION", "restore")].into_iter().collect());
         view.sched_actions = vec![action.after_failure(0, chrono_tz::UTC, "no")];
         let read = vm(&doc::vm(&view)).unwrap();
         assert_eq!(read.template.scalar("CPU"), Some("1"));
@@ -195,7 +199,9 @@ mod tests {
         assert_eq!(read.user_template.scalar("TEMPLATE"), Some("not the one"));
         let config: Vec<_> = read.backup_config.iter().collect();
         assert_eq!(config, [("MODE", "INCREMENT"), ("FS_FREEZE_FAIL", "ABORT")]);
-        assert!(!read.user_template.contains("BACKUP_INFO") && !read.user_template.contains("SCHED_INFO"));
+        for name in ["BACKUP_INFO", "SCHED_INFO", "BACKUP_EVENT"] {
+            assert!(!read.user_template.contains(name), "{name}");
+        }
         assert!(!read.template.contains("SCHED_ACTION"));
         let presets = read.presets(5);
         let pairs: Vec<_> =

@@ -26,7 +26,7 @@ pub use network::{
     Leases, Sight, definition, group_users, groups_of, network, ranges, security_group, set_definition, set_ranges,
 };
 pub use people::{Quotas, acl, group, user};
-pub use vm::{VmRelated, vm, vm_short_with, vm_with};
+pub use vm::{VmRelated, vm, vm_short_with, vm_told, vm_with};
 
 /// Names of users and groups, for a document or pool.
 #[derive(Default)]

@@ -3,17 +3,21 @@
 use std::collections::HashMap;
 
 use one_core::access::Permissions;
-use one_core::backup::config::{self, BACKUP_INFO};
+use one_core::backup::config::{self, BACKUP_EVENT, BACKUP_INFO, LAST_SUCCESS, SHOWN_ONLY};
 use one_core::doc::{HistoryView, VmView};
 use one_core::lifecycle::DiskSnapshots;
 use one_core::schedule::ScheduledAction;
 
 use super::{Names, lock, number, shown};
 use crate::devices;
+use crate::events::{self, Whose};
 use crate::ledger;
 use crate::progress::{Board, Subject};
 use crate::store::rows::{HistoryRow, VmRow};
 use crate::store::{StoreError, Tx};
+
+/// Events in a VM's document.
+const EVENTS_SHOWN: i64 = 10;
 
 /// What other tables say of some VMs, read for all of them at once. Each view takes its own part out.
 #[derive(Default)]
@@ -61,6 +65,24 @@ pub fn vm(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<
     Ok(vm_with(names, board, row, &mut VmRelated::of(tx, &[row.id])?))
 }
 
+/// The full view of one VM, and what was last done to it. Only for who asks for this VM: not for pools, and not for what is
+/// stored with a backup.
+///
+/// # Errors
+/// The database's failure.
+pub fn vm_told(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<VmView, StoreError> {
+    let mut view = vm(tx, names, board, row)?;
+    if let Some(time) = events::last_success(tx, row.id)? {
+        let mut info = view.user_template.vector(BACKUP_INFO).cloned().unwrap_or_default();
+        info.set(LAST_SUCCESS, time.to_string());
+        view.user_template.set_vector(BACKUP_INFO, info);
+    }
+    for event in events::vectors(tx, Whose::Vm(row.id), EVENTS_SHOWN)? {
+        view.user_template.push_vector(BACKUP_EVENT, event);
+    }
+    Ok(view)
+}
+
 /// The full view of one of many VMs.
 #[must_use]
 pub fn vm_with(names: &Names, board: &Board, row: &VmRow, related: &mut VmRelated) -> VmView {
@@ -69,7 +91,9 @@ pub fn vm_with(names: &Names, board: &Board, row: &VmRow, related: &mut VmRelate
     view.backup_ids = related.backup_ids.remove(&row.id).unwrap_or_default();
     let (shown, info) = config::split(&ledger::config_vector(row));
     view.backup_config = shown;
-    view.user_template.remove(BACKUP_INFO);
+    for name in SHOWN_ONLY {
+        view.user_template.remove(name);
+    }
     if !info.is_empty() {
         view.user_template.set_vector(BACKUP_INFO, info);
     }
