@@ -11,7 +11,7 @@ use one_core::access::Caller;
 use one_core::refusal::{ObjectKind, Refusal};
 use one_core::template::Template;
 
-use crate::api::{attributes, bootstrap, zone};
+use crate::api::{attributes, bootstrap, metrics, zone};
 use crate::cards;
 use crate::cloud::{Cloud, password_digest};
 use crate::config::Config;
@@ -39,6 +39,14 @@ impl Door for Cloud {
 
     fn admit(&self, method: &str) -> Result<(), Refusal> {
         if methods::is_open_when_disabled(method) { Ok(()) } else { zone::check_enabled(self) }
+    }
+
+    fn has_metrics(&self) -> bool {
+        self.config.metrics
+    }
+
+    fn metrics(&self, caller: &Caller) -> Result<Option<String>, Refusal> {
+        metrics::metrics(self, caller)
     }
 
     fn why_absent(&self, method: &str) -> Option<&'static str> {

@@ -34,6 +34,8 @@ mod infrastructure;
 mod instantiate;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/names.rs"]
 mod names;
 #[path = "api/networks.rs"]

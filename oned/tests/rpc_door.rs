@@ -14,14 +14,28 @@ use tokio::sync::oneshot;
 
 const SESSION: &str = "oneadmin:pass:word";
 
-struct TestDoor;
+struct TestDoor {
+    has_metrics: bool,
+}
+
+/// Of somebody who may not see figures.
+const OTHER_SESSION: &str = "user:pass";
 
 impl Door for TestDoor {
     fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
-        if session != SESSION {
-            return Err(Refusal::BadSession);
+        match session {
+            SESSION => Ok(Caller::oneadmin()),
+            OTHER_SESSION => Ok(Caller { uid: 2, name: "user".to_owned(), ..Caller::oneadmin() }),
+            _ => Err(Refusal::BadSession),
         }
-        Ok(Caller::oneadmin())
+    }
+
+    fn has_metrics(&self) -> bool {
+        self.has_metrics
+    }
+
+    fn metrics(&self, caller: &Caller) -> Result<Option<String>, Refusal> {
+        Ok((caller.uid == 0).then(|| format!("{FIGURES}# {}\n", "x".repeat(3 << 20))))
     }
 
     fn admit(&self, method: &str) -> Result<(), Refusal> {
@@ -128,6 +142,9 @@ fn info(_: &TestDoor, _: &Caller, args: &Args) -> Result<Answer, Refusal> {
     }
 }
 
+/// How the figures begin.
+const FIGURES: &str = "# HELP a b\n# TYPE a gauge\na 1\n";
+
 const VM: &str = "<VM><ID>0</ID><NAME>a</NAME><BACKUPS><BACKUP_CONFIG/><BACKUP_IDS/></BACKUPS></VM>";
 
 /// A server of the test's own on a free port; ends when dropped.
@@ -139,6 +156,10 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits) -> Self {
+        Self::start_with(limits, TestDoor { has_metrics: true })
+    }
+
+    fn start_with(limits: Limits, door: TestDoor) -> Self {
         let (stop, stopped) = oneshot::channel();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -150,7 +171,7 @@ impl Server {
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                serve(listener, Arc::new(TestDoor), TABLE, limits, stopped).await.unwrap();
+                serve(listener, Arc::new(door), TABLE, limits, stopped).await.unwrap();
             });
         });
         Self { address, stop: Some(stop), thread: Some(thread) }
@@ -297,6 +318,64 @@ fn only_post_to_the_two_paths_is_served() {
     assert!(ask("GET /other").starts_with("HTTP/1.1 404"));
     assert!(ask("POST /").starts_with("HTTP/1.1 200"));
     assert!(ask("POST /RPC2").starts_with("HTTP/1.1 200"));
+}
+
+/// A request for the figures; `more` are further lines of its head.
+fn scrape(server: &Server, verb: &str, more: &str) -> String {
+    server.exchange(format!("{verb} /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n").as_bytes())
+}
+
+fn basic(session: &str) -> String {
+    use base64::Engine as _;
+    format!("Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode(session))
+}
+
+#[test]
+fn figures_for_monitoring_are_given_by_get_to_a_session_in_basic_authentication() {
+    let server = Server::start(Limits::default());
+    let answer = scrape(&server, "GET", &basic(SESSION));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    assert!(body.starts_with(FIGURES) && body.len() > 3 << 20, "{} bytes", body.len());
+    let post = scrape(&server, "POST", &format!("{}Content-Length: 0\r\n", basic(SESSION)));
+    assert!(post.starts_with("HTTP/1.1 405") && post.to_ascii_lowercase().contains("allow: get"), "{post}");
+}
+
+#[test]
+fn whoever_may_not_see_the_figures_is_asked_for_a_name_and_password() {
+    let server = Server::start(Limits { refusal_delay: Duration::ZERO, ..Limits::default() });
+    let bearer = "Authorization: Bearer oneadmin:pass:word\r\n".to_owned();
+    let strangers = [String::new(), bearer, basic("oneadmin:wrong"), basic("oneadmin"), basic(OTHER_SESSION)];
+    for more in &strangers {
+        let answer = scrape(&server, "GET", more);
+        let head = answer.split_once("\r\n\r\n").unwrap().0.to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 401"), "{more}: {answer}");
+        assert!(head.contains("www-authenticate: basic realm=\"oned\", charset=\"utf-8\""), "{more}: {answer}");
+        assert!(!answer.contains("wrong") && !answer.contains("# HELP"), "{answer}");
+    }
+}
+
+#[test]
+fn a_wrong_password_for_the_figures_is_slowed_down_like_every_other() {
+    let limits =
+        Limits { refusal_delay: Duration::from_secs(3600), shutdown: Duration::from_millis(100), ..Limits::default() };
+    let server = Server::start(limits);
+    let mut guessing = server.connect();
+    guessing.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{}\r\n", basic("oneadmin:wrong"));
+    guessing.write_all(request.as_bytes()).unwrap();
+    assert!(guessing.read(&mut [0; 1]).is_err(), "the answer came at once");
+    assert!(scrape(&server, "GET", "").starts_with("HTTP/1.1 401"));
+    assert!(scrape(&server, "GET", &basic(SESSION)).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn there_are_no_figures_where_they_are_off() {
+    let server = Server::start_with(Limits::default(), TestDoor { has_metrics: false });
+    assert!(scrape(&server, "GET", &basic(SESSION)).starts_with("HTTP/1.1 404"));
 }
 
 #[test]

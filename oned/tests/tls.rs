@@ -24,6 +24,14 @@ impl Door for TestDoor {
     fn authenticate(&self, session: &str) -> Result<Caller, Refusal> {
         if session == SESSION { Ok(Caller::oneadmin()) } else { Err(Refusal::BadSession) }
     }
+
+    fn has_metrics(&self) -> bool {
+        true
+    }
+
+    fn metrics(&self, _caller: &Caller) -> Result<Option<String>, Refusal> {
+        Ok(Some("figures 1\n".to_owned()))
+    }
 }
 
 static TABLE: &[Method<TestDoor>] = &[
@@ -182,6 +190,19 @@ print("good")
         .output()
         .expect("python3 is needed: apt install python3");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "good\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn figures_for_monitoring_are_read_over_https_too() {
+    let server = Server::start(Limits::default());
+    let mut stream = server.secure();
+    // oneadmin:pass:word
+    let head = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+                Authorization: Basic b25lYWRtaW46cGFzczp3b3Jk\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("figures 1\n"), "{answer}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod events;
 pub mod host;
 pub mod image;
 pub mod image_verbs;
+pub mod metrics;
 pub mod network;
 pub mod owned;
 pub mod people;

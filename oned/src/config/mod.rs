@@ -126,6 +126,8 @@ pub struct Config {
     pub message_size: usize,
     /// TLS_CERTIFICATE and TLS_KEY: the door speaks https with them, plain http without.
     pub tls: Option<TlsFiles>,
+    /// METRICS: whether there are figures for monitoring at `/metrics`.
+    pub metrics: bool,
     /// SESSION_EXPIRATION_TIME: how long a successful login need not be checked again; zero is never.
     pub session_expiration_time: Duration,
     /// API_LIST_ORDER: order of pools.
@@ -200,10 +202,11 @@ enum Shown {
 }
 
 /// Settings beyond the published schema of `one.system.config`; these are ours alone, and not in the document.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "BACKUP_COMPARE_EVERY",
     "DUMMY_DIRECTORY",
     "DUMMY_DRIVERS",
+    "METRICS",
     "MOUNT_COMMAND",
     "RESTRICTED_DIRS",
     "SAFE_DIRS",
@@ -251,6 +254,7 @@ impl Config {
             timeout: r.seconds("TIMEOUT", 15, 1..=3_600),
             message_size: r.size("MESSAGE_SIZE", 64 << 20, 65_536..=1 << 30),
             tls: r.tls(),
+            metrics: r.yes("METRICS", true),
             session_expiration_time: r.seconds("SESSION_EXPIRATION_TIME", 900, 0..=31_536_000),
             api_list_order: r.order(),
             shutdown_timeout: r.seconds("SHUTDOWN_TIMEOUT", 30, 1..=3_600),

@@ -40,6 +40,18 @@ pub(super) struct Outcome {
     pub session_refused: bool,
 }
 
+/// What came of asking for the figures for monitoring.
+pub(super) enum Scraped {
+    /// They are here.
+    Shown(AnswerBody),
+    /// The session is good, but they are for others.
+    NotForHim,
+    /// The session is not good.
+    SessionRefused,
+    /// They cannot be had now; a sentence.
+    Failed(String),
+}
+
 impl<D: Door> Exchange<D> {
     pub(super) fn new(door: Arc<D>, methods: &'static [Method<D>], limits: &Limits) -> Self {
         let rows = methods.iter().map(|method| (method.name, method)).collect();
@@ -65,6 +77,31 @@ impl<D: Door> Exchange<D> {
         });
         let body = body.unwrap_or_else(|fault| AnswerBody::whole(codec::encode(Err(fault))));
         Outcome { body, session_refused }
+    }
+
+    /// The figures for monitoring, for a session. They grow with the cloud, as a list of a whole pool does.
+    pub(super) fn metrics(&self, session: &str) -> Scraped {
+        let run = || {
+            let caller = self.door.authenticate(session)?;
+            let place = self.whole_pools.enter().ok_or_else(too_many_pools)?;
+            Ok(self.door.metrics(&caller)?.map(|text| AnswerBody::whole(text).keeping(Some(place))))
+        };
+        // As in a call: the figures are only read.
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(Some(body))) => Scraped::Shown(body),
+            Ok(Ok(None)) => Scraped::NotForHim,
+            Ok(Err(Refusal::BadSession)) => Scraped::SessionRefused,
+            Ok(Err(refusal)) => Scraped::Failed(refusal.to_string()),
+            Err(_) => {
+                tracing::error!(target: "ReM", "the figures for monitoring could not be made");
+                Scraped::Failed("Internal error, the daemon's log says more.".to_owned())
+            }
+        }
+    }
+
+    /// Whether there are figures for monitoring.
+    pub(super) fn has_metrics(&self) -> bool {
+        self.door.has_metrics()
     }
 
     /// Runs one call. A place for listing a whole pool is taken when there is none yet.

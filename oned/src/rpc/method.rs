@@ -28,6 +28,19 @@ pub trait Door: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether there is anything at `/metrics`.
+    fn has_metrics(&self) -> bool {
+        false
+    }
+
+    /// What monitoring reads at `/metrics`, as text of Prometheus; none = this caller may not see it. May block.
+    ///
+    /// # Errors
+    /// The refusal when it cannot be found out now.
+    fn metrics(&self, _caller: &Caller) -> Result<Option<String>, Refusal> {
+        Ok(None)
+    }
+
     /// Why there is no method of that name, as half a sentence, when clients may know one.
     fn why_absent(&self, _method: &str) -> Option<&'static str> {
         None

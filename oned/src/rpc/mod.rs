@@ -2,7 +2,7 @@
 //!
 //! What it is: bytes from a socket to a checked call of one row of the method table, and its result back to bytes. What
 //! it is not: it knows no verb of the cloud. It sees the api only through [`Door`] (who is calling?) and the functions of
-//! the table, so another door can be put beside it.
+//! the table, so another door can be put beside it. One thing is no call: figures for monitoring, at `/metrics`.
 //!
 //! Invariants: only this module names `dxr`, `hyper` and `rustls`. Parameters and session strings reach no log line and no
 //! fault text. Everything that a stranger can make grow has a limit in [`Limits`]: connections, bytes, values, calls in
@@ -18,6 +18,7 @@ mod answer;
 mod builtin;
 mod exchange;
 mod places;
+mod scrape;
 mod stall;
 mod tls;
 

@@ -10,6 +10,7 @@ use super::codec::{self, Fault};
 use super::exchange::{Exchange, Outcome};
 use super::method::{Door, Method, check_table};
 use super::places::{Place, Places, Told};
+use super::scrape::{self, PATH as METRICS};
 use super::stall::StallGuard;
 use super::tls::Tls;
 use bytes::Bytes;
@@ -128,13 +129,21 @@ impl From<TcpListener> for Listener {
     }
 }
 
-struct Shared<D: 'static> {
+pub(super) struct Shared<D: 'static> {
     tls: Option<Tls>,
-    exchange: Arc<Exchange<D>>,
+    pub(super) exchange: Arc<Exchange<D>>,
     limits: Limits,
-    calls: Semaphore,
+    pub(super) calls: Semaphore,
     big_bodies: Arc<Semaphore>,
     slowed: Semaphore,
+}
+
+impl<D: 'static> Shared<D> {
+    /// Holds the answer to a refused session back.
+    pub(super) async fn slow_down(&self) {
+        let _slow = self.slowed.acquire().await;
+        sleep(self.limits.refusal_delay).await;
+    }
 }
 
 /// Serves calls on `listener` until `shutdown` is ready, then lets running calls finish within [`Limits::shutdown`].
@@ -271,6 +280,10 @@ async fn converse<D: Door>(
 }
 
 async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<Incoming>) -> Response<AnswerBody> {
+    if request.uri().path() == METRICS && shared.exchange.has_metrics() {
+        let asked = scrape::Asked::from(&request);
+        return scrape::answer(shared, place, asked).await;
+    }
     if !matches!(request.uri().path(), "/RPC2" | "/") {
         return plain(StatusCode::NOT_FOUND, "XML-RPC is at /RPC2.\n");
     }
@@ -302,8 +315,7 @@ async fn respond<D: Door>(shared: &Shared<D>, place: &Place, request: Request<In
     });
     drop(slot);
     if outcome.session_refused {
-        let _slow = shared.slowed.acquire().await;
-        sleep(shared.limits.refusal_delay).await;
+        shared.slow_down().await;
     }
     xml(outcome.body)
 }
@@ -380,7 +392,7 @@ fn xml(body: AnswerBody) -> Response<AnswerBody> {
     response
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<AnswerBody> {
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::whole(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -10,6 +10,7 @@
 
 mod backup_jobs;
 mod events;
+mod figures;
 mod known;
 pub mod networks;
 mod people;
@@ -32,6 +33,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use known::Known;
 use one_core::refusal::Refusal;
 
+pub use figures::{ScheduleFigures, VmFigures};
 pub use known::{Generation, PeopleNames};
 pub use queries::{Head, JobFilter, See, VmFilter};
 pub use schedules::{DueSchedule, OpenBackup, PAUSE_MAX_S, Release};

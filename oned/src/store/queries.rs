@@ -12,7 +12,7 @@ use super::schema::{counter, history, host, image, image_use, increment, job, jo
 use super::{StoreError, Tx};
 
 /// Phases in which a job is over.
-const CLOSED: [&str; 3] = ["done", "failed", "cancelled"];
+pub(super) const CLOSED: [&str; 3] = ["done", "failed", "cancelled"];
 
 /// A job's story keeps this many lines at most; it can grow only by retries.
 const JOB_EVENTS_MAX: i64 = 200;
