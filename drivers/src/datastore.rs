@@ -1,9 +1,13 @@
 //! What a backup datastore driver must do.
 //!
 //! A *restore point* is one state of all stored disks of one VM, with the VM's document. It has an opaque id that the
-//! driver gives: hex digits, the first eight of which people see. Points of one VM (or of one backup job) live in one
-//! *series*, named by the caller: `7` for VM 7, `job_3` for backup job 3. Several VMs of one job may store into its series
-//! at the same time.
+//! driver gives: hex digits, the first eight of which people see. Points of one VM live in one *series*, named by the
+//! caller: `7` for VM 7, `job-3/7` for VM 7 in *group* `job-3`, which is backup job 3.
+//!
+//! A series' name is `NAME` or `GROUP/NAME`, each 1 to 100 letters, digits, `_`, `-` or `.`, not beginning with `.`
+//! ([`SeriesName`]). Anything else is [`crate::Kind::Permanent`] in every method. What the members of a group have in common
+//! in the store is up to the driver: disk space and locks, perhaps. Seen from here they are as apart as all series are: no
+//! call on one shows, needs or harms points of another, nor of a series that is called as the group is.
 //!
 //! Contract, which `drivers/tests/conformance` holds every driver to:
 //! - [`BackupDatastore::store`] publishes the point as its very last, durable act and tags it with the caller's `job`
@@ -14,8 +18,12 @@
 //!   what it reads as untouched and may be repeated after a crash;
 //! - every wait for something outside (a lock, a disk, a server) ends in time or shows in the beats of [`Progress`].
 
+mod name;
+
 use std::path::PathBuf;
 
+pub use self::name::SeriesName;
+pub(crate) use self::name::{group_folder, group_of_folder};
 use crate::disk::{Qcow2Writer, RawWriter};
 use crate::hypervisor::DiskFormat;
 use crate::{Cancel, DiskReader, DiskWriter, Extent, Progress, Result};
@@ -288,7 +296,7 @@ pub trait BackupDatastore: Send + Sync {
     /// forgotten. The other points can be restored meanwhile.
     ///
     /// # Errors
-    /// When the series is in use by another writer (kind `Retry`) or cannot be changed. No other point is ever harmed.
+    /// When the series, or its group, is in use by another writer (kind `Retry`) or cannot be changed. No other point is ever harmed.
     fn forget(&self, series: &str, points: &[String], progress: &Progress, cancel: &Cancel) -> Result<Forgotten>;
 
     /// Removes what interrupted operations left in `series` (temporary files, unreferenced packs, stale locks of ours) and
@@ -298,10 +306,11 @@ pub trait BackupDatastore: Send + Sync {
     /// When the series cannot be cleaned now.
     fn sweep(&self, series: &str, progress: &Progress) -> Result<()>;
 
-    /// The names of all series, sorted.
+    /// The names of all series, sorted; those in groups as `GROUP/NAME`.
     ///
     /// # Errors
-    /// When the datastore cannot be read.
+    /// When the datastore cannot be read. Series of which not even the names can be read are left out with a warning in the
+    /// log.
     fn series(&self) -> Result<Vec<String>>;
 
     /// Every published point of `series`, oldest first.

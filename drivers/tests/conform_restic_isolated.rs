@@ -16,4 +16,4 @@ fn serve_for_tests() {
     }
 }
 
-conformance!(Store::isolated(Driver::ResticShared));
+conformance!(once Store::isolated(Driver::ResticShared));

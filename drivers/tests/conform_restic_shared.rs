@@ -8,4 +8,4 @@ mod conformance;
 
 use conformance::rigs::{Driver, Store};
 
-conformance!(Store::here(Driver::ResticShared));
+conformance!(once Store::here(Driver::ResticShared));

@@ -17,6 +17,7 @@ use drivers::nfs::{NfsConfig, NfsDatastore};
 use drivers::qcow2::Compression;
 use drivers::{BackupDatastore, Cancel, Content, DiskReader, DiskWriter, Extent, Kind, Progress, Result};
 use proptest::prelude::*;
+use sha2::Digest as _;
 use tempfile::TempDir;
 
 use shared::ShortForms as _;
@@ -48,6 +49,15 @@ fn store(
         .map(|(id, reader, change)| SourceDisk { id, reader: Box::new(reader), change, marked: None })
         .collect();
     datastore.store(&request, disks, &Progress::default(), cancel)
+}
+
+/// One disk into the series `job-3/7`.
+fn store_in_a_group(datastore: &NfsDatastore) -> Result<Stored> {
+    let reader = Box::new(MemoryReader::whole(&noise(CLUSTER, 1)));
+    let disks = vec![SourceDisk { id: 0, reader, change: Change::Whole, marked: None }];
+    let (series, document) = ("job-3/7", b"<VM/>");
+    let request = StoreRequest { series, tags: &[], job: "job=1", time: 1_700_000_000, parent: None, document };
+    datastore.store(&request, disks, &Progress::default(), &Cancel::default())
 }
 
 fn restored(datastore: &NfsDatastore, point: &str, size: usize) -> Result<Vec<u8>> {
@@ -195,6 +205,8 @@ fn full_and_increment_come_back_through_us_and_through_stock_qemu_img() {
 fn files_and_folders_have_their_rights_whatever_the_umask() {
     let rig = Rig::new();
     rig.full("job=1", &noise(CLUSTER, 1));
+    store_in_a_group(&rig.datastore).unwrap();
+    assert_eq!(rig.files().len(), 8);
     for path in rig.files() {
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o660, "{}", path.display());
         let mut above = path.parent().unwrap();
@@ -432,6 +444,31 @@ fn hostile_links_names_and_images_lead_nowhere() {
     let disk = (0, MemoryReader::whole(&disk), Change::Whole);
     store(&rig.datastore, "job=2", None, vec![disk], &Cancel::default()).unwrap_err();
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_folder_of_a_groups_member_is_read_by_stock_tools_and_its_links_lead_nowhere() {
+    let rig = Rig::new();
+    let stored = store_in_a_group(&rig.datastore).unwrap();
+    let digest = |text: &str| sha2::Sha256::digest(text.as_bytes())[0];
+    let above = rig.base.path().join(format!("{:02x}", digest("job-3/7")));
+    let image = above.join("job-3+7").join(&stored.point).join("disk.0.0");
+    qemu(&["check", "-q", image.to_str().unwrap()]);
+    // Nor is a folder that lies where none of that name would be a series.
+    let elsewhere = rig.base.path().join(format!("{:02x}", digest("job-3/7") ^ 1));
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::rename(above.join("job-3+7"), elsewhere.join("job-3+7")).unwrap();
+    assert_eq!(rig.datastore.series().unwrap(), [""; 0]);
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), above.join("job-3+7")).unwrap();
+    store_in_a_group(&rig.datastore).unwrap_err();
+    assert!(rig.datastore.points("job-3/7").is_err());
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    // Forgetting the last point removes the folders.
+    std::fs::remove_file(above.join("job-3+7")).unwrap();
+    std::fs::rename(elsewhere.join("job-3+7"), above.join("job-3+7")).unwrap();
+    rig.datastore.forget_now("job-3/7", &[stored.point]).unwrap();
+    assert!(!above.exists());
 }
 
 /// A gate that fails everything from the given write on, as if the process had been killed there.

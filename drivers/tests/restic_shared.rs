@@ -136,6 +136,87 @@ fn series_in_one_repository_share_bytes_and_nothing_else() {
 }
 
 #[test]
+fn members_of_a_group_share_a_repository_and_store_what_they_have_in_common_once() {
+    let base = tempfile::tempdir().unwrap();
+    let datastore = open(base.path(), |config| config.shared = false);
+    let disk = noise(1 << 20, 1);
+    let first = full(&datastore, "job-3/7", "job=1", &disk);
+    let second = full(&datastore, "job-3/8", "job=1", &disk);
+    let length = |path: &PathBuf| std::fs::metadata(path).unwrap().len();
+    let taken: u64 = files(&base.path().join("job-3+")).iter().map(length).sum();
+    assert!(second.stored_bytes < 30_000 && taken < (1 << 20) + 80_000, "{second:?}, {taken}");
+    // The series that is called as the group is has a repository of its own, and is none of its members.
+    let other = full(&datastore, "job-3", "job=1", &disk);
+    assert!(other.stored_bytes > 1 << 20, "{other:?}");
+    let repositories = ["job-3", "job-3+"].map(|name| base.path().join(name));
+    assert_eq!(datastore.series().unwrap(), ["job-3", "job-3/7", "job-3/8"]);
+    let listed =
+        String::from_utf8(restic_ok(&repositories[1], &["snapshots", "--json", "--tag", "series=job-3/8"])).unwrap();
+    assert!(listed.contains(r#""tags":["one-job-3/8","nightly","series=job-3/8","job=1"]"#), "{listed}");
+    assert!(restic_ok(&repositories[1], &["dump", &second.point, "/one/disk.0"]) == disk);
+
+    datastore.forget_now("job-3", std::slice::from_ref(&other.point)).unwrap();
+    datastore.forget_now("job-3/7", std::slice::from_ref(&first.point)).unwrap();
+    for series in ["job-3", "job-3/7", "job-3/9"] {
+        datastore.sweep_now(series).unwrap();
+    }
+    assert_eq!(datastore.ids("job-3/7").unwrap(), [""; 0]);
+    assert_eq!(restored(&datastore, "job-3/8", &second.point, disk.len()).unwrap(), disk);
+    restic_ok(&repositories[1], &["check", "--read-data"]);
+    datastore.forget_now("job-3/8", std::slice::from_ref(&second.point)).unwrap();
+    assert!(files(&repositories[1].join("data")).is_empty(), "what nobody needs any more is gone");
+}
+
+#[test]
+fn a_member_of_a_group_keeps_the_repository_that_it_has_when_the_configuration_changes() {
+    let (base, shared) = shared_rig();
+    let own = open(base.path(), |config| config.shared = false);
+    let disk = noise(100_000, 2);
+    let in_group = full(&own, "job-3/7", "job=1", &disk);
+    let in_shared = full(&shared, "job-3/8", "job=1", &disk);
+    let count = |folder: &str| files(&base.path().join(folder).join("snapshots")).len();
+    for (datastore, number) in [(&own, 2), (&shared, 3)] {
+        assert_eq!(datastore.series().unwrap(), ["job-3/7", "job-3/8"]);
+        for (series, stored, folder) in [("job-3/7", &in_group, "job-3+"), ("job-3/8", &in_shared, "shared")] {
+            assert_eq!(restored(datastore, series, &stored.point, disk.len()).unwrap(), disk);
+            let before = count(folder);
+            let reader = MemoryReader::changed(&disk, vec![data(0, 10)]);
+            let disks = one_disk(reader, Change::SinceParent, None);
+            store(datastore, series, &format!("job={number}"), Some(&stored.point), disks).unwrap();
+            assert_eq!(count(folder), before + 1, "{series}");
+        }
+    }
+    // Who comes new, or again, goes where the configuration says.
+    shared.forget_now("job-3/8", &shared.ids("job-3/8").unwrap()).unwrap();
+    for (datastore, series, folder) in [(&shared, "job-3/9", "shared"), (&own, "job-3/8", "job-3+")] {
+        let before = count(folder);
+        full(datastore, series, "job=9", &disk);
+        assert_eq!(count(folder), before + 1, "{series}");
+    }
+}
+
+#[test]
+fn a_damaged_repository_of_a_group_is_told_and_hides_no_other_series() {
+    let base = tempfile::tempdir().unwrap();
+    let datastore = open(base.path(), |config| config.shared = false);
+    let disk = noise(100_000, 3);
+    for series in ["job-3/7", "job-4/7", "7"] {
+        full(&datastore, series, "job=1", &disk);
+    }
+    let point = datastore.ids("job-3/7").unwrap();
+    std::fs::write(base.path().join("job-3+/config"), b"nonsense").unwrap();
+    for datastore in [&datastore, &open(base.path(), |config| config.shared = false)] {
+        assert_eq!(datastore.series().unwrap(), ["7", "job-4/7"]);
+        assert_eq!(datastore.points("job-3/7").unwrap_err().kind, Kind::Corrupt);
+        assert_eq!(restored(datastore, "job-3/7", &point[0], disk.len()).unwrap_err().kind, Kind::Corrupt);
+        // Nothing is made anew beside what is there.
+        let disks = one_disk(MemoryReader::whole(&disk), Change::Whole, None);
+        assert_eq!(store(datastore, "job-3/8", "job=1", None, disks).unwrap_err().kind, Kind::Corrupt);
+        assert_eq!(datastore.ids("job-4/7").unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn a_series_keeps_the_repository_that_it_has_when_the_configuration_changes() {
     let (base, shared) = shared_rig();
     let own = open(base.path(), |config| config.shared = false);

@@ -11,8 +11,9 @@
 //! belongs to one point. The id of a point follows from series and job, so storing again what is stored gives the point
 //! that is there.
 //!
-//! Writers of a series (store, forget, sweep) wait for each other; readers wait for nobody. Names of series are 1 to 100
-//! letters, digits, `_`, `-` and `.`, not beginning with a dot; the locks lie in a folder that begins with one.
+//! Writers of a series (store, forget, sweep) wait for each other; readers wait for nobody. The folder of a series in a
+//! group has a `+` for the slash (`job-3+7`), nothing else comes of the group. The locks lie in a folder that begins with a
+//! dot.
 //!
 //! Invariants: the manifest is written last and removed first; a folder without one is no point and goes with the next
 //! sweep.
@@ -29,15 +30,15 @@ use super::point::{self, Point};
 use super::script::{Operation, Script};
 use super::verify::Verification;
 use crate::datastore::{
-    BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
-    Verified, VerifyRequest,
+    BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SeriesName, SourceDisk, StoreRequest,
+    Stored, Verified, VerifyRequest,
 };
 use crate::{Cancel, DiskWriter, DriverError, Kind, Progress, Result, disk};
 
 /// How long a writer waits for another one in the same series.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
-/// Longest name of a series.
-const MAX_NAME_BYTES: usize = 100;
+/// As much of an id that is none as an error repeats, characters.
+const SHOWN_MAX: usize = 100;
 
 /// A datastore that needs nothing but a directory.
 pub struct DummyDatastore {
@@ -66,32 +67,26 @@ impl DummyDatastore {
     }
 
     fn folder(&self, series: &str) -> Result<PathBuf> {
-        if !is_plain(series) {
-            let shown: String = series.chars().take(MAX_NAME_BYTES).collect();
-            let reason = format!(
-                "a series' name must be 1 to {MAX_NAME_BYTES} letters, digits, `_`, `-` and `.`, and not begin with a dot"
-            );
-            return Err(DriverError::new(Kind::Permanent, format!("using series {shown:?}"), reason));
-        }
-        Ok(self.root()?.join(series))
+        let name = SeriesName::parse(series)?.file_name();
+        Ok(self.root()?.join(name))
     }
 
     /// The point of this id, which need not exist.
     fn point(&self, series: &str, id: &str) -> Result<Point> {
         let folder = self.folder(series)?;
         if !is_id(id) {
-            return Err(point::missing(&id.chars().take(MAX_NAME_BYTES).collect::<String>()));
+            return Err(point::missing(&id.chars().take(SHOWN_MAX).collect::<String>()));
         }
         Ok(Point::new(folder.join(id)))
     }
 
     /// Keeps out all other writers. `cancel` ends the wait.
     fn lock(&self, series: &str, progress: &Progress, cancel: &Cancel) -> Result<Lock> {
-        self.folder(series)?;
-        let folder = self.directory.join(".locks");
+        let name = SeriesName::parse(series)?.file_name();
+        let folder = self.root()?.join(".locks");
         files::make_directory(&folder)?;
         let busy = format!("series {series} is in use by another backup or clean-up; try again later");
-        Lock::take(&folder.join(format!("{series}.write")), LOCK_WAIT, &busy, &mut || {
+        Lock::take(&folder.join(format!("{name}.write")), LOCK_WAIT, &busy, &mut || {
             progress.beat();
             cancel.check()
         })
@@ -140,13 +135,6 @@ fn id_of(series: &str, job: &str) -> String {
     hash.update(b"\n");
     hash.update(job.as_bytes());
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Whether a text can be the name of a series; others never become part of a path.
-fn is_plain(series: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&series.len())
-        && !series.starts_with('.')
-        && series.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
 /// Whether a text can be an id of ours; others never become part of a path.
@@ -268,8 +256,11 @@ impl BackupDatastore for DummyDatastore {
 
     fn series(&self) -> Result<Vec<String>> {
         self.gate.around(Operation::Series, "", None, || {
-            let mut names = files::list(self.root()?)?;
+            let files = files::list(self.root()?)?;
+            let mut names: Vec<String> = files.iter().filter_map(|name| SeriesName::of_file_name(name)).collect();
             names.retain(|name| self.folder(name).is_ok_and(|folder| folder.is_dir()));
+            // In the order of names, not of folders.
+            names.sort();
             Ok(names)
         })
     }

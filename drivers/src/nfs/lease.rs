@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::folder::{Folder, failure};
+use crate::datastore::SeriesName;
 use crate::{Cancel, DriverError, Kind, Progress, Result};
 
 /// The folder of the files.
@@ -29,17 +30,19 @@ pub(super) enum Which<'a> {
 }
 
 impl Which<'_> {
-    fn name(self, series: &str) -> String {
-        match self {
-            Which::Write => format!("{series}.write"),
-            Which::Names => format!("{series}.names"),
-            Which::Point(point) => format!("{}{point}", store_prefix(series)),
-        }
+    fn name(self, series: &str) -> Result<String> {
+        let name = SeriesName::parse(series)?.file_name();
+        Ok(match self {
+            Which::Write => format!("{name}.write"),
+            Which::Names => format!("{name}.names"),
+            Which::Point(point) => format!("{}{point}", store_prefix(&name)),
+        })
     }
 }
 
-fn store_prefix(series: &str) -> String {
-    format!("{series}.store-")
+/// How the leases of stores begin, of the series of this file name.
+fn store_prefix(file_name: &str) -> String {
+    format!("{file_name}.store-")
 }
 
 /// How long to wait, and whom to tell.
@@ -69,7 +72,7 @@ impl Lease {
         exclusive: bool,
         patience: Patience<'_>,
     ) -> Result<Self> {
-        let name = which.name(series);
+        let name = which.name(series)?;
         let file = match open(base, &name) {
             Ok(file) => file,
             Err(error) if !exclusive && is_unwritable(&error) => return Ok(Self { _file: None }),
@@ -128,7 +131,7 @@ fn open(base: &Folder, name: &str) -> Result<File> {
 /// Removes the lease files of stores of `series`. The caller holds [`Which::Write`] alone, so none of them is in use.
 pub(super) fn sweep(base: &Folder, series: &str) -> Result<()> {
     let Some(folder) = base.folder(FOLDER)? else { return Ok(()) };
-    let prefix = store_prefix(series);
+    let prefix = store_prefix(&SeriesName::parse(series)?.file_name());
     for name in folder.names()?.iter().filter(|name| name.starts_with(&prefix)) {
         folder.remove(name)?;
     }

@@ -160,7 +160,7 @@ impl Manifest {
     fn check(&self, series: &str, point: &str) -> std::result::Result<(), String> {
         let wrong = |what: &str| Err(format!("its {what} cannot be right"));
         if self.series != series || self.point != point {
-            return Err(format!("it belongs to restore point {:.40} of series {:.110}", self.point, self.series));
+            return Err(format!("it belongs to restore point {:.40} of series {:.210}", self.point, self.series));
         }
         if point_id(series, &self.job) != point {
             return wrong("job");

@@ -9,7 +9,7 @@
 //! BASE/.lease/                         locks; see `lease`
 //! ```
 //!
-//! HH are the first two hex digits of the SHA-256 of the series' name. Stock `qemu-img` opens every disk of every point.
+//! HH are the first two hex digits of the SHA-256 of the series' name; SERIES is the name, with `+` for a slash. Stock `qemu-img` opens every disk of every point.
 //! The id of a point follows from series and job. `docs/formats.md` has the format for other readers.
 //!
 //! It mounts nothing and knows nothing of servers: its caller sees to it that a dead one does not hold it up for ever.
@@ -48,8 +48,8 @@ use self::series::{Series, check_name, missing, parent_folder};
 use self::store::Storing;
 use self::verify::Verifying;
 use crate::datastore::{
-    BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
-    Verified, VerifyRequest,
+    BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SeriesName, SourceDisk, StoreRequest,
+    Stored, Verified, VerifyRequest,
 };
 use crate::qcow2::Compression;
 use crate::{Cancel, DiskWriter, DriverError, Kind, Pace, Progress, Result};
@@ -134,7 +134,7 @@ impl NfsDatastore {
         }
         let above = parent_folder(series.name());
         if let Some(folder) = base.folder(&above)? {
-            folder.remove_empty_folder(series.name())?;
+            folder.remove_empty_folder(series.file_name())?;
             folder.sync()?;
         }
         base.remove_empty_folder(&above)?;
@@ -304,10 +304,9 @@ impl BackupDatastore for NfsDatastore {
         let mut names = Vec::new();
         for above in base.names()?.iter().filter(|name| name.len() == 2) {
             let Some(folder) = base.folder(above)? else { continue };
-            for name in folder.names()?.into_iter().filter(|name| parent_folder(name) == *above) {
-                if check_name(&name).is_ok()
-                    && Series::open(&base, &name)?.is_some_and(|s| s.has_points().unwrap_or(false))
-                {
+            let series = folder.names()?.into_iter().filter_map(|name| SeriesName::of_file_name(&name));
+            for name in series.filter(|name| parent_folder(name) == *above) {
+                if Series::open(&base, &name)?.is_some_and(|s| s.has_points().unwrap_or(false)) {
                     names.push(name);
                 }
             }

@@ -5,6 +5,8 @@
 //! HH/SERIES/.new-POINT a point under construction
 //! HH/SERIES/switch.json  a layer is being put into another's place; see [`Switch`]
 //! ```
+//!
+//! SERIES is the series' name, of a member of a group with `+` for the slash; HH spreads groups as well.
 
 use std::fs::File;
 
@@ -17,12 +19,11 @@ use super::manifest::{
     is_point_id,
 };
 use super::sums::sum;
+use crate::datastore::SeriesName;
 use crate::{DriverError, Kind, Result};
 
 /// The file of a [`Switch`].
 pub(super) const SWITCH: &str = "switch.json";
-/// Longest name of a series.
-const MAX_SERIES_LENGTH: usize = 100;
 /// Most points that one switch removes.
 const MAX_RUN: usize = 100_000;
 
@@ -52,6 +53,8 @@ pub(super) struct Move {
 /// An open series.
 pub(super) struct Series {
     name: String,
+    /// Its folder's name.
+    file_name: String,
     folder: Folder,
     switch: Option<Switch>,
 }
@@ -67,16 +70,7 @@ pub(super) struct Node {
 
 /// Whether a text can name a series; others never become part of a path.
 pub(super) fn check_name(series: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    let length = (1..=MAX_SERIES_LENGTH).contains(&series.len());
-    if length && !series.starts_with('.') && series.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(DriverError::new(
-        Kind::Permanent,
-        "naming a series",
-        "its name must be 1 to 100 letters, digits, `_`, `-` or `.`, not beginning with `.`",
-    ))
+    SeriesName::parse(series).map(drop)
 }
 
 /// The folder above a series: a share with very many entries in one directory is slow.
@@ -91,20 +85,21 @@ pub(super) fn missing(point: &str) -> DriverError {
 impl Series {
     /// Opens a series, if it is there.
     pub(super) fn open(base: &Folder, name: &str) -> Result<Option<Self>> {
-        check_name(name)?;
+        let file_name = SeriesName::parse(name)?.file_name();
         let Some(above) = base.folder(&parent_folder(name))? else { return Ok(None) };
-        above.folder(name)?.map(|folder| Self::read(name, folder)).transpose()
+        above.folder(&file_name)?.map(|folder| Self::read(name, file_name, folder)).transpose()
     }
 
     /// Opens a series or makes it.
     pub(super) fn make(base: &Folder, name: &str) -> Result<Self> {
-        check_name(name)?;
+        let file_name = SeriesName::parse(name)?.file_name();
         base.share_with_group();
-        Self::read(name, base.make_folder(&parent_folder(name))?.make_folder(name)?)
+        let folder = base.make_folder(&parent_folder(name))?.make_folder(&file_name)?;
+        Self::read(name, file_name, folder)
     }
 
-    fn read(name: &str, folder: Folder) -> Result<Self> {
-        let mut series = Self { name: name.to_owned(), folder, switch: None };
+    fn read(name: &str, file_name: String, folder: Folder) -> Result<Self> {
+        let mut series = Self { name: name.to_owned(), file_name, folder, switch: None };
         series.switch = series.read_switch()?;
         Ok(series)
     }
@@ -130,6 +125,11 @@ impl Series {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name of its folder.
+    pub(super) fn file_name(&self) -> &str {
+        &self.file_name
     }
 
     pub(super) fn folder(&self) -> &Folder {

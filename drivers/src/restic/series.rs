@@ -1,7 +1,10 @@
 //! Which repository a series lives in, and how that is opened.
 //!
-//! A series has a repository of its own, or shares the one called [`SHARED_FOLDER`] with others; there, its points are
-//! those that name it. What it has decides, before the configuration does: so the configuration may change at any time.
+//! A series has a repository of its own, in the folder of its name. The members of a group have one together, in the folder
+//! `GROUP+`; so it is never that of a series that is called as the group is. Or a series shares the one called
+//! [`SHARED_FOLDER`] with all others. Where several share, the points of a series are those that name it, with its group.
+//!
+//! What a series has decides, before the configuration does: so the configuration may change at any time.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,11 +17,10 @@ use super::lease::{self, Lease, Patience, ResticLock};
 use super::opened::{Known, Opened, RepositoryConfig};
 use super::repository::{self, NewRepository};
 use super::{HashMap, MAX_CACHED_BLOBS, ResticDatastore, remove_folder};
+use crate::datastore::{SeriesName, group_folder, group_of_folder};
 use crate::{Cancel, DriverError, Kind, Progress, Result};
 
-/// Longest name of a series.
-const MAX_SERIES_LENGTH: usize = 100;
-/// Folder of the repository that several series share; no series is called so.
+/// Folder of the repository that all series share; none without a group is called so.
 pub(super) const SHARED_FOLDER: &str = "shared";
 
 /// Longest wait of what neither shows its beats nor can be cancelled.
@@ -26,7 +28,7 @@ const BRIEF_WAIT: Duration = Duration::from_secs(30);
 
 /// Where a series is kept.
 pub(super) struct Home {
-    /// Folder of the repository, below the base.
+    /// Folder of the repository, below the base; also its name in the leases.
     pub(super) folder: String,
     /// The series, when others may be in the same repository.
     pub(super) shared_series: Option<String>,
@@ -35,6 +37,10 @@ pub(super) struct Home {
 impl Home {
     fn own(series: &str) -> Self {
         Self { folder: series.to_owned(), shared_series: None }
+    }
+
+    fn of_group(group: &str, series: &str) -> Self {
+        Self { folder: group_folder(group), shared_series: Some(series.to_owned()) }
     }
 
     fn shared(series: &str) -> Self {
@@ -52,13 +58,14 @@ pub(super) enum Visit<'a> {
 }
 
 impl ResticDatastore {
-    /// Checks the name of a series, which becomes part of paths, and that the base is there.
-    fn check_series(&self, series: &str) -> Result<()> {
-        if !is_series(series) {
+    /// Reads the name of a series, which becomes part of paths, and looks that the base is there.
+    fn check_series<'a>(&self, series: &'a str) -> Result<SeriesName<'a>> {
+        let name = SeriesName::parse(series)?;
+        if series == SHARED_FOLDER {
             return Err(DriverError::new(
                 Kind::Permanent,
                 "naming a series",
-                "its name must be 1 to 100 letters, digits, `_`, `-` or `.`, not beginning with `.`, and not `shared`",
+                format!("`{SHARED_FOLDER}` is the repository that several share; choose another name"),
             ));
         }
         if !self.config.base_path.is_dir() {
@@ -68,7 +75,7 @@ impl ResticDatastore {
                 "the directory is not there; create it or mount its file system",
             ));
         }
-        Ok(())
+        Ok(name)
     }
 
     pub(super) fn flow(&self, progress: &Progress, cancel: &Cancel) -> Flow {
@@ -86,18 +93,34 @@ impl ResticDatastore {
 
     /// Where `series` is kept, or would be.
     pub(super) fn home(&self, series: &str, flow: &Flow) -> Result<Home> {
-        self.check_series(series)?;
-        if self.directory(series, flow).is_repository()? {
-            return Ok(Home::own(series));
-        }
+        let name = self.check_series(series)?;
         let shared = Home::shared(series);
-        if self.config.shared {
-            return Ok(shared);
+        let Some(group) = name.group else {
+            if self.directory(series, flow).is_repository()? {
+                return Ok(Home::own(series));
+            }
+            let is_shared = self.config.shared || self.has_points(&shared, flow)?;
+            return Ok(if is_shared { shared } else { Home::own(series) });
+        };
+        let together = Home::of_group(group, series);
+        // Looked at first, so that by default nothing has to be opened, which a damage could prevent.
+        if !self.config.shared && !self.directory(SHARED_FOLDER, flow).is_repository()? {
+            return Ok(together);
         }
-        match self.open(&shared, flow)? {
-            Some(opened) if !opened.snapshots()?.is_empty() => Ok(shared),
-            _ => Ok(Home::own(series)),
+        match self.has_points(&together, flow) {
+            Ok(false) => {}
+            // What is damaged is here as well.
+            Err(error) if error.kind != Kind::Corrupt => return Err(error),
+            _ => return Ok(together),
         }
+        let is_shared = self.config.shared || self.has_points(&shared, flow)?;
+        Ok(if is_shared { shared } else { together })
+    }
+
+    /// Whether the series has points in this repository.
+    fn has_points(&self, home: &Home, flow: &Flow) -> Result<bool> {
+        let opened = self.open(home, flow)?;
+        Ok(opened.map(|opened| opened.snapshots()).transpose()?.is_some_and(|snapshots| !snapshots.is_empty()))
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
@@ -232,24 +255,44 @@ impl ResticDatastore {
         done.map(Some)
     }
 
-    /// The names of all series that have a repository or a point.
+    /// The names of all series that have a repository or a point. Repositories of single series are not opened for it: each
+    /// costs a third of a second.
     pub(super) fn all_series(&self) -> Result<Vec<String>> {
         let base = &self.config.base_path;
         let failed = |error| DriverError::io(format!("listing {}", base.display()), error);
         let mut names = BTreeSet::new();
         for entry in std::fs::read_dir(base).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            if is_series(&name) && base.join(&name).join("config").is_file() {
-                names.insert(name);
+            let folder = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            let group = group_of_folder(&folder);
+            let own = SeriesName::parse(&folder).is_ok_and(|name| name.group.is_none()) && folder != SHARED_FOLDER;
+            if !(own || group.is_some()) || !base.join(&folder).join("config").is_file() {
+                continue;
+            }
+            let Some(group) = group else {
+                names.insert(folder);
+                continue;
+            };
+            match self.named_in(&folder) {
+                Ok(named) => names.extend(
+                    named
+                        .into_iter()
+                        .filter(|series| SeriesName::parse(series).is_ok_and(|name| name.group == Some(group))),
+                ),
+                Err(error) if error.kind == Kind::Retry => return Err(error),
+                Err(error) => tracing::warn!(%error, "the series of group {group} are left out"),
             }
         }
-        let shared = Home { folder: SHARED_FOLDER.to_owned(), shared_series: None };
-        if let Some(opened) = self.open(&shared, &Flow::default())? {
-            let snapshots = opened.all_snapshots()?;
-            let named = snapshots.iter().filter_map(|(_, snapshot)| snapshot.series());
-            names.extend(named.filter(|name| is_series(name)).map(str::to_owned));
-        }
+        let is_series = |series: &String| SeriesName::parse(series).is_ok() && series != SHARED_FOLDER;
+        names.extend(self.named_in(SHARED_FOLDER)?.into_iter().filter(is_series));
         Ok(names.into_iter().collect())
+    }
+
+    /// The series that the points of a repository name.
+    fn named_in(&self, folder: &str) -> Result<BTreeSet<String>> {
+        let home = Home { folder: folder.to_owned(), shared_series: None };
+        let Some(opened) = self.open(&home, &Flow::default())? else { return Ok(BTreeSet::new()) };
+        let snapshots = opened.all_snapshots()?;
+        Ok(snapshots.iter().filter_map(|(_, snapshot)| snapshot.series().map(str::to_owned)).collect())
     }
 
     /// The index of a repository for reading: that which is kept when every file that it leads to is there, else what is
@@ -284,15 +327,6 @@ impl ResticDatastore {
             sum -= blobs;
         }
     }
-}
-
-fn is_series(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    !name.is_empty()
-        && name.len() <= MAX_SERIES_LENGTH
-        && !name.starts_with('.')
-        && name != SHARED_FOLDER
-        && name.bytes().all(plain)
 }
 
 #[cfg(test)]

@@ -185,7 +185,40 @@ pub fn hostile_series_names_are_refused_and_leave_no_file(rig: &dyn Rig) {
     let known = series(&*store).full("job=1", &[&noise(512, 6)]);
     let (before, inside) = (outside(), files_below(&place).len());
     let long = "x".repeat(200);
-    let names = ["", ".", "..", "../x", "/x", "a/b", "7/../8", ".lease", ".new-7", &long, "a\0b", "a\nb", "ä"];
+    let (long_group, long_member) = (format!("{long}/7"), format!("7/{long}"));
+    let names = [
+        "",
+        ".",
+        "..",
+        "../x",
+        "/x",
+        "/",
+        "a/",
+        "a//b",
+        "a/b/c",
+        "7/../8",
+        "a/..",
+        "a/.",
+        "./a",
+        ".a/b",
+        "a/.b",
+        "a\\b",
+        ".lease",
+        ".new-7",
+        "7+",
+        "+7",
+        "a+b",
+        "a+b/c",
+        &long,
+        &long_group,
+        &long_member,
+        "a\0b",
+        "a/\0",
+        "a\nb",
+        "a/b\n",
+        "ä",
+        "a/ä",
+    ];
     for name in names {
         let hostile = Series { datastore: &*store, name };
         let refused = |kind: Kind| assert_eq!(kind, Kind::Permanent, "{name:?}");

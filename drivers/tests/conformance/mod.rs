@@ -21,6 +21,8 @@ pub mod disk;
 pub mod faults;
 pub mod forgetting;
 pub mod fulls;
+pub mod grouped;
+pub mod groups;
 pub mod history;
 pub mod restoring;
 #[cfg(feature = "restic")]
@@ -70,9 +72,28 @@ pub trait Rig {
     fn files(&self) -> Vec<PathBuf>;
 }
 
-/// A sentence each, on a store that the expression makes for it.
+/// A sentence each, on a store that the expression makes for it; and all of them once more with every series in a group.
+/// With `once` before the expression without that: for another way to set up a driver that was through it.
 macro_rules! conformance {
     ($rig:expr) => {
+        conformance!(once $rig);
+
+        mod in_a_group {
+            #[allow(unused_imports, reason = "what the expression needs is not known here")]
+            use super::*;
+
+            conformance!(each conformance::grouped::Grouped($rig));
+        }
+    };
+    (once $rig:expr) => {
+        conformance!(each $rig);
+        conformance!(@ $rig;
+            groups: members_of_groups_and_others_are_apart_whatever_they_are_called,
+                no_point_of_a_member_is_seen_used_or_forgotten_through_another_series,
+                members_of_a_group_are_stored_forgotten_and_swept_at_the_same_time;
+        );
+    };
+    (each $rig:expr) => {
         conformance!(@ $rig;
             fulls: a_full_comes_back_byte_for_byte,
                 a_full_restores_into_qcow2_and_raw_images_that_qemu_img_finds_equal,
