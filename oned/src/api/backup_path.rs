@@ -4,7 +4,7 @@
 //! that backup and on its datastore is demanded, and a backup that is not there gets the same answer as a foreign one.
 
 use one_core::access::{Caller, may, may_unlocked};
-use one_core::backup::BackupPath;
+use one_core::backup::{BackupPath, catalogue};
 use one_core::lifecycle::ImageState;
 use one_core::refusal::{ObjectKind, Refusal, Right};
 
@@ -107,7 +107,8 @@ fn visible(tx: &mut Tx<'_>, caller: &Caller, path: &BackupPath) -> Result<Option
     for point in tx.points_by_short_id(path.datastore_id, last.increment, &last.source)? {
         let image = tx.image(point.image_id)?;
         let mine = image.kind == BACKUP && may_unlocked(caller, Right::Use, &image.object()).is_ok();
-        if !mine || !is_of_job(&image, path.job_id) || !is_of_chain(tx, &image, path)? {
+        let is_of_job = path.job_id.is_none() || path.job_id == backup_job_id(&image, &point);
+        if !mine || !is_of_job || !is_of_chain(tx, &image, path)? {
             continue;
         }
         if found.replace((image, point)).is_some() {
@@ -118,9 +119,10 @@ fn visible(tx: &mut Tx<'_>, caller: &Caller, path: &BackupPath) -> Result<Option
     Ok(found)
 }
 
-/// The slot of the backup job may be left out.
-fn is_of_job(image: &ImageRow, job_id: Option<i64>) -> bool {
-    job_id.is_none() || view::stored(&image.template).int("BACKUP_JOB_ID") == job_id
+/// The backup job that made a restore point, which the path of its disks names (and which may be left out there). It says
+/// nothing about rights: those are asked of the backup.
+pub(super) fn backup_job_id(image: &ImageRow, point: &IncrementRow) -> Option<i64> {
+    catalogue::backup_job_id(&point.series).or_else(|| view::stored(&image.template).int("BACKUP_JOB_ID"))
 }
 
 /// Whether the increments that a path names are those of this chain. What KEEP_LAST has removed since counts as known: each

@@ -14,7 +14,7 @@ use one_core::refusal::{ObjectKind, Refusal, Right};
 use one_core::template::{Template, Vector};
 
 use super::backup::check_room;
-use super::backup_path::{Found, not_ready};
+use super::backup_path::{Found, backup_job_id, not_ready};
 use super::datastore::IMAGE_DS;
 use super::image::{self, BACKUP, NewImage};
 use super::{Cloud, attributes, datastore_for, image_for, parse, schedule, template, view};
@@ -213,7 +213,7 @@ fn make_image(
     let path = BackupPath {
         scheme,
         datastore_id: source.image.datastore_id,
-        job_id: None,
+        job_id: backup_job_id(source.image, source.point),
         chain: source
             .chain
             .iter()

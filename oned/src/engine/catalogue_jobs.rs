@@ -250,11 +250,13 @@ fn known(tx: &mut Tx<'_>, place: &Place<'_>) -> Result<Vec<(String, i64, i64)>, 
 }
 
 /// VMs and jobs that come must not get the ids of those whose points lie there: a point is found by the name of its job, so
-/// a backup of the same name would be taken for one that is made already.
+/// a backup of the same name would be taken for one that is made already. Nor must backup jobs, whose VMs' series are named
+/// after them.
 fn keep_ids_free(tx: &mut Tx<'_>, series: &str, points: &[PointFacts]) -> Result<(), StoreError> {
     let job = points.iter().filter_map(|facts| catalogue::job_id(&facts.job)).max();
     let vm = points.iter().filter_map(|facts| catalogue::vm_id(series, &facts.tags)).max();
-    for (pool, id) in [("job", job), ("vm", vm)] {
+    let backup_job = catalogue::backup_job_id(series).filter(|_| !points.is_empty());
+    for (pool, id) in [("job", job), ("vm", vm), ("backup_job", backup_job)] {
         if let Some(id) = id {
             tx.reserve_ids(pool, id + 1)?;
         }

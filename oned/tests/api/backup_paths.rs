@@ -145,6 +145,45 @@ fn the_slot_of_the_backup_job_is_that_of_the_backup_or_empty() {
 }
 
 #[test]
+fn the_slot_of_the_backup_job_follows_from_where_the_job_stores() {
+    let (world, backup) = world();
+    world.write(|tx| {
+        for mut point in tx.increments(backup)? {
+            point.series = "job-3/0".into();
+            tx.increment_update(&point)?;
+        }
+        Ok(())
+    });
+    // It does not matter what the owner writes there.
+    world.edit_image(backup, |row| row.template = "BACKUP_JOB_ID=\"5\"\n".into());
+    let path = |job: &str| format!("restic://100/{job}/{}//one/disk.0", chain(backup, 2));
+    for job in ["5", "0", "100"] {
+        for caller in [&world.alice, &world.admin] {
+            world.refuses(16384, &nothing(&path(job)), allocate(caller, "x", &path(job), ""));
+        }
+    }
+    for (name, job) in [("with", "3"), ("without", "")] {
+        let id = allocate(&world.alice, name, &path(job), "")(&world.cloud).unwrap();
+        assert_eq!(world.image_row(id).path, path(job));
+        let plan = last_plan(&world);
+        assert_eq!((plan.series.as_str(), plan.point), ("job-3/0", point(backup, 2)));
+    }
+    // Who may not use the backup is not helped by the job.
+    for caller in [&world.bob, &world.mallory] {
+        world.refuses(16384, &nothing(&path("3")), allocate(caller, "x", &path("3"), ""));
+    }
+    // What is restored shows it, and makes the same image once more.
+    let made = api::restore::restore(&world.cloud, &world.alice, backup, IMAGES, "DISK_ID=0\nNAME=first\n").unwrap();
+    let first = world.image_row(made.split(' ').nth(1).unwrap().parse().unwrap());
+    assert_eq!(first.path, path("3"));
+    assert_eq!(Template::parse(&first.template).unwrap().scalar("BACKUP_JOB_ID"), Some("3"));
+    let more = "FROM_BACKUP_DS=100\nBACKUP_JOB_ID=3";
+    let again = allocate(&world.alice, "again", &first.path, more)(&world.cloud).unwrap();
+    assert_eq!(world.image_row(again).path, first.path);
+    world.image_document(&world.alice, again);
+}
+
+#[test]
 fn a_foreign_backup_gets_the_answer_of_one_that_is_not_there() {
     let (world, backup) = world();
     let known = format!("restic://100//{}//one/disk.0", chain(backup, 2));

@@ -145,6 +145,44 @@ fn another_installation_takes_up_the_backups_and_does_not_mix_up_vms() {
 }
 
 #[test]
+fn backups_of_a_backup_job_are_taken_up_with_their_vm_and_their_job() {
+    let mut cloud = Cloud::start();
+    let (datastore, vm) = (cloud.backups(), cloud.chained_vm("one"));
+    for byte in 1..=2 {
+        cloud.write(vm, 0, byte, 0, KIB_64);
+        cloud.backup(vm, datastore);
+    }
+    let before = cloud.infos(cloud.backups_of(vm)[0]);
+    cloud.lose_images(datastore);
+    // As if backup job 3 had made them. Another group says nothing of a job.
+    let place = cloud.stored_in(datastore);
+    copy(&place.join(vm.to_string()), &place.join(format!("other+{vm}")));
+    std::fs::rename(place.join(vm.to_string()), place.join(format!("job-3+{vm}"))).unwrap();
+    assert_eq!(figures(&cloud.imported(datastore)), [2, 4, 0, 0]);
+    let taken = cloud.backups_of(vm);
+    assert_eq!(taken.len(), 2, "both are this VM's");
+    for (image, job) in taken.iter().zip(["3", ""]) {
+        let infos = cloud.infos(*image);
+        let points = |infos: &[String]| infos.iter().map(|info| text(info, "POINT")).collect::<Vec<_>>();
+        assert_eq!(points(&infos), points(&before));
+        let restored = cloud.restore(*image, &format!("NAME=r{image}\n"));
+        let document = cloud.image_in(restored, 1);
+        qemu_io(&PathBuf::from(text(&document, "SOURCE")), &format!("read -P 2 0 {KIB_64}"));
+        let path = text(&document, "PATH");
+        assert!(path.starts_with(&format!("dummy://{datastore}/{job}/0:")), "{path}");
+        if !job.is_empty() {
+            // Both have the same points here, which only the job tells apart.
+            let wish = format!("NAME=again\nPATH=\"{path}\"\nFROM_BACKUP_DS={datastore}\n");
+            let again = cloud.id("one.image.allocate", &[Text(&wish), Int(1)]);
+            qemu_io(&PathBuf::from(text(&cloud.image_in(again, 1), "SOURCE")), &format!("read -P 2 0 {KIB_64}"));
+        }
+    }
+    assert_eq!(figures(&cloud.imported(datastore)), [0, 0, 4, 0]);
+    // A backup job that comes does not store among those of the old one.
+    assert!(cloud.id("one.backupjob.allocate", &[Text("NAME=nightly\n")]) > 3);
+}
+
+#[test]
 fn keep_last_goes_by_the_age_of_the_data_and_not_by_ids() {
     let mut cloud = Cloud::start();
     let (datastore, vm) = (cloud.backups(), cloud.vm_with("one", 1, "MODE=FULL"));

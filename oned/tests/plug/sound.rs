@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use drivers::datastore::RestoreRequest;
+use drivers::datastore::{RestoreRequest, SeriesName};
 use drivers::dummy::{DummyDatastore, DummyHypervisor, Script};
 use drivers::hypervisor::{DiskFormat, DomainState};
 use drivers::{BackupDatastore as _, Cancel, DiskWriter, Hypervisor as _, Progress, disk};
@@ -87,7 +87,8 @@ impl World {
                 stored.insert((series.clone(), point.stored.point));
             }
             // What is no point is a leaving.
-            for entry in std::fs::read_dir(folder.join(&series)).unwrap() {
+            let own = SeriesName::parse(&series).unwrap().file_name();
+            for entry in std::fs::read_dir(folder.join(own)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 assert!(stored.contains(&(series.clone(), name.clone())), "{series}/{name} is left");
             }

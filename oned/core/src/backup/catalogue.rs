@@ -55,14 +55,33 @@ pub fn job_id(name: &str) -> Option<i64> {
     believed(number.split_once('.').map_or(number, |(number, _)| number))
 }
 
-/// The VM of a point, from its tags (`one-7`), else from the name of its series (`7`).
+/// How the group of a backup job's series is called, before its number.
+const JOB_GROUP: &str = "job-";
+
+/// The series that a VM's backups go into: `7`, and those that backup job 3 makes into `job-3/7`. What comes before the slash
+/// is a group, whose members share space where the datastore's driver can do that.
+#[must_use]
+pub fn series(vm_id: i64, backup_job: Option<i64>) -> String {
+    backup_job.map_or_else(|| vm_id.to_string(), |job| format!("{JOB_GROUP}{job}/{vm_id}"))
+}
+
+/// The backup job whose series this is.
+#[must_use]
+pub fn backup_job_id(series: &str) -> Option<i64> {
+    let (group, _) = series.split_once('/')?;
+    believed(group.strip_prefix(JOB_GROUP)?)
+}
+
+/// The VM of a point, from its tags (`one-7`), else from the name of its series (`7`, `job-3/7`).
 #[must_use]
 pub fn vm_id(series: &str, tags: &[String]) -> Option<i64> {
-    tags.iter().find_map(|tag| tag.strip_prefix("one-").and_then(believed)).or_else(|| believed(series))
+    let name = series.split_once('/').map_or(series, |(_, name)| name);
+    tags.iter().find_map(|tag| tag.strip_prefix("one-").and_then(believed)).or_else(|| believed(name))
 }
 
 fn believed(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|id| (0..=ID_MAX).contains(id))
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_number && (0..=ID_MAX).contains(id))
 }
 
 #[cfg(test)]
@@ -99,6 +118,18 @@ mod tests {
         assert_eq!(job_id("job=9223372036854775807"), None);
         assert_eq!(vm_id("job_3", &["x".into(), "one-7".into()]), Some(7));
         assert_eq!((vm_id("7", &[]), vm_id("job_3", &[])), (Some(7), None));
+        assert_eq!((vm_id("job-3/7", &[]), vm_id("job-3/7/8", &[]), vm_id("+7", &[])), (Some(7), None, None));
+    }
+
+    #[test]
+    fn the_series_of_a_backup_jobs_vm_tells_both() {
+        for (job, name) in [(None, "7"), (Some(3), "job-3/7")] {
+            assert_eq!(series(7, job), name);
+            assert_eq!((backup_job_id(name), vm_id(name, &[])), (job, Some(7)));
+        }
+        for name in ["job-3", "3/7", "job-/7", "job--3/7", "job-+3/7", "job-3x/7", "/", "job-9223372036854775807/7"] {
+            assert_eq!(backup_job_id(name), None, "{name}");
+        }
     }
 
     proptest! {
