@@ -1,10 +1,10 @@
 //! A VM from a template: attributes sorted into their places, disks resolved, presets copied.
 
 use one_core::access::{Caller, may, may_create, valid_name};
+use one_core::backup::config::SHOWN_ONLY;
 use one_core::backup::{BackupConfig, Disks};
 use one_core::lifecycle::{ImageState, VmState};
 use one_core::refusal::{ObjectKind, Refusal, Right};
-use one_core::schedule::SCHED_INFO;
 use one_core::template::{Template, Value, Vector};
 use std::collections::BTreeSet;
 
@@ -91,8 +91,10 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
     check_size(&template)?;
 
     let schedules = template.remove("SCHED_ACTION");
-    // Shown in the document, kept with the action.
-    template.remove(SCHED_INFO);
+    // Shown in the document, kept elsewhere.
+    for name in SHOWN_ONLY {
+        template.remove(name);
+    }
     let wish = template.vector("BACKUP_CONFIG").cloned();
     template.remove("BACKUP_CONFIG");
     template.remove("SECURITY_GROUP_RULE");
