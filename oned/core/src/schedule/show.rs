@@ -1,5 +1,7 @@
 //! An action as documents show it, and back from a document to a preset of a new VM.
 
+use std::collections::HashMap;
+
 use super::{RETRY, Repeat, ScheduledAction};
 use crate::template::Vector;
 
@@ -54,7 +56,7 @@ pub fn presets<'a>(
     infos: impl IntoIterator<Item = &'a Vector>,
     now: i64,
 ) -> Vec<Vector> {
-    let infos: Vec<&Vector> = infos.into_iter().collect();
+    let infos: HashMap<&str, &Vector> = infos.into_iter().filter_map(|info| Some((info.get("ID")?, info))).collect();
     let runs_again = |action: &&Vector, is_cron: bool| {
         let number = |key| action.int(key).unwrap_or(-1);
         match is_cron || number("REPEAT") >= 0 {
@@ -63,8 +65,7 @@ pub fn presets<'a>(
         }
     };
     let preset = |action: &'a Vector| {
-        let id = action.get("ID");
-        let info = infos.iter().find(|info| id.is_some() && info.get("ID") == id);
+        let info = action.get("ID").and_then(|id| infos.get(id));
         let is_cron = info.is_some_and(|info| info.get("CRON").is_some_and(|cron| !cron.is_empty()));
         if !runs_again(&action, is_cron) {
             return None;
