@@ -187,7 +187,7 @@ impl ScheduledAction {
     /// By what it repeats.
     pub(super) fn rule(&self) -> Option<Rule<'_>> {
         match (&self.cron, self.repeat) {
-            (Some(text), _) => Some(Rule::Cron(crontab::Rule::read(text).ok()?)),
+            (Some(text), _) => Some(Rule::Cron(Box::new(crontab::Rule::read(text).ok()?))),
             (None, Some(repeat)) => Some(Rule::Days(repeat, &self.days, (self.time, self.time_of_day))),
             (None, None) => None,
         }
@@ -196,7 +196,7 @@ impl ScheduledAction {
 
 /// By what an action repeats.
 pub(super) enum Rule<'a> {
-    Cron(crontab::Rule),
+    Cron(Box<crontab::Rule>),
     /// REPEAT, DAYS, and a planned time with the time of day remembered with it.
     Days(Repeat, &'a [u32], (i64, Option<u32>)),
 }
