@@ -169,6 +169,8 @@ pub fn leave_backup_job(tx: &mut Tx<'_>, backup_job_id: i64, vm_id: i64) -> Resu
         config.leave_job();
         row.backup_config = config_text(&config);
         tx.vm_update(&row)?;
+        // Its own backups are no longer in that job's way.
+        tx.schedules_release(Release::Vm(vm_id))?;
     }
     Ok(())
 }

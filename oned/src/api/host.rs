@@ -9,7 +9,7 @@ use super::accounting::Period;
 use super::{Cloud, attributes, cluster, parse, unowned, vdc, view};
 use crate::session;
 use crate::store::rows::HostRow;
-use crate::store::{Tx, VmFilter};
+use crate::store::{Release, Tx, VmFilter};
 
 /// Drivers of hosts: hardware virtualisation, and full emulation for machines without it.
 const DRIVERS: [&str; 2] = ["kvm", "qemu"];
@@ -209,6 +209,7 @@ pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) ->
         // Asked again at once: the address may be another.
         row.monitored_at = 0;
         tx.host_update(&row)?;
+        tx.schedules_release(Release::All)?;
         Ok::<_, Refusal>(())
     })?;
     cloud.wake.ring();

@@ -16,7 +16,7 @@ use super::{Cloud, Owned, attributes, owned, parse, view, vm_for};
 use crate::devices;
 use crate::ledger;
 use crate::store::rows::VmRow;
-use crate::store::{Tx, VmFilter};
+use crate::store::{Release, Tx, VmFilter};
 
 /// Most ids that one `infoset` call may name.
 const INFOSET_MAX: usize = 10_000;
@@ -208,6 +208,8 @@ pub fn update_conf(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i6
             row.template = attributes::bounded(system)?.to_text();
         }
         tx.vm_update(&row)?;
+        // What the configuration stood in the way of can be tried again.
+        tx.schedules_release(Release::Vm(id))?;
         Ok(id)
     })
 }

@@ -165,10 +165,10 @@ fn take_one(cloud: &Cloud, tx: &mut Tx<'_>, starter: &impl Starter, one: Turn, n
         Turn::Ahead(id) => turn::plan_anew(cloud, tx, id, now).map(|()| false),
         Turn::Member(member) => {
             let started = tx.attempt(|tx| backup_jobs::start_member(cloud, tx, &member, now));
-            if let Err(refusal) = started {
-                backup_jobs::refused(tx, &member, &refusal, now, cloud.config.timezone)?;
+            if let Err(refusal) = &started {
+                backup_jobs::refused(tx, &member, refusal, now, cloud.config.timezone)?;
             }
-            Ok(true)
+            Ok(started.is_ok())
         }
     });
     moved.unwrap_or_else(|error| {

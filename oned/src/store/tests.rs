@@ -150,3 +150,42 @@ fn nobody_else_can_read_the_database_or_the_files_beside_it() {
         assert_eq!(mode, 0o600, "{}", entry.path().display());
     }
 }
+
+#[test]
+fn an_attempt_that_fails_takes_back_only_what_it_did() {
+    let (_directory, store) = store();
+    let failed = StoreError::NotFound { what: "thing", id: 7 };
+    let outcome: Result<(), StoreError> = store.write(|tx| {
+        tx.reserve_ids("before", 1)?;
+        let inner: Result<(), StoreError> = tx.attempt(|tx| {
+            tx.reserve_ids("inside", 1)?;
+            // One in another: what it did goes with the outer one.
+            tx.attempt(|tx| tx.reserve_ids("within", 1))?;
+            Err(failed)
+        });
+        assert!(matches!(inner, Err(StoreError::NotFound { id: 7, .. })));
+        let lost: Result<i64, StoreError> = tx.attempt(|tx| {
+            tx.reserve_ids("lost", 1)?;
+            // The database's own refusal.
+            tx.increment_delete(1, 1)?;
+            tx.job_note(99, 0, "planned", "of no job")?;
+            Ok(1)
+        });
+        assert!(lost.is_err());
+        tx.attempt(|tx| tx.reserve_ids("after", 1))
+    });
+    outcome.unwrap();
+    let next = |pool: &str| store.write(|tx| tx.next_ids(pool, 0)).unwrap();
+    assert_eq!(["before", "inside", "within", "lost", "after"].map(next), [1, 0, 0, 0, 1]);
+}
+
+#[test]
+fn an_attempt_does_not_outlive_its_transaction() {
+    let (_directory, store) = store();
+    let outcome: Result<(), StoreError> = store.write(|tx| {
+        tx.attempt(|tx| tx.reserve_ids("pool", 1))?;
+        Err(StoreError::NotFound { what: "thing", id: 7 })
+    });
+    assert!(outcome.is_err());
+    assert_eq!(store.write(|tx| tx.next_ids("pool", 0)).unwrap(), 0);
+}

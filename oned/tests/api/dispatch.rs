@@ -319,11 +319,10 @@ fn a_refusal_that_repeats_is_one_event() {
         rows.into_iter().filter(|row| row.schedule_id == Some(id)).map(|row| (row.result, row.reason)).collect()
     };
     let refusal = ("REFUSED".to_owned(), "Could not create a new backup for VM 0, wrong state SUSPENDED.".to_owned());
-    assert_eq!(events(), [refusal.clone()]);
+    assert_eq!(events(), std::slice::from_ref(&refusal));
     world.set_phase(vm, VmPhase::resting(VmState::Stopped));
     tick_at(&world, NOW + HOUR);
-    assert_eq!(events().len(), 2);
-    assert_eq!(events()[1], refusal);
+    assert_eq!((events().len(), &events()[1]), (2, &refusal));
 }
 
 #[test]
