@@ -17,6 +17,8 @@ mod modes;
 mod retention;
 #[path = "devices/room.rs"]
 mod room;
+#[path = "devices/told.rs"]
+mod told;
 #[path = "devices/verifications.rs"]
 mod verifications;
 #[path = "devices/vm_restores.rs"]
