@@ -223,7 +223,8 @@ impl Engine {
                 Ok(JobPhase::Sealed)
             }
             (Recovery::Undo, _) => {
-                self.advance(work, phase, JobEvent::Undo, "given up")?;
+                let why = if row.error.is_empty() { "given up after it was cut off" } else { &row.error };
+                self.begin_undo(work.job, phase, why)?;
                 Ok(JobPhase::Undoing)
             }
             (Recovery::Resume, _) => Ok(phase),
@@ -278,7 +279,6 @@ impl Engine {
         crate::crash::point(match to {
             JobPhase::Prepared => "backup.prepared",
             JobPhase::Copied => "backup.copied",
-            JobPhase::Undoing => "backup.undoing",
             JobPhase::Cleaned => "backup.cleaned",
             _ => "backup.other",
         });
@@ -359,8 +359,10 @@ impl Engine {
                 PlanKind::Increment { .. } => true,
                 PlanKind::Full { new_chain, .. } => *new_chain,
             };
-            // A mode changed while the backup ran wins: the chain is then only kept, not continued.
-            if chained && config.mode == Mode::Increment {
+            // A mode changed while the backup ran wins, and so does a backup job that the VM came into or left: the chain is
+            // then only kept, not continued.
+            let is_same_job = config.backup_job_id == work.plan.origin.backup_job_id();
+            if chained && is_same_job && config.mode == Mode::Increment {
                 config.advance_chain(image_id, increment_id);
             }
             vm.backup_config = ledger::config_text(&config);

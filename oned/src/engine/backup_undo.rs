@@ -31,16 +31,7 @@ impl Engine {
             return self.later(job.id, UNDO_PAUSE_S);
         }
         if phase != JobPhase::Undoing {
-            let to = job_next(phase, JobEvent::Undo)?;
-            self.cloud.store.write(|tx| {
-                let mut row = tx.job(job.id)?;
-                row.error = ledger::flat(&trouble.to_string());
-                tx.job_update(&row)?;
-                quota::release_backup(tx, job.id)?;
-                tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)?;
-                self.tell_failure(tx, &row, now)
-            })?;
-            crate::crash::point("backup.undoing");
+            self.begin_undo(job, phase, &trouble.to_string())?;
             match self.abandon(job).and_then(|()| self.work(job)).and_then(|work| self.finish_undo(&work)) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -55,6 +46,23 @@ impl Engine {
             self.release_vm(tx, &row, now)
         })?;
         self.later(job.id, UNDO_PAUSE_S)
+    }
+
+    /// Writes down that a backup is taken back, and tells who wanted it, both at once: whoever takes it up from here tells
+    /// nobody again.
+    pub(super) fn begin_undo(&self, job: &JobRow, phase: JobPhase, why: &str) -> Result<(), Trouble> {
+        let to = job_next(phase, JobEvent::Undo)?;
+        let now = self.cloud.clock.now();
+        self.cloud.store.write(|tx| {
+            let mut row = tx.job(job.id)?;
+            row.error = ledger::flat(why);
+            tx.job_update(&row)?;
+            quota::release_backup(tx, job.id)?;
+            tx.job_advance(job.id, phase.as_str(), to.as_str(), now, &row.error)?;
+            self.tell_failure(tx, &row, now)
+        })?;
+        crate::crash::point("backup.undoing");
+        Ok(())
     }
 
     /// Records the restore point of a job that cannot be carried on, when it is whole. That needs no hypervisor; what is left
