@@ -306,9 +306,17 @@ CREATE TABLE backup_job_vm (
     -- How often its backup failed in this run, and before when it is not tried again.
     failures INTEGER NOT NULL,
     not_before INTEGER NOT NULL,
-    PRIMARY KEY (backup_job_id, vm_id)
+    -- Since when its turn has come while the VM was busy with something else; NULL = not.
+    waits_since INTEGER,
+    -- The scheduled action that began the run; NULL = somebody's call.
+    schedule_id INTEGER,
+    -- The daemon's job that makes its backup: who waits for an end has one that will tell it.
+    job_id INTEGER,
+    PRIMARY KEY (backup_job_id, vm_id),
+    CHECK ((list = 'BACKING_UP') = (job_id IS NOT NULL))
 ) STRICT;
 CREATE INDEX backup_job_vm_by_vm ON backup_job_vm (vm_id);
+CREATE INDEX backup_job_vm_outdated ON backup_job_vm (backup_job_id, place) WHERE list = 'OUTDATED';
 
 CREATE TABLE vm (
     id INTEGER NOT NULL PRIMARY KEY,

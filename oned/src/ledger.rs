@@ -21,9 +21,10 @@ use one_core::template::{Template, Vector};
 use crate::job::{self, DeletePlan, JobKind, JobSubject};
 use crate::quota;
 use crate::store::rows::{DatastoreRow, HistoryRow, HostRow, ImageRow, IncrementRow, ScheduleRow, VmRow};
-use crate::store::{JobFilter, Release, StoreError, Tx};
+use crate::store::{JobFilter, Release, RunList, StoreError, Tx};
 
 pub use backup_end::{BackupEnd, EndedBackup, backup_ended};
+pub use backup_job_run::{run_failed, run_settled};
 pub use history::{
     act as history_act, copy as history_action, of_previous_host, place as history_place, resume as history_resume,
 };
@@ -150,8 +151,9 @@ pub fn vm_end(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
         tx.schedule_delete(schedule.id)?;
     }
     tx.samples_remove("VM", vm_id)?;
-    match tx.vm_find(vm_id)?.and_then(|row| config_of(&row).backup_job_id) {
-        Some(backup_job_id) => leave_backup_job(tx, backup_job_id, vm_id),
+    let Some(row) = tx.vm_find(vm_id)? else { return Ok(()) };
+    match config_of(&row).backup_job_id {
+        Some(backup_job_id) => leave_backup_job(tx, backup_job_id, vm_id, row.etime),
         None => Ok(()),
     }
 }
@@ -161,8 +163,13 @@ pub fn vm_end(tx: &mut Tx<'_>, vm_id: i64) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// The database's failure.
-pub fn leave_backup_job(tx: &mut Tx<'_>, backup_job_id: i64, vm_id: i64) -> Result<(), StoreError> {
-    tx.backup_job_vm_remove(backup_job_id, vm_id)?;
+pub fn leave_backup_job(tx: &mut Tx<'_>, backup_job_id: i64, vm_id: i64, now: i64) -> Result<(), StoreError> {
+    if let Some(entry) = tx.backup_job_vm(backup_job_id, vm_id)? {
+        tx.backup_job_vm_remove(backup_job_id, vm_id)?;
+        if RunList::OPEN.iter().any(|list| entry.is_in(*list)) {
+            run_settled(tx, backup_job_id, now)?;
+        }
+    }
     let Some(mut row) = tx.vm_find(vm_id)? else { return Ok(()) };
     let mut config = config_of(&row);
     if config.backup_job_id == Some(backup_job_id) {

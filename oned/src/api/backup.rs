@@ -56,7 +56,7 @@ pub fn start(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, wi
         return Err(Refusal::PartOfJob { vm: row.id, job });
     }
     let disks = devices::of_backup(&row);
-    let chain = chain(tx, &config)?;
+    let (chain, series) = chain(tx, &config)?.unzip();
     let input = PlanInput {
         vm: row.id,
         config: &config,
@@ -90,13 +90,14 @@ pub fn start(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, wi
     }
     check_host(tx, host_id)?;
     let job_id = tx.next_id("job")?;
+    let continued = series.filter(|_| !new_image);
     let plan = BackupPlan {
         live,
         domain: row.deploy_id.clone(),
         host_id,
         disks: plan_disks(cloud, tx, &row, &decision)?,
         checkpoint: decision.track.then(|| BackupPlan::checkpoint_name(row.id, job_id)),
-        series: row.id.to_string(),
+        series: continued.unwrap_or_else(|| BackupPlan::series_of(wish.origin, row.id)),
         time: now,
         // As it is before the backup: what a restore starts from.
         document: document(cloud, tx, &row)?,
@@ -124,15 +125,15 @@ pub fn start(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, wi
     Ok(events::backup_started(tx, row.id, job_id, wish.origin, caller.uid, now)?)
 }
 
-/// The chain that the VM's configuration points to; none when its image is gone.
-fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<Chain>, Refusal> {
+/// The chain that the VM's configuration points to, and its series; none when its image is gone.
+fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<(Chain, String)>, Refusal> {
     let Some((image_id, _)) = config.chain() else { return Ok(None) };
     let Some(image) = tx.image_find(image_id)? else { return Ok(None) };
     let Some(last) = tx.increments(image_id)?.pop() else { return Ok(None) };
     let disk_ids = ledger::disk_ids(&last);
     let audit = Audit { age: last.compare_age, unmarked_bytes: last.unmarked_bytes };
     let damaged = verification::is_damaged(&last);
-    Ok(Some(Chain {
+    let chain = Chain {
         audit,
         damaged,
         image_id,
@@ -142,7 +143,8 @@ fn chain(tx: &mut Tx<'_>, config: &backup::BackupConfig) -> Result<Option<Chain>
         checkpoint: Some(last.checkpoint).filter(|name| !name.is_empty()),
         disk_ids,
         ready: image.state == ImageState::Ready.number(),
-    }))
+    };
+    Ok(Some((chain, last.series)))
 }
 
 fn target(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, decision: &Plan) -> Result<DatastoreRow, Refusal> {

@@ -22,6 +22,8 @@ pub(super) fn rows() -> Vec<Method<Cloud>> {
             "Lists what a backup job did, newest first: at most so many events, -1 all.", Text,
             |c, u, a| events::of_backup_job(c, u, a.int(0), a.int(1));
         "one.backupjob.info", [ID, DECRYPT], "Shows a backup job.", Text, |c, u, a| backup_job::info(c, u, a.int(0));
+        "one.backupjob.infoextended", [ID, DECRYPT], "Shows a backup job with all its attributes.", Text,
+            |c, u, a| backup_job::info_extended(c, u, a.int(0), a.bool(1));
         "one.backupjob.priority", [ID, ParamSpec::int("priority")], "Sets a backup job's priority, 0 to 99.", Id,
             |c, u, a| backup_job::priority(c, u, a.int(0), a.int(1));
         "one.backupjob.retry", [ID], "Does the failed VMs of a backup job again.", Id,

@@ -33,6 +33,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use known::Known;
 use one_core::refusal::Refusal;
 
+pub use backup_jobs::{REST_MAX_S, RunList, WaitingJob, WaitingVm};
 pub use figures::{ScheduleFigures, VmFigures};
 pub use known::{Generation, PeopleNames};
 pub use queries::{Head, JobFilter, See, VmFilter};

@@ -267,6 +267,9 @@ rows! {
         place: i64,
         failures: i64,
         not_before: i64,
+        waits_since: Option<i64>,
+        schedule_id: Option<i64>,
+        job_id: Option<i64>,
     }
 
     /// A virtual machine.

@@ -301,6 +301,9 @@ diesel::table! {
         place -> BigInt,
         failures -> BigInt,
         not_before -> BigInt,
+        waits_since -> Nullable<BigInt>,
+        schedule_id -> Nullable<BigInt>,
+        job_id -> Nullable<BigInt>,
     }
 }
 

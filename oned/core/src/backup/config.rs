@@ -370,6 +370,12 @@ impl BackupConfig {
         self.last_backup_size = None;
     }
 
+    /// The VM comes into a backup job, whose backups lie elsewhere; the next one starts a new chain.
+    pub fn join_job(&mut self, job: i64) {
+        self.backup_job_id = Some(job);
+        self.reset_chain();
+    }
+
     /// The VM leaves its backup job; the next backup starts a new chain.
     pub fn leave_job(&mut self) {
         self.backup_job_id = None;

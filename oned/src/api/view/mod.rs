@@ -18,7 +18,7 @@ use super::{attributes, owned};
 use crate::store::rows::TemplateRow;
 use crate::store::{PeopleNames, StoreError, Tx};
 
-pub use backup_job::{backup_job, in_list};
+pub use backup_job::{backup_job, backup_job_extended, in_list};
 pub use document::document;
 pub use image::{ImageRelated, image, image_is_usable, image_with};
 pub use infrastructure::{cluster, datastore, host, host_sample, import_under_way, vdc, zone};
