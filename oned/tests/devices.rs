@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where something is wrong")]
 
+#[path = "devices/backup_jobs.rs"]
+mod backup_jobs;
 #[path = "devices/backups.rs"]
 mod backups;
 #[path = "devices/cancels.rs"]

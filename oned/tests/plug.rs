@@ -8,6 +8,9 @@
 #![allow(clippy::print_stdout, reason = "shown only when a test fails: where it was")]
 
 #[cfg(feature = "testing")]
+#[path = "plug/backup_jobs.rs"]
+mod backup_jobs;
+#[cfg(feature = "testing")]
 #[path = "plug/crash.rs"]
 mod crash;
 #[cfg(feature = "testing")]

@@ -38,6 +38,7 @@ pub fn arguments(method: &str) -> Option<Vec<Arg>> {
         "one.backupjob.allocate" => vec![Text("NAME=more\nBACKUP_VMS=\"900,901\"\n")],
         "one.backupjob.backup" | "one.backupjob.cancel" | "one.backupjob.retry" => vec![Int(JOB)],
         "one.backupjob.delete" | "one.backupjob.events" | "one.backupjob.info" => vec![Int(JOB)],
+        "one.backupjob.infoextended" => vec![Int(JOB)],
         "one.backupjob.priority" => vec![Int(JOB), Int(20)],
         "one.backupjob.rename" => vec![Int(JOB), Text("other")],
         "one.backupjob.schedadd" => vec![Int(JOB), Text("SCHED_ACTION=[TIME=\"1900000000\"]")],

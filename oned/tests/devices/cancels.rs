@@ -56,7 +56,7 @@ impl Cloud {
 
     /// Waits until a backup job is in this phase, as the daemon's log tells nothing of it but its session does: the guest's
     /// disk has its scratch file.
-    fn is_begun(&self, vm: i64) {
+    pub(crate) fn is_begun(&self, vm: i64) {
         let folder = self.disk_file(vm, 0).parent().unwrap().to_owned();
         wait("the backup to begin", || {
             let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());

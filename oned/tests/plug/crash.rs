@@ -60,7 +60,9 @@ pub fn until_it_crashes(folder: &Path, point: &str, cancel: bool) -> bool {
         if let Some(job) = held.filter(|_| cancel && !cancelled) {
             cancelled = ask_cancel(folder, job.vm_id.unwrap());
         }
-        jobs.is_empty().then_some(false)
+        let is_over = |id| !store.read(|tx| tx.backup_job_runs(id)).unwrap();
+        let runs = store.read(|tx| tx.backup_job_list()).unwrap();
+        (jobs.is_empty() && runs.iter().all(|run| is_over(run.id))).then_some(false)
     })
 }
 
@@ -205,6 +207,11 @@ fn a_deletion_survives_a_crash_at_every_point() {
 #[test]
 fn a_cancel_survives_a_crash_at_every_point() {
     reaches("cancel", &["backup.undoing", "hypervisor.abandon_backup", "datastore.sweep.done", "backup.undone"]);
+}
+
+#[test]
+fn a_run_of_a_backup_job_survives_a_crash_at_every_point() {
+    reaches("run of a backup job", &BACKUP);
 }
 
 #[test]

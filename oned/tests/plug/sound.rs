@@ -8,6 +8,7 @@ use drivers::dummy::{DummyDatastore, DummyHypervisor, Script};
 use drivers::hypervisor::{DiskFormat, DomainState};
 use drivers::{BackupDatastore as _, Cancel, DiskWriter, Hypervisor as _, Progress, disk};
 use one_core::lifecycle::ImageState;
+use oned::store::RunList;
 use oned::{ledger, quota};
 use sha2::{Digest as _, Sha256};
 
@@ -48,6 +49,7 @@ impl World {
         let wrong = self.read(quota::differences);
         assert!(wrong.is_empty(), "quotas differ from a recount: {wrong:?}");
         self.vms_rest();
+        self.runs_are_over();
         self.points_are_whole();
         self.images_are_whole(may_fail);
         nothing_is_left(&self.folder);
@@ -72,6 +74,16 @@ impl World {
             // When its backup was deleted, the next one takes it away.
             let needed = active.map_or(found.len() <= 1, |point| found.iter().all(|name| *name == point.checkpoint));
             assert!(needed, "superseded checkpoints among {found:?}");
+        }
+    }
+
+    /// No VM of a backup job waits for a backup or for the end of one.
+    #[track_caller]
+    fn runs_are_over(&self) {
+        for job in self.read(|tx| tx.backup_job_list()) {
+            let entries = self.read(|tx| tx.backup_job_vms(job.id));
+            let open = entries.iter().any(|entry| RunList::OPEN.iter().any(|list| entry.is_in(*list)));
+            assert!(!open, "nothing is done any more, and yet: {entries:?}");
         }
     }
 

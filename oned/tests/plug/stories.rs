@@ -18,8 +18,11 @@ pub struct Story {
     came: fn(&World, i64) -> bool,
 }
 
-/// The only VM is the first.
+/// The only VM is the first, and so is the only backup job.
 const VM: i64 = 0;
+
+/// The story of more than one VM.
+const JOB: &str = "run of a backup job";
 
 impl Story {
     pub fn prepare(&self, world: &mut World) {
@@ -49,6 +52,11 @@ impl Story {
         }
         if !may_fail {
             self.came_true(world);
+        }
+        if self.name == JOB {
+            // What fails once is done again in the same run, so nothing has failed in the end.
+            self.came_true(world);
+            api::backup_job::delete(&world.cloud, &world.owner, 0).unwrap();
         }
         world.goes_on(VM);
         world.is_sound(may_fail);
@@ -113,7 +121,7 @@ fn back_up(world: &World, vm: i64) {
 }
 
 /// Every story of backups.
-pub const STORIES: [Story; 11] = [
+pub const STORIES: [Story; 12] = [
     Story {
         name: "full",
         prepare: |world| world.vm_with_backups(2, "MODE=FULL", 1),
@@ -239,6 +247,27 @@ pub const STORIES: [Story; 11] = [
         cancels: true,
         // A crash may come before the cancel.
         came: |world, vm| world.points(vm).len() <= 2,
+    },
+    Story {
+        name: JOB,
+        prepare: |world| {
+            let vms = [world.vm("one", 1, "MODE=INCREMENT"), world.vm("two", 1, "MODE=INCREMENT")];
+            let job = world.backup_job(&vms, "MODE=INCREMENT\n");
+            world.write(vms[0], 0, 0, 11);
+            world.run_of(job);
+            vms.iter().for_each(|vm| world.write(*vm, 0, 3, 33));
+            vms[0]
+        },
+        ask: |world, _| {
+            api::backup_job::backup(&world.cloud, &world.owner, 0).unwrap();
+        },
+        cancels: false,
+        came: |world, vm| {
+            // Whoever failed first is the last.
+            let mut updated = world.lists(0)[2].clone();
+            updated.sort_unstable();
+            updated == [vm, vm + 1] && updated.iter().all(|vm| world.increment_ids(*vm) == [0, 1])
+        },
     },
 ];
 

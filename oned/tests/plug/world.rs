@@ -22,7 +22,7 @@ use oned::ledger;
 use oned::progress::Board;
 use oned::secret::{KEY_FILE, SecretKey};
 use oned::store::rows::{ImageRow, IncrementRow, JobRow, VmRow};
-use oned::store::{JobFilter, Store, StoreError, Tx};
+use oned::store::{JobFilter, RunList, Store, StoreError, Tx};
 use oned::wake::Wake;
 
 /// Longest wait for anything.
@@ -202,6 +202,13 @@ impl World {
         self.read(|tx| tx.jobs_open(JobFilter::All))
     }
 
+    /// When each VM that waits in a run of a backup job may start.
+    fn waiting(&self) -> Vec<i64> {
+        let jobs = self.read(|tx| tx.backup_job_list());
+        let entries = jobs.iter().flat_map(|job| self.read(|tx| tx.backup_job_vms(job.id)));
+        entries.filter(|entry| entry.is_in(RunList::Outdated)).map(|entry| entry.not_before).collect()
+    }
+
     pub fn vm_row(&self, vm: i64) -> VmRow {
         self.read(|tx| tx.vm(vm))
     }
@@ -218,7 +225,14 @@ impl World {
         self.backups(vm).iter().flat_map(|image| self.read(|tx| tx.increments(image.id))).collect()
     }
 
-    /// Lets the engine work until nothing is left to do, and no job waits for better times. Where jobs do, time passes, and
+    /// One round of scheduler and engine.
+    pub fn round(&self) {
+        oned::scheduler::tick(&self.cloud);
+        self.engine.tick();
+        self.cloud.wake.wait(Duration::from_millis(2));
+    }
+
+    /// Lets scheduler and engine work until nothing is left to do, and no job waits for better times. Where jobs do, time passes, and
     /// with it a lost connection. Then writes down what new restore points have to hold.
     pub fn settle(&mut self) {
         self.settle_with(|_| ());
@@ -229,10 +243,13 @@ impl World {
         let until = Instant::now() + WITHIN;
         let mut waits = 0;
         loop {
+            oned::scheduler::tick(&self.cloud);
             self.engine.tick();
             look(self);
             let (jobs, now) = (self.jobs(), self.clock.now());
-            let Some(next) = jobs.iter().map(|job| job.not_before).min() else { break };
+            // Who waits in a run may wait for a job.
+            let jobs_next = jobs.iter().map(|job| job.not_before).min();
+            let Some(next) = jobs_next.or_else(|| self.waiting().into_iter().min()) else { break };
             if next > now {
                 waits += 1;
                 if waits == self.waits_until_mended {
