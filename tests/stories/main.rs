@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod backup_jobs;
 mod clients;
 mod crash;
 mod disks;
