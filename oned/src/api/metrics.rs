@@ -118,6 +118,9 @@ fn vms(out: &mut Exposition, figures: &Figures) {
     all().for_each(|(vm, labels)| gauge.of(labels, vm.failures));
 }
 
+/// One of the sizes of a datastore, MB.
+type SizeMb = fn(&DatastoreRow) -> i64;
+
 fn datastores(out: &mut Exposition, rows: &[DatastoreRow]) {
     const TYPES: [&str; 4] = ["image", "system", "file", "backup"];
     let kind = |row: &DatastoreRow| usize::try_from(row.kind).ok().and_then(|kind| TYPES.get(kind).copied());
@@ -129,7 +132,7 @@ fn datastores(out: &mut Exposition, rows: &[DatastoreRow]) {
             (labels, row)
         })
         .collect();
-    let metrics: [(&str, &str, fn(&DatastoreRow) -> i64); 3] = [
+    let metrics: [(&str, &str, SizeMb); 3] = [
         ("keeplast_datastore_total_bytes", "Size of what a datastore lies on.", |row| row.total_mb),
         ("keeplast_datastore_free_bytes", "What is free of it.", |row| row.free_mb),
         ("keeplast_datastore_used_bytes", "What the datastore itself uses of it.", |row| row.used_mb),

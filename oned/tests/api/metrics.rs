@@ -55,8 +55,7 @@ fn read(text: &str) -> Samples {
         } else {
             let end = line.find(['{', ' ']).unwrap();
             assert_eq!(&line[..end], current);
-            let (labels, value) =
-                line[end..].strip_prefix('{').map_or_else(|| (BTreeMap::new(), &line[end..]), |rest| labels(rest));
+            let (labels, value) = line[end..].strip_prefix('{').map_or_else(|| (BTreeMap::new(), &line[end..]), labels);
             let value: f64 = value.strip_prefix(' ').unwrap().parse().unwrap();
             let of_metric = samples.get_mut(&current).unwrap();
             assert!(of_metric.iter().all(|(known, _)| *known != labels), "the same sample twice: {line}");
