@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::xml::Element;
 
-/// Elements that are lists in OpenNebula's schemas.
-const LISTS: [&str; 27] = [
+/// Elements that are lists in OpenNebula's schemas, and those of ours.
+const LISTS: [&str; 29] = [
     "VM",
     "IMAGE",
     "DATASTORE",
@@ -26,6 +26,8 @@ const LISTS: [&str; 27] = [
     "SNAPSHOT",
     "INCREMENT",
     "SCHED_ACTION",
+    "SCHED_INFO",
+    "BACKUP_EVENT",
     "LOGIN_TOKEN",
     "INCREMENT_INFO",
     "INCREMENT_DAMAGE",
@@ -93,7 +95,8 @@ fn push_member(out: &mut String, element: &Element, first: &Element, depth: usiz
     out.push(']');
 }
 
-fn is_list(element: &Element, first: &Element) -> bool {
+/// Is this child of `element` an item of an array?
+pub(crate) fn is_list(element: &Element, first: &Element) -> bool {
     if element.all(&first.name).nth(1).is_some() {
         return true;
     }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 
 pub mod commands;
+pub mod events;
 pub mod input;
 pub mod json;
 pub mod objects;
@@ -26,6 +27,7 @@ pub mod units;
 pub mod watch;
 pub mod wire;
 pub mod xml;
+pub mod yaml;
 
 /// Exit status of every failure, as OpenNebula's tools have it.
 const FAILURE: u8 = 255;
@@ -79,13 +81,14 @@ impl std::error::Error for AlreadyTold {}
 /// Runs the tool of that name with the arguments of this process.
 #[must_use]
 pub fn run(tool: &str) -> ExitCode {
-    use commands::{onecluster, onedatastore, onehost, oneimage, onetemplate, oneuser, onevm, onezone};
+    use commands::{onebackupjob, onecluster, onedatastore, onehost, oneimage, onetemplate, oneuser, onevm, onezone};
     match tool {
         "onevm" => start::<onevm::Command>(),
         "onetemplate" => start::<onetemplate::Command>(),
         "oneimage" => start::<oneimage::Command>(),
         "onedatastore" => start::<onedatastore::Command>(),
         "onehost" => start::<onehost::Command>(),
+        "onebackupjob" => start::<onebackupjob::Command>(),
         "oneuser" => start::<oneuser::Command>(),
         "onecluster" => start::<onecluster::Command>(),
         "onezone" => start::<onezone::Command>(),

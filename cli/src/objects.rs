@@ -40,11 +40,17 @@ pub const DATASTORE: Kind =
 pub const HOST: Kind = Kind { prefix: "host", pool: "hostpool", member: "HOST", label: "host", filtered: false };
 /// Users.
 pub const USER: Kind = Kind { prefix: "user", pool: "userpool", member: "USER", label: "user", filtered: false };
+/// Groups.
+pub const GROUP: Kind = Kind { prefix: "group", pool: "grouppool", member: "GROUP", label: "group", filtered: false };
 /// Clusters.
 pub const CLUSTER: Kind =
     Kind { prefix: "cluster", pool: "clusterpool", member: "CLUSTER", label: "cluster", filtered: false };
 /// Zones.
 pub const ZONE: Kind = Kind { prefix: "zone", pool: "zonepool", member: "ZONE", label: "zone", filtered: false };
+
+/// Backup jobs.
+pub const BACKUP_JOB: Kind =
+    Kind { prefix: "backupjob", pool: "backupjobpool", member: "BACKUPJOB", label: "backup job", filtered: true };
 
 /// The filter flag for everything that the caller may see.
 const ALL: i64 = -2;
@@ -166,7 +172,10 @@ impl Names {
 }
 
 /// Numbers and ranges; None when something else stands among them.
-fn parse_ids(argument: &str) -> Result<Option<Vec<i64>>> {
+///
+/// # Errors
+/// For a range that is empty or too large.
+pub fn parse_ids(argument: &str) -> Result<Option<Vec<i64>>> {
     let mut ids = Vec::new();
     for word in argument.split(',') {
         let (first, last) = match word.split_once("..") {

@@ -15,11 +15,14 @@ const HEADER_WIDTH: usize = 80;
 #[derive(Args, Clone, Debug, Default)]
 pub struct ShowOptions {
     /// The daemon's XML document
-    #[arg(short, long, conflicts_with = "json")]
+    #[arg(short, long, conflicts_with_all = ["json", "yaml"])]
     pub xml: bool,
     /// The daemon's document as JSON
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "yaml")]
     pub json: bool,
+    /// The daemon's document as YAML
+    #[arg(short, long)]
+    pub yaml: bool,
     /// Show encrypted attributes in clear text (administrators)
     #[arg(long)]
     pub decrypt: bool,
@@ -29,9 +32,10 @@ impl ShowOptions {
     /// The document itself when the options ask for it.
     #[must_use]
     pub fn raw(&self, document: &Element) -> Option<String> {
-        match (self.xml, self.json) {
-            (true, _) => Some(document.to_xml()),
-            (_, true) => Some(crate::json::pretty(document)),
+        match (self.xml, self.json, self.yaml) {
+            (true, ..) => Some(document.to_xml()),
+            (_, true, _) => Some(crate::json::pretty(document)),
+            (.., true) => Some(crate::yaml::pretty(document)),
             _ => None,
         }
     }

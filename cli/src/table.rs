@@ -78,11 +78,14 @@ pub struct ListOptions {
     #[arg(long, value_name = "CHARACTER", default_value = ",")]
     pub csv_del: String,
     /// The daemon's XML document
-    #[arg(short, long, conflicts_with_all = ["json", "csv"])]
+    #[arg(short, long, conflicts_with_all = ["json", "yaml", "csv"])]
     pub xml: bool,
     /// The daemon's document as JSON
-    #[arg(short, long, conflicts_with = "csv")]
+    #[arg(short, long, conflicts_with_all = ["yaml", "csv"])]
     pub json: bool,
+    /// The daemon's document as YAML
+    #[arg(short, long, conflicts_with = "csv")]
+    pub yaml: bool,
     /// Ids instead of the names of users and groups
     #[arg(short, long)]
     pub numeric: bool,
@@ -104,6 +107,9 @@ pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], 
     }
     if options.json {
         return terminal::put(&crate::json::pretty(pool));
+    }
+    if options.yaml {
+        return terminal::put(&crate::yaml::pretty(pool));
     }
     terminal::put(&render(pool, member, columns, default, options, terminal::width())?)
 }

@@ -1,6 +1,6 @@
 //! Sizes, times and durations in the forms that OpenNebula's tables have.
 
-use chrono::{DateTime, Datelike as _, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _};
+use chrono::{DateTime, Datelike as _, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
 
 const SUFFIXES: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
 
@@ -54,10 +54,20 @@ pub fn date(epoch: i64) -> String {
     formatted(epoch, "%m/%d/%y")
 }
 
-/// Date, time and zone: `2026-12-01 10:00:00 +0000`.
+/// Date and time to the minute, with the year: `12/31/26 13:36`.
 #[must_use]
-pub fn time_with_zone(epoch: i64) -> String {
-    formatted(epoch, "%Y-%m-%d %H:%M:%S %z")
+pub fn date_to_minute(epoch: i64) -> String {
+    formatted(epoch, "%m/%d/%y %H:%M")
+}
+
+/// Date, time and zone: `2026-12-01 10:00:00 +0000`; in `zone`, else local.
+#[must_use]
+pub fn time_with_zone(epoch: i64, zone: Option<chrono_tz::Tz>) -> String {
+    const FORMAT: &str = "%Y-%m-%d %H:%M:%S %z";
+    match zone.and_then(|zone| zone.timestamp_opt(epoch, 0).single()) {
+        Some(time) => time.format(FORMAT).to_string(),
+        None => formatted(epoch, FORMAT),
+    }
 }
 
 fn formatted(epoch: i64, format: &str) -> String {
@@ -72,6 +82,12 @@ fn formatted(epoch: i64, format: &str) -> String {
 pub fn days(seconds: i64) -> String {
     let seconds = seconds.max(0);
     format!("{:>3}d {:02}h{:02}m", seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60)
+}
+
+/// How long something took, to the second: `  0d 00h01m01s`.
+#[must_use]
+pub fn days_to_second(seconds: i64) -> String {
+    format!("{}{:02}s", days(seconds), seconds.max(0) % 60)
 }
 
 /// A short duration: `0h00m01s`.
@@ -110,12 +126,12 @@ pub fn now() -> i64 {
     chrono::Utc::now().timestamp()
 }
 
-/// Reads a date as people write it, in local time, seen from `now`: `2026-12-01 10:00[:30]`, `2026-12-01`,
+/// Reads a date as people write it, on the calendar and clock of `now`: `2026-12-01 10:00[:30]`, `2026-12-01`,
 /// `2026-12-01T10:00:00+01:00`, `12/31/26 10:00`, `09/23 14:15` (this year), `14:15` (today).
 ///
 /// None when it is no date, or a local time that the clock change leaves out.
 #[must_use]
-pub fn parse_date(text: &str, now: DateTime<Local>) -> Option<i64> {
+pub fn parse_date<Z: TimeZone>(text: &str, now: &DateTime<Z>) -> Option<i64> {
     let text = text.trim();
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.timestamp());
@@ -127,7 +143,7 @@ pub fn parse_date(text: &str, now: DateTime<Local>) -> Option<i64> {
     }
     let local = parse_local(text, now.date_naive())?;
     // Of two times on the night when the clock goes back the first is meant.
-    Local.from_local_datetime(&local).earliest().map(|time| time.timestamp())
+    now.timezone().from_local_datetime(&local).earliest().map(|time| time.timestamp())
 }
 
 fn parse_local(text: &str, today: NaiveDate) -> Option<NaiveDateTime> {
@@ -199,6 +215,7 @@ mod tests {
     fn durations_have_the_forms_of_the_tables() {
         assert_eq!(days(277_470), "  3d 05h04m");
         assert_eq!(days(-5), "  0d 00h00m");
+        assert_eq!(days_to_second(86_461), "  1d 00h01m01s");
         assert_eq!(hours(61), "0h01m01s");
         assert_eq!(duration(2), "2s");
         assert_eq!(duration(65), "1m05s");
@@ -217,15 +234,15 @@ mod tests {
     fn dates_are_read_in_local_time() {
         let now = Local.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap();
         let at = |y, m, d, h, min, s| Some(Local.with_ymd_and_hms(y, m, d, h, min, s).unwrap().timestamp());
-        assert_eq!(parse_date("2026-12-01 10:00", now), at(2026, 12, 1, 10, 0, 0));
-        assert_eq!(parse_date("2026-12-01 10:00:30", now), at(2026, 12, 1, 10, 0, 30));
-        assert_eq!(parse_date("2026-12-01T10:00:30", now), at(2026, 12, 1, 10, 0, 30));
-        assert_eq!(parse_date("2026-12-01", now), at(2026, 12, 1, 0, 0, 0));
-        assert_eq!(parse_date("12/31/26 10:00", now), at(2026, 12, 31, 10, 0, 0));
-        assert_eq!(parse_date("09/23 14:15", now), at(2026, 9, 23, 14, 15, 0));
-        assert_eq!(parse_date("14:15", now), at(2026, 11, 21, 14, 15, 0));
-        assert_eq!(parse_date("2022-12-01T13:28:44Z", now), Some(1_669_901_324));
-        assert_eq!(parse_date("2022-12-01 13:28:44 +0000", now), Some(1_669_901_324));
+        assert_eq!(parse_date("2026-12-01 10:00", &now), at(2026, 12, 1, 10, 0, 0));
+        assert_eq!(parse_date("2026-12-01 10:00:30", &now), at(2026, 12, 1, 10, 0, 30));
+        assert_eq!(parse_date("2026-12-01T10:00:30", &now), at(2026, 12, 1, 10, 0, 30));
+        assert_eq!(parse_date("2026-12-01", &now), at(2026, 12, 1, 0, 0, 0));
+        assert_eq!(parse_date("12/31/26 10:00", &now), at(2026, 12, 31, 10, 0, 0));
+        assert_eq!(parse_date("09/23 14:15", &now), at(2026, 9, 23, 14, 15, 0));
+        assert_eq!(parse_date("14:15", &now), at(2026, 11, 21, 14, 15, 0));
+        assert_eq!(parse_date("2022-12-01T13:28:44Z", &now), Some(1_669_901_324));
+        assert_eq!(parse_date("2022-12-01 13:28:44 +0000", &now), Some(1_669_901_324));
         for text in [
             "",
             "x",
@@ -237,7 +254,7 @@ mod tests {
             "1/2/3/4",
             "99999-1-1",
         ] {
-            assert_eq!(parse_date(text, now), None, "{text}");
+            assert_eq!(parse_date(text, &now), None, "{text}");
         }
     }
 }

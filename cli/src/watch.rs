@@ -64,6 +64,15 @@ pub enum Look<T> {
     Done(T),
     /// Not yet: a phrase for the progress display ("backup", "waiting in PROLOG"), and the bytes if known.
     Busy(String, Option<Progress>),
+    /// Not yet, but a step further: lines to be told once, then as [`Look::Busy`].
+    Step {
+        /// What is told once.
+        news: Vec<String>,
+        /// As in [`Look::Busy`].
+        phrase: String,
+        /// As in [`Look::Busy`].
+        progress: Option<Progress>,
+    },
 }
 
 /// Looks until done.
@@ -82,6 +91,11 @@ pub fn until<T>(subject: &str, options: &WaitOptions, mut look: impl FnMut() -> 
             Ok(Look::Done(value)) => return Ok(value),
             Ok(Look::Busy(phrase, progress)) => {
                 last_reached = Instant::now();
+                (phrase, progress)
+            }
+            Ok(Look::Step { news, phrase, progress }) => {
+                last_reached = Instant::now();
+                news.iter().for_each(|line| teller.tell_news(line));
                 (phrase, progress)
             }
             Err(error) if error.is::<Unreachable>() && last_reached.elapsed() < RESTART_MAX => {
@@ -130,6 +144,15 @@ impl Teller {
             }
             bar.set_length(progress.total.max(progress.done));
             bar.set_position(progress.done);
+        }
+    }
+
+    /// A line that stays, above the bar if there is one.
+    fn tell_news(&self, news: &str) {
+        let line = format!("{}: {news}", self.subject);
+        match &self.bar {
+            Some(bar) => bar.suspend(|| complain(&line)),
+            None => complain(&line),
         }
     }
 

@@ -1,12 +1,13 @@
 //! `onecluster`: the clusters.
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use super::text_cell;
+use super::verbs::{self, Changing, Face, Viewing};
 use crate::objects::CLUSTER;
-use crate::show::{Page, ShowOptions};
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::show::Page;
+use crate::table::{Column, Fit};
 use crate::wire::Client;
 use crate::xml::Element;
 use crate::{Connection, Tool};
@@ -23,19 +24,10 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// A table of the clusters
-    List(ListOptions),
-    /// Everything about one cluster
-    Show(Show),
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: String,
     #[command(flatten)]
-    options: ShowOptions,
+    Viewing(Viewing),
+    #[command(flatten)]
+    Changing(Changing),
 }
 
 impl Tool for Command {
@@ -45,10 +37,8 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(options) => {
-                table::list(&CLUSTER.pool_for(client, &options, "info")?, CLUSTER.member, &COLUMNS, &DEFAULT, &options)
-            }
-            Verb::Show(show) => super::show(client, &CLUSTER, &show.id, &show.options, 15, fill),
+            Verb::Viewing(verb) => verb.run(client, &FACE),
+            Verb::Changing(verb) => verb.run(client, &CLUSTER, verbs::template_of),
         }
     }
 }
@@ -65,6 +55,8 @@ fn fill(page: &mut Page, cluster: &Element) {
         }
     }
 }
+
+const FACE: Face = Face { kind: &CLUSTER, columns: &COLUMNS, default: &DEFAULT, fill };
 
 const DEFAULT: [&str; 5] = ["ID", "NAME", "HOSTS", "VNETS", "DATASTORES"];
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
-use super::{Rename, Several, Update, text_cell};
+use super::text_cell;
+use super::verbs::{self, Changing, Face, Owning, Several, Viewing};
 use crate::objects::{self, CLUSTER, DATASTORE};
-use crate::show::{Page, ShowOptions, join, or_dash};
+use crate::show::{Page, join, or_dash};
 use crate::states;
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::table::{Column, Fit};
 use crate::terminal;
 use crate::units;
 use crate::watch::{self, Look, WaitOptions};
@@ -29,18 +30,16 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// A table of the datastores
-    List(ListOptions),
-    /// Everything about one datastore
-    Show(Show),
+    #[command(flatten)]
+    Viewing(Viewing),
     /// A new datastore
     Create(Create),
     /// Remove datastores; they must be empty
     Delete(Several),
-    /// Change the attributes
-    Update(Update),
-    /// Give a new name
-    Rename(Rename),
+    #[command(flatten)]
+    Changing(Changing),
+    #[command(flatten)]
+    Owning(Owning),
     /// Make images of the restore points that no image has, from what the datastore holds
     ImportBackups(ImportBackups),
 }
@@ -52,15 +51,6 @@ struct ImportBackups {
     id: String,
     #[command(flatten)]
     wait: WaitOptions,
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: String,
-    #[command(flatten)]
-    options: ShowOptions,
 }
 
 #[derive(Args, Debug)]
@@ -83,14 +73,7 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(options) => table::list(
-                &DATASTORE.pool_for(client, &options, "info")?,
-                DATASTORE.member,
-                &COLUMNS,
-                &DEFAULT,
-                &options,
-            ),
-            Verb::Show(show) => super::show(client, &DATASTORE, &show.id, &show.options, 15, fill),
+            Verb::Viewing(verb) => verb.run(client, &FACE),
             Verb::Create(create) => {
                 let mut text = input::read_required(create.file.as_deref())?;
                 if let Some(name) = &create.name {
@@ -99,9 +82,9 @@ impl Tool for Command {
                 let cluster = create.cluster.as_deref().map_or(Ok(-1), |word| CLUSTER.id(client, word))?;
                 objects::put_id(&client.call("one.datastore.allocate", [text.into(), cluster.into()])?).map(|_| ())
             }
-            Verb::Delete(target) => super::delete(client, &DATASTORE, &target.ids),
-            Verb::Update(options) => super::update(client, &DATASTORE, "update", &options, super::template_of),
-            Verb::Rename(options) => super::rename(client, &DATASTORE, &options),
+            Verb::Delete(target) => verbs::delete(client, &DATASTORE, &target),
+            Verb::Changing(verb) => verb.run(client, &DATASTORE, verbs::template_of),
+            Verb::Owning(verb) => verb.run(client, &DATASTORE),
             Verb::ImportBackups(options) => import_backups(client, &options),
         }
     }
@@ -164,6 +147,8 @@ fn fill(page: &mut Page, datastore: &Element) {
         page.raw(&id.to_string());
     }
 }
+
+const FACE: Face = Face { kind: &DATASTORE, columns: &COLUMNS, default: &DEFAULT, fill };
 
 const DEFAULT: [&str; 10] = ["ID", "NAME", "SIZE", "AVA", "CLUSTERS", "IMAGES", "TYPE", "DS", "TM", "STAT"];
 

@@ -3,11 +3,12 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::{Rename, Several, Update, text_cell};
+use super::text_cell;
+use super::verbs::{self, Changing, Face, Several, Viewing};
 use crate::objects::{self, CLUSTER, HOST};
-use crate::show::{Page, ShowOptions, join, or_dash};
+use crate::show::{Page, join, or_dash};
 use crate::states;
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::table::{Column, Fit};
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
@@ -25,27 +26,14 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// A table of the hosts
-    List(ListOptions),
-    /// Everything about one host
-    Show(Show),
+    #[command(flatten)]
+    Viewing(Viewing),
     /// A new host
     Create(Create),
     /// Remove hosts
     Delete(Several),
-    /// Change the attributes
-    Update(Update),
-    /// Give a new name
-    Rename(Rename),
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: String,
     #[command(flatten)]
-    options: ShowOptions,
+    Changing(Changing),
 }
 
 #[derive(Args, Debug)]
@@ -71,18 +59,14 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(options) => {
-                table::list(&HOST.pool_for(client, &options, "info")?, HOST.member, &COLUMNS, &DEFAULT, &options)
-            }
-            Verb::Show(show) => super::show(client, &HOST, &show.id, &show.options, 15, fill),
+            Verb::Viewing(verb) => verb.run(client, &FACE),
             Verb::Create(create) => {
                 let cluster = create.cluster.as_deref().map_or(Ok(-1), |word| CLUSTER.id(client, word))?;
                 let params = [create.name.into(), create.im.into(), create.vm.into(), cluster.into()];
                 objects::put_id(&client.call("one.host.allocate", params)?).map(|_| ())
             }
-            Verb::Delete(target) => super::delete(client, &HOST, &target.ids),
-            Verb::Update(options) => super::update(client, &HOST, "update", &options, super::template_of),
-            Verb::Rename(options) => super::rename(client, &HOST, &options),
+            Verb::Delete(target) => verbs::delete(client, &HOST, &target),
+            Verb::Changing(verb) => verb.run(client, &HOST, verbs::template_of),
         }
     }
 }
@@ -110,6 +94,8 @@ fn fill(page: &mut Page, host: &Element) {
         .line("USED (ALLOC)", number("CPU_USAGE").to_string())
         .template("MONITORING INFORMATION", host.at("TEMPLATE"), &[]);
 }
+
+const FACE: Face = Face { kind: &HOST, columns: &COLUMNS, default: &DEFAULT, fill };
 
 const DEFAULT: [&str; 7] = ["ID", "NAME", "CLUSTER", "TVM", "ALLOCATED_CPU", "ALLOCATED_MEM", "STAT"];
 

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
-use super::{Rename, Several, Update, text_cell};
+use super::text_cell;
+use super::verbs::{self, Changing, Face, Locking, Owning, Several, Show, Top};
 use crate::objects::{self, DATASTORE, IMAGE};
-use crate::show::{ShowOptions, yes_no};
+use crate::show::yes_no;
 use crate::states;
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
-use crate::{Connection, Tool, each, input, template_text};
+use crate::{Connection, Tool, input, template_text};
 
 /// Images and backups
 #[derive(Parser, Debug)]
@@ -33,6 +34,8 @@ pub struct Command {
 enum Verb {
     /// A table of the images
     List(List),
+    /// The table again and again
+    Top(Top),
     /// Everything about one image
     Show(Show),
     /// A new image, from options or a template
@@ -43,10 +46,12 @@ enum Verb {
     Verify(verify::Options),
     /// Remove images
     Delete(Delete),
-    /// Change the attributes
-    Update(Update),
-    /// Give a new name
-    Rename(Rename),
+    #[command(flatten)]
+    Changing(Changing),
+    #[command(flatten)]
+    Owning(Owning),
+    #[command(flatten)]
+    Locking(Locking),
     /// Keep the changes that a VM makes
     Persistent(Several),
     /// Give each VM a copy of its own
@@ -60,15 +65,6 @@ struct List {
     /// Backups only
     #[arg(long)]
     backup: bool,
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: String,
-    #[command(flatten)]
-    options: ShowOptions,
 }
 
 #[derive(Args, Debug)]
@@ -131,27 +127,23 @@ impl Tool for Command {
                 if list.backup {
                     pool.children.retain(states::is_backup);
                 }
-                table::list(&pool, IMAGE.member, &COLUMNS, &DEFAULT, &list.options)
+                FACE.table(&pool, &list.options)
             }
-            Verb::Show(show) => super::show(client, &IMAGE, &show.id, &show.options, 15, show_image::fill),
+            Verb::Top(top) => top.draw(|options| FACE.list(client, options)),
+            Verb::Show(show) => FACE.show(client, &show),
             Verb::Create(create) => run_create(client, &create),
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Verify(options) => verify::run(client, &options),
-            Verb::Delete(options) => each(&IMAGE.ids(client, &options.target.ids)?, |id| {
-                client.call("one.image.delete", [id.into(), options.force.into()]).map(|_| ())
-            }),
-            Verb::Update(options) => super::update(client, &IMAGE, "update", &options, super::template_of),
-            Verb::Rename(options) => super::rename(client, &IMAGE, &options),
-            Verb::Persistent(target) => set_persistent(client, &target, true),
-            Verb::Nonpersistent(target) => set_persistent(client, &target, false),
+            Verb::Delete(options) => {
+                verbs::call_each(client, &IMAGE, &options.target.ids, "delete", &[options.force.into()])
+            }
+            Verb::Changing(verb) => verb.run(client, &IMAGE, verbs::template_of),
+            Verb::Owning(verb) => verb.run(client, &IMAGE),
+            Verb::Locking(verb) => verb.run(client, &IMAGE),
+            Verb::Persistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[true.into()]),
+            Verb::Nonpersistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[false.into()]),
         }
     }
-}
-
-fn set_persistent(client: &Client, target: &Several, persistent: bool) -> Result<()> {
-    each(&IMAGE.ids(client, &target.ids)?, |id| {
-        client.call("one.image.persistent", [id.into(), persistent.into()]).map(|_| ())
-    })
 }
 
 fn run_create(client: &Client, options: &Create) -> Result<()> {
@@ -203,6 +195,8 @@ fn absolute(path: &str) -> Result<String> {
         .into_string()
         .map_err(|_| anyhow::anyhow!("--path {path}: the working directory is not UTF-8"))
 }
+
+const FACE: Face = Face { kind: &IMAGE, columns: &COLUMNS, default: &DEFAULT, fill: show_image::fill };
 
 const DEFAULT: [&str; 10] = ["ID", "USER", "GROUP", "NAME", "DATASTORE", "SIZE", "TYPE", "PER", "STAT", "RVMS"];
 

@@ -6,15 +6,16 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use super::onevm::reach::{self, Goal};
-use super::{Rename, Several, Update, text_cell};
+use super::text_cell;
+use super::verbs::{self, Changing, Face, Locking, Owning, Several, Viewing};
 use crate::objects::{self, TEMPLATE};
-use crate::show::{Page, ShowOptions, lock};
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::show::{Page, lock};
+use crate::table::{Column, Fit};
 use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, each, input, template_text, terminal};
+use crate::{Connection, Tool, input, template_text, terminal};
 
 /// Virtual machine templates
 #[derive(Parser, Debug)]
@@ -28,29 +29,20 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// A table of the templates
-    List(ListOptions),
-    /// Everything about one template
-    Show(Show),
+    #[command(flatten)]
+    Viewing(Viewing),
     /// A new template
     Create(Create),
     /// A VM from a template
     Instantiate(Instantiate),
-    /// Change the template
-    Update(Update),
-    /// Give a new name
-    Rename(Rename),
+    #[command(flatten)]
+    Changing(Changing),
     /// Remove templates
     Delete(Delete),
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: String,
     #[command(flatten)]
-    options: ShowOptions,
+    Owning(Owning),
+    #[command(flatten)]
+    Locking(Locking),
 }
 
 #[derive(Args, Debug)]
@@ -97,14 +89,7 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(options) => table::list(
-                &TEMPLATE.pool_for(client, &options, "info")?,
-                TEMPLATE.member,
-                &COLUMNS,
-                &DEFAULT,
-                &options,
-            ),
-            Verb::Show(show) => super::show(client, &TEMPLATE, &show.id, &show.options, 15, fill),
+            Verb::Viewing(verb) => verb.run(client, &FACE),
             Verb::Create(create) => {
                 let mut text = input::read_required(create.file.as_deref())?;
                 if let Some(name) = &create.name {
@@ -113,11 +98,12 @@ impl Tool for Command {
                 objects::put_id(&client.call("one.template.allocate", [text.into()])?).map(|_| ())
             }
             Verb::Instantiate(options) => instantiate(client, &options),
-            Verb::Update(options) => super::update(client, &TEMPLATE, "update", &options, super::template_of),
-            Verb::Rename(options) => super::rename(client, &TEMPLATE, &options),
-            Verb::Delete(options) => each(&TEMPLATE.ids(client, &options.target.ids)?, |id| {
-                client.call("one.template.delete", [id.into(), options.recursive.into()]).map(|_| ())
-            }),
+            Verb::Changing(verb) => verb.run(client, &TEMPLATE, verbs::template_of),
+            Verb::Delete(options) => {
+                verbs::call_each(client, &TEMPLATE, &options.target.ids, "delete", &[options.recursive.into()])
+            }
+            Verb::Owning(verb) => verb.run(client, &TEMPLATE),
+            Verb::Locking(verb) => verb.run(client, &TEMPLATE),
         }
     }
 }
@@ -151,6 +137,8 @@ fn fill(page: &mut Page, template: &Element) {
         .permissions(template)
         .template("TEMPLATE CONTENTS", template.at("TEMPLATE"), &[]);
 }
+
+const FACE: Face = Face { kind: &TEMPLATE, columns: &COLUMNS, default: &DEFAULT, fill };
 
 const DEFAULT: [&str; 5] = ["ID", "USER", "GROUP", "NAME", "REGTIME"];
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::text_cell;
+use super::{text_cell, verbs};
 use crate::objects::USER;
 use crate::show::{Page, ShowOptions, join, yes_no};
 use crate::table::{self, Column, Fit, ListOptions};
@@ -48,7 +48,7 @@ impl Tool for Command {
         match self.verb {
             Verb::List(options) => {
                 let mut pool = USER.pool_for(client, &options, "info")?;
-                if !options.xml && !options.json {
+                if !options.xml && !options.json && !options.yaml {
                     adopt_quotas(&mut pool);
                 }
                 table::list(&pool, USER.member, &COLUMNS, &DEFAULT, &options)
@@ -56,7 +56,12 @@ impl Tool for Command {
             Verb::Show(show) => {
                 // −1 is the caller.
                 let id = show.id.as_deref().map_or(Ok(-1), |word| USER.id(client, word))?;
-                super::put_document(&USER.info(client, id, show.options.decrypt)?, &show.options, 15, fill)
+                verbs::put_document(
+                    &USER.info(client, id, show.options.decrypt)?,
+                    &show.options,
+                    verbs::LABEL_WIDTH,
+                    fill,
+                )
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `onevm`: virtual machines and their backups.
 
+mod actions;
 mod backup;
 pub(super) mod reach;
 mod restore;
@@ -9,18 +10,20 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use one_core::backup::config::BACKUP_INFO;
 
-use super::{Rename, Several, Update, text_cell};
+use super::scheduling::Scheduling;
+use super::text_cell;
+use super::verbs::{Changing, Face, Locking, One, Owning, Several, Top, Update};
 use crate::objects::{self, DATASTORE, VM};
 use crate::show::ShowOptions;
 use crate::states;
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, each, input, template_text};
+use crate::{Connection, Tool, each, input, template_text, terminal};
+use actions::Action;
 use reach::Goal;
 
 /// Virtual machines and their backups
@@ -37,40 +40,36 @@ pub struct Command {
 enum Verb {
     /// A table of the VMs
     List(List),
+    /// The table again and again
+    Top(Top),
     /// Everything about one VM
     Show(Show),
     /// A VM from a template file, without a stored template
     Create(Create),
     /// Change the configuration: BACKUP_CONFIG, CONTEXT, OS, …
     Updateconf(Update),
-    /// Change the user's attributes
-    Update(Update),
+    #[command(flatten)]
+    Changing(Changing),
     /// Back up a VM, at once or on a schedule
     Backup(backup::Options),
     /// Give up the running backup
-    BackupCancel(super::One),
+    BackupCancel(One),
     /// Put disks of a VM that is off back from a backup
     Restore(restore::Options),
     /// FULL or INCREMENT
     Backupmode(Backupmode),
-    /// Shut the guest down and keep the VM
-    Poweroff(HardAction),
-    /// Start a VM that is off
-    Resume(Action),
-    /// Restart the guest
-    Reboot(Hard),
-    /// Shut the guest down and remove the VM
-    Terminate(HardAction),
-    /// Let a held VM start
-    Release(Action),
+    #[command(flatten)]
+    Action(Action),
     /// Say how a stuck operation ended
     Recover(Recover),
-    /// Change a scheduled action
-    SchedUpdate(SchedUpdate),
-    /// Remove scheduled actions
-    SchedDelete(SchedDelete),
-    /// Give a new name
-    Rename(Rename),
+    #[command(flatten)]
+    Scheduling(Scheduling),
+    /// Terminate VMs when they are so many days old, with a warning a day before
+    CreateChart(CreateChart),
+    #[command(flatten)]
+    Owning(Owning),
+    #[command(flatten)]
+    Locking(Locking),
 }
 
 #[derive(Args, Debug)]
@@ -127,31 +126,6 @@ enum Mode {
 }
 
 #[derive(Args, Debug)]
-struct Action {
-    #[command(flatten)]
-    target: Several,
-    #[command(flatten)]
-    wait: WaitOptions,
-}
-
-#[derive(Args, Debug)]
-struct Hard {
-    #[command(flatten)]
-    target: Several,
-    /// Without asking the guest
-    #[arg(long)]
-    hard: bool,
-}
-
-#[derive(Args, Debug)]
-struct HardAction {
-    #[command(flatten)]
-    hard: Hard,
-    #[command(flatten)]
-    wait: WaitOptions,
-}
-
-#[derive(Args, Debug)]
 struct Recover {
     #[command(flatten)]
     target: Several,
@@ -183,26 +157,12 @@ struct RecoverResult {
 }
 
 #[derive(Args, Debug)]
-struct SchedUpdate {
-    /// Id or name of the VM
-    #[arg(value_name = "VM")]
-    vm: String,
-    /// Id of the action
-    #[arg(value_name = "ACTION")]
-    action: u32,
-    /// File with a SCHED_ACTION vector (- or nothing for standard input)
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct SchedDelete {
-    /// Id or name of the VM
-    #[arg(value_name = "VM")]
-    vm: String,
-    /// Id of the action
-    #[arg(value_name = "ACTION")]
-    action: u32,
+struct CreateChart {
+    #[command(flatten)]
+    target: Several,
+    /// How old the VMs get
+    #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    days: u32,
 }
 
 impl Tool for Command {
@@ -214,18 +174,13 @@ impl Tool for Command {
         match self.verb {
             Verb::List(list) => {
                 let verb = if list.extended { "infoextended" } else { "info" };
-                table::list(&VM.pool_for(client, &list.options, verb)?, VM.member, &COLUMNS, &DEFAULT, &list.options)
+                FACE.table(&VM.pool_for(client, &list.options, verb)?, &list.options)
             }
+            Verb::Top(top) => top.draw(|options| FACE.list(client, options)),
             Verb::Show(show) => show_vm::show(client, &show.id, &show.options),
             Verb::Create(create) => run_create(client, &create),
-            Verb::Updateconf(options) => {
-                super::update(client, &VM, "updateconf", &options, show_vm::present_configuration)
-            }
-            Verb::Update(options) => super::update(client, &VM, "update", &options, |vm| {
-                vm.at("USER_TEMPLATE")
-                    .map(|template| crate::show::template_text(template, &["PROGRESS", BACKUP_INFO]))
-                    .unwrap_or_default()
-            }),
+            Verb::Updateconf(options) => options.run(client, &VM, "updateconf", show_vm::present_configuration),
+            Verb::Changing(verb) => verb.run(client, &VM, show_vm::present_user_template),
             Verb::Backup(options) => backup::run(client, &options),
             Verb::BackupCancel(target) => {
                 client.call("one.vm.backupcancel", [VM.id(client, &target.id)?.into()])?;
@@ -233,24 +188,12 @@ impl Tool for Command {
             }
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Backupmode(options) => run_backupmode(client, &options),
-            Verb::Poweroff(options) => act(client, &options.hard, "poweroff", Some((Goal::PowerOff, &options.wait))),
-            Verb::Terminate(options) => act(client, &options.hard, "terminate", Some((Goal::Gone, &options.wait))),
-            Verb::Reboot(options) => act(client, &options, "reboot", None),
-            Verb::Resume(options) => act_plain(client, options, "resume"),
-            Verb::Release(options) => act_plain(client, options, "release"),
+            Verb::Action(action) => action.run(client),
             Verb::Recover(options) => run_recover(client, &options),
-            Verb::SchedUpdate(options) => {
-                let vm = VM.id(client, &options.vm)?;
-                let text = input::read_required(options.file.as_deref())?;
-                client.call("one.vm.schedupdate", [vm.into(), i64::from(options.action).into(), text.into()])?;
-                Ok(())
-            }
-            Verb::SchedDelete(options) => {
-                let vm = VM.id(client, &options.vm)?;
-                client.call("one.vm.scheddelete", [vm.into(), i64::from(options.action).into()])?;
-                Ok(())
-            }
-            Verb::Rename(options) => super::rename(client, &VM, &options),
+            Verb::Scheduling(verb) => verb.run(client, &VM, |id| Ok((VM.info(client, id, false)?, "USER_TEMPLATE"))),
+            Verb::CreateChart(options) => create_chart(client, &options),
+            Verb::Owning(verb) => verb.run(client, &VM),
+            Verb::Locking(verb) => verb.run(client, &VM),
         }
     }
 }
@@ -280,25 +223,19 @@ fn run_backupmode(client: &Client, options: &Backupmode) -> Result<()> {
     })
 }
 
-fn act_plain(client: &Client, options: Action, action: &str) -> Result<()> {
-    act(client, &Hard { target: options.target, hard: false }, action, Some((Goal::Running, &options.wait)))
-}
-
-/// Starts the action on all VMs first, then waits for each.
-fn act(client: &Client, options: &Hard, action: &str, wait: Option<(Goal, &WaitOptions)>) -> Result<()> {
-    let action = if options.hard { format!("{action}-hard") } else { action.to_owned() };
-    let ids = VM.ids(client, &options.target.ids)?;
-    let mut started = Vec::new();
-    let begun = each(&ids, |id| {
-        client.call("one.vm.action", [action.as_str().into(), id.into()])?;
-        started.push(id);
-        Ok(())
-    });
-    let waited = match wait {
-        Some((goal, options)) if options.wait => each(&started, |id| reach::reach(client, id, goal, options)),
-        _ => Ok(()),
-    };
-    begun.and(waited)
+/// What OpenNebula's onevm.yaml has by default: `terminate` counted from the creation of each VM.
+fn create_chart(client: &Client, options: &CreateChart) -> Result<()> {
+    let after = i64::from(options.days) * 86_400;
+    let parts = [
+        ("ACTION", "terminate".to_owned()),
+        ("TIME", format!("+{after}")),
+        ("WARNING", format!("+{}", after - 86_400)),
+    ];
+    let text = template_text::vector("SCHED_ACTION", &parts)?;
+    each(&VM.ids(client, &options.target.ids)?, |id| {
+        client.call("one.vm.schedadd", [id.into(), text.as_str().into()])?;
+        terminal::put_line(&format!("VM {id}: terminate scheduled after +{after}s from start"))
+    })
 }
 
 fn run_recover(client: &Client, options: &Recover) -> Result<()> {
@@ -316,6 +253,9 @@ fn run_recover(client: &Client, options: &Recover) -> Result<()> {
 fn datastore_id(client: &Client, datastore: Option<&str>) -> Result<i64> {
     datastore.map_or(Ok(-1), |word| DATASTORE.id(client, word))
 }
+
+/// Its page is made by [`show_vm::show`], which asks the daemon for more than the VM's document.
+const FACE: Face = Face { kind: &VM, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
 
 const DEFAULT: [&str; 9] = ["ID", "USER", "GROUP", "NAME", "STAT", "CPU", "MEM", "HOST", "TIME"];
 

@@ -1,12 +1,13 @@
 //! `onezone`: the zones.
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use super::text_cell;
+use super::verbs::{self, Changing, Face, Viewing};
 use crate::objects::ZONE;
-use crate::show::{Page, ShowOptions};
-use crate::table::{self, Column, Fit, ListOptions};
+use crate::show::Page;
+use crate::table::{Column, Fit};
 use crate::wire::Client;
 use crate::xml::Element;
 use crate::{Connection, Tool};
@@ -23,19 +24,10 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// A table of the zones
-    List(ListOptions),
-    /// Everything about one zone
-    Show(Show),
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: String,
     #[command(flatten)]
-    options: ShowOptions,
+    Viewing(Viewing),
+    #[command(flatten)]
+    Changing(Changing),
 }
 
 impl Tool for Command {
@@ -45,10 +37,8 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(options) => {
-                table::list(&ZONE.pool_for(client, &options, "info")?, ZONE.member, &COLUMNS, &DEFAULT, &options)
-            }
-            Verb::Show(show) => super::show(client, &ZONE, &show.id, &show.options, 15, fill),
+            Verb::Viewing(verb) => verb.run(client, &FACE),
+            Verb::Changing(verb) => verb.run(client, &ZONE, verbs::template_of),
         }
     }
 }
@@ -59,6 +49,8 @@ fn fill(page: &mut Page, zone: &Element) {
         .line("NAME", zone.text_at("NAME"));
     page.template("ZONE TEMPLATE", zone.at("TEMPLATE"), &[]);
 }
+
+const FACE: Face = Face { kind: &ZONE, columns: &COLUMNS, default: &DEFAULT, fill };
 
 const DEFAULT: [&str; 3] = ["ID", "NAME", "ENDPOINT"];
 

@@ -111,6 +111,8 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The fault for "no such method": the daemon is another, or older than we.
+    pub const NO_METHOD: i64 = -506;
     /// The code for "no such object".
     pub const NO_EXISTS: i64 = 0x0400;
 }

@@ -130,6 +130,7 @@ pub fn tool_command(tool: &str, arguments: &[&str], home: &Path) -> Command {
         "onehost" => env!("CARGO_BIN_EXE_onehost"),
         "oneuser" => env!("CARGO_BIN_EXE_oneuser"),
         "onecluster" => env!("CARGO_BIN_EXE_onecluster"),
+        "onebackupjob" => env!("CARGO_BIN_EXE_onebackupjob"),
         "onezone" => env!("CARGO_BIN_EXE_onezone"),
         _ => panic!("no tool {tool}"),
     };

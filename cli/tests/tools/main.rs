@@ -7,6 +7,8 @@
 
 mod door;
 mod failures;
+mod jobs;
+mod schedules;
 mod tables;
 mod verbs;
 mod waiting;

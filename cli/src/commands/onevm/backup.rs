@@ -6,8 +6,9 @@ use one_core::lifecycle::LcmState;
 
 use super::datastore_id;
 use super::reach::reason;
+use crate::commands::scheduling;
 use crate::objects::{IMAGE, VM};
-use crate::schedule::ScheduleOptions;
+use crate::schedule::{KeepOptions, ScheduleOptions};
 use crate::states;
 use crate::terminal;
 use crate::units;
@@ -29,6 +30,8 @@ pub struct Options {
     #[command(flatten)]
     schedule: ScheduleOptions,
     #[command(flatten)]
+    keep: KeepOptions,
+    #[command(flatten)]
     wait: WaitOptions,
 }
 
@@ -40,10 +43,15 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
         bail!("one VM at a time can be backed up by this command; a backup job takes several");
     }
     let plan = options.schedule.plan(chrono::Local::now())?;
-    let now_or_unplanned =
-        options.schedule.schedule.as_deref().is_none_or(|when| when.trim().eq_ignore_ascii_case("now"));
-    if options.wait.wait && !now_or_unplanned {
+    let at_once = match options.schedule.schedule.as_deref() {
+        Some(when) => when.trim().eq_ignore_ascii_case("now"),
+        None => options.schedule.cron.is_none(),
+    };
+    if options.wait.wait && !at_once {
         bail!("--wait goes with a backup that starts at once: leave --schedule out, or say --schedule now");
+    }
+    if plan.is_none() {
+        options.keep.must_be_unsaid()?;
     }
     let id = VM.id(client, &options.id)?;
     let datastore = datastore_id(client, options.datastore.as_deref())?;
@@ -54,10 +62,8 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
             None
         }
         Some(plan) => {
-            let text = plan.text("backup", &format!("{datastore},{}", i64::from(options.reset)))?;
-            let schedule = client.call("one.vm.schedadd", [id.into(), text.into()])?.id()?;
-            terminal::put_line(&format!("VM {id}: {}", plan.told("backup")))?;
-            Some(schedule)
+            let text = plan.text("backup", &format!("{datastore},{}", i64::from(options.reset)), &options.keep)?;
+            Some(scheduling::add(client, &VM, id, &plan, &text, "backup")?)
         }
     };
     match before {

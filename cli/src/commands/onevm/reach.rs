@@ -18,6 +18,12 @@ pub enum Goal {
     Held,
     /// POWEROFF.
     PowerOff,
+    /// UNDEPLOYED.
+    Undeployed,
+    /// STOPPED.
+    Stopped,
+    /// SUSPENDED.
+    Suspended,
     /// DONE.
     Gone,
 }
@@ -28,6 +34,9 @@ impl Goal {
             Self::Running => states::lcm(vm) == Some(LcmState::Running),
             Self::Held => states::vm(vm) == Some(VmState::Hold),
             Self::PowerOff => states::vm(vm) == Some(VmState::Poweroff),
+            Self::Undeployed => states::vm(vm) == Some(VmState::Undeployed),
+            Self::Stopped => states::vm(vm) == Some(VmState::Stopped),
+            Self::Suspended => states::vm(vm) == Some(VmState::Suspended),
             Self::Gone => states::vm(vm) == Some(VmState::Done),
         }
     }
@@ -39,7 +48,7 @@ impl Goal {
         let back = left_running && Self::Running.reached(vm);
         match self {
             Self::Running | Self::Held => gone,
-            Self::PowerOff => gone || back,
+            Self::PowerOff | Self::Undeployed | Self::Stopped | Self::Suspended => gone || back,
             Self::Gone => back,
         }
     }

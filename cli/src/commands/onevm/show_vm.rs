@@ -5,8 +5,10 @@ use one_core::backup::config::{BACKUP_INFO, USER_KEYS};
 use one_core::lifecycle::VmState;
 
 use super::last_record;
+use crate::commands::verbs::put_document;
+use crate::events::{self, BACKUP_EVENT};
 use crate::objects::{CLUSTER, VM};
-use crate::schedule;
+use crate::schedule::{self, SCHED_INFO};
 use crate::show::{Page, ShowOptions, join, lock, or_dash, template_text, yes_no};
 use crate::states;
 use crate::terminal::one_line;
@@ -33,6 +35,9 @@ const CORE_KEYS: [&str; 9] = [
 /// Sections of TEMPLATE that `updateconf` replaces.
 const CONFIGURATION: [&str; 8] = ["OS", "FEATURES", "INPUT", "GRAPHICS", "VIDEO", "RAW", "CPU_MODEL", "CONTEXT"];
 
+/// Vectors of USER_TEMPLATE that are the daemon's and have blocks of their own.
+const SHOWN_ELSEWHERE: [&str; 3] = [BACKUP_INFO, SCHED_INFO, BACKUP_EVENT];
+
 pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()> {
     let vm = VM.info(client, VM.id(client, argument)?, options.decrypt)?;
     let cluster_id = last_record(&vm).and_then(|record| record.int_at("CID")).filter(|id| *id >= 0);
@@ -41,7 +46,7 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()
         Some(id) if options.raw(&vm).is_none() => CLUSTER.info(client, id, false).ok(),
         _ => None,
     };
-    super::super::put_document(&vm, options, LABEL_WIDTH, |page, vm| {
+    put_document(&vm, options, LABEL_WIDTH, |page, vm| {
         information(page, vm, cluster_id, cluster.as_ref());
         monitoring(page, vm);
         page.permissions(vm);
@@ -54,7 +59,8 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()
         history(page, vm);
         actions(page, vm);
         backups(page, vm);
-        page.template("USER TEMPLATE", vm.at("USER_TEMPLATE"), &[BACKUP_INFO]);
+        events::block(page, vm.at("USER_TEMPLATE"), false);
+        page.template("USER TEMPLATE", vm.at("USER_TEMPLATE"), &SHOWN_ELSEWHERE);
         let shown_above = ["DISK", "NIC", "NIC_ALIAS", "SNAPSHOT", "SECURITY_GROUP_RULE", "SCHED_ACTION"];
         page.template("VIRTUAL MACHINE TEMPLATE", vm.at("TEMPLATE"), &shown_above);
     })
@@ -75,6 +81,12 @@ pub fn present_configuration(vm: &Element) -> String {
         }
     }
     template_text(&shown, &[])
+}
+
+/// The text that an editor begins with for `update`: the user's own attributes.
+pub fn present_user_template(vm: &Element) -> String {
+    let hidden = [BACKUP_INFO, SCHED_INFO, BACKUP_EVENT, "PROGRESS"];
+    vm.at("USER_TEMPLATE").map(|template| template_text(template, &hidden)).unwrap_or_default()
 }
 
 fn information(page: &mut Page, vm: &Element, cluster_id: Option<i64>, cluster: Option<&Element>) {
@@ -228,11 +240,8 @@ fn history(page: &mut Page, vm: &Element) {
 }
 
 fn actions(page: &mut Page, vm: &Element) {
-    let Some(template) = vm.at("TEMPLATE") else { return };
-    let rows = schedule::rows(template, vm.int_at("STIME").unwrap_or(0), units::now());
-    if !rows.is_empty() {
-        page.header("SCHEDULED ACTIONS").table(&schedule::TITLES, &rows);
-    }
+    let start = vm.int_at("STIME").unwrap_or(0);
+    schedule::block(page, vm.at("TEMPLATE"), vm.at("USER_TEMPLATE"), start, units::now());
 }
 
 /// BACKUP_CONFIG with the daemon's own settings in it, which documents show in BACKUP_INFO.
@@ -252,6 +261,9 @@ fn backups(page: &mut Page, vm: &Element) {
         return;
     }
     page.header("VM BACKUPS").raw(&format!("IMAGE IDS: {}", join(&ids)));
+    if let Some(success) = vm.int_at(&format!("USER_TEMPLATE/{BACKUP_INFO}/LAST_SUCCESS")).filter(|time| *time > 0) {
+        page.raw(&format!("Last success: {}", units::time(success)));
+    }
     for (key, word) in [("LAST_REASON", "note"), ("LAST_WARNING", "warning")] {
         let text = vm.text_at(&format!("USER_TEMPLATE/{BACKUP_INFO}/{key}"));
         if !text.is_empty() {

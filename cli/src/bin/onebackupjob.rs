@@ -1,0 +1,4 @@
+//! The `onebackupjob` command; everything is in the library.
+fn main() -> std::process::ExitCode {
+    cli::run("onebackupjob")
+}

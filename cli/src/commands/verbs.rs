@@ -1,0 +1,423 @@
+//! The verbs that objects of all kinds have: list, top, show, update, rename, delete, chown, chgrp, chmod, lock, unlock.
+//!
+//! A tool takes the groups of verbs that its kind knows into its own enum by `#[command(flatten)]`, so that a verb has the
+//! same arguments, options and calls everywhere. What only one kind does is not here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use crate::objects::{GROUP, Kind, USER};
+use crate::show::{Page, ShowOptions};
+use crate::table::{self, Column, ListOptions};
+use crate::wire::{Client, Param};
+use crate::xml::Element;
+use crate::{each, input, terminal};
+
+/// One object, by id or name.
+#[derive(Args, Clone, Debug)]
+pub struct One {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// One or more objects.
+#[derive(Args, Clone, Debug)]
+pub struct Several {
+    /// Id, name, list (0,1,5) or range (0..3)
+    #[arg(value_name = "ID,...")]
+    pub ids: String,
+}
+
+/// How the objects of a kind look: as rows of a table and as a page.
+pub struct Face {
+    /// The kind.
+    pub kind: &'static Kind,
+    /// All columns of its table.
+    pub columns: &'static [Column],
+    /// Titles of the columns that are shown when nobody chooses.
+    pub default: &'static [&'static str],
+    /// Writes the page of one object.
+    pub fill: fn(&mut Page, &Element),
+}
+
+/// Labels of all pages but that of a VM.
+pub const LABEL_WIDTH: usize = 15;
+
+impl Face {
+    /// Prints the table.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown column or user.
+    pub fn list(&self, client: &Client, options: &ListOptions) -> Result<()> {
+        self.table(&self.kind.pool_for(client, options, "info")?, options)
+    }
+
+    /// Prints the table of a pool that is already here.
+    ///
+    /// # Errors
+    /// An unknown column, a filter without a comparison.
+    pub fn table(&self, pool: &Element, options: &ListOptions) -> Result<()> {
+        table::list(pool, self.kind.member, self.columns, self.default, options)
+    }
+
+    /// Prints the page.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name.
+    pub fn show(&self, client: &Client, show: &Show) -> Result<()> {
+        let document = self.kind.info(client, self.kind.id(client, &show.id)?, show.options.decrypt)?;
+        put_document(&document, &show.options, LABEL_WIDTH, self.fill)
+    }
+}
+
+/// Looking at objects.
+#[derive(Subcommand, Debug)]
+pub enum Viewing {
+    /// A table of all
+    List(ListOptions),
+    /// The table again and again
+    Top(Top),
+    /// Everything about one
+    Show(Show),
+}
+
+impl Viewing {
+    /// Does it.
+    ///
+    /// # Errors
+    /// As [`Face::list`] and [`Face::show`].
+    pub fn run(self, client: &Client, face: &Face) -> Result<()> {
+        match self {
+            Self::List(options) => face.list(client, &options),
+            Self::Top(top) => top.draw(|options| face.list(client, options)),
+            Self::Show(show) => face.show(client, &show),
+        }
+    }
+}
+
+/// A table that is drawn again and again.
+#[derive(Args, Clone, Debug)]
+pub struct Top {
+    #[command(flatten)]
+    options: ListOptions,
+    /// Time between two tables
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    delay: u64,
+}
+
+impl Top {
+    /// Draws until interrupted; once when nobody looks, that is off a terminal.
+    ///
+    /// # Errors
+    /// What `list` says.
+    pub fn draw(&self, list: impl Fn(&ListOptions) -> Result<()>) -> Result<()> {
+        if !terminal::is_terminal() {
+            return list(&self.options);
+        }
+        loop {
+            // Home, and clear what is below: no flicker as with a cleared screen.
+            terminal::put("\x1b[H\x1b[J")?;
+            list(&self.options)?;
+            std::thread::sleep(Duration::from_secs(self.delay));
+        }
+    }
+}
+
+/// An object to show.
+#[derive(Args, Clone, Debug)]
+pub struct Show {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    #[command(flatten)]
+    pub(super) options: ShowOptions,
+}
+
+/// Prints a document: as it is when the options ask for it, else as the page that `fill` writes.
+///
+/// # Errors
+/// When standard output cannot take it.
+pub fn put_document(
+    document: &Element,
+    options: &ShowOptions,
+    label_width: usize,
+    fill: impl FnOnce(&mut Page, &Element),
+) -> Result<()> {
+    if let Some(raw) = options.raw(document) {
+        return terminal::put(&raw);
+    }
+    let mut page = Page::new(label_width);
+    fill(&mut page, document);
+    terminal::put(page.finish())
+}
+
+/// Changing attributes and name.
+#[derive(Subcommand, Debug)]
+pub enum Changing {
+    /// Change the attributes
+    Update(Update),
+    /// Give a new name
+    Rename(Rename),
+}
+
+impl Changing {
+    /// Does it; an editor begins with what `present` says of the object.
+    ///
+    /// # Errors
+    /// As [`Update::run`] and [`Rename::run`].
+    pub fn run(&self, client: &Client, kind: &Kind, present: impl FnOnce(&Element) -> String) -> Result<()> {
+        match self {
+            Self::Update(update) => update.run(client, kind, "update", present),
+            Self::Rename(rename) => rename.run(client, kind),
+        }
+    }
+}
+
+/// An object and its new name.
+#[derive(Args, Clone, Debug)]
+pub struct Rename {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    id: String,
+    /// New name
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+impl Rename {
+    /// Renames it.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name.
+    pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
+        let id = kind.id(client, &self.id)?;
+        client.call(&kind.method("rename"), [id.into(), self.name.as_str().into()])?;
+        Ok(())
+    }
+}
+
+/// An object and a text that changes it.
+#[derive(Args, Clone, Debug)]
+pub struct Update {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    id: String,
+    /// File with the template (- for standard input); an editor opens when neither file nor pipe is there
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Change only what the text names; without it the text replaces all
+    #[arg(short, long)]
+    append: bool,
+}
+
+impl Update {
+    /// `update` and `updateconf`: the text of the file or pipe, else what `present` gives, edited.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name, a text or editor that does not work.
+    pub fn run(
+        &self,
+        client: &Client,
+        kind: &Kind,
+        verb: &str,
+        present: impl FnOnce(&Element) -> String,
+    ) -> Result<()> {
+        self.run_with(client, kind, verb, |id| Ok(present(&kind.info(client, id, false)?)))
+    }
+
+    /// As [`Update::run`], for an object whose present text is not in its `info`.
+    ///
+    /// # Errors
+    /// As [`Update::run`], and what `present` says.
+    pub fn run_with(
+        &self,
+        client: &Client,
+        kind: &Kind,
+        verb: &str,
+        present: impl FnOnce(i64) -> Result<String>,
+    ) -> Result<()> {
+        let id = kind.id(client, &self.id)?;
+        let send = |text: &str| {
+            client.call(&kind.method(verb), [id.into(), text.into(), i64::from(self.append).into()])?;
+            Ok(())
+        };
+        match input::read(self.file.as_deref())? {
+            Some(text) => send(&text),
+            None => input::edit(&if self.append { String::new() } else { present(id)? }, send),
+        }
+    }
+}
+
+/// The TEMPLATE of an object, for an editor.
+#[must_use]
+pub fn template_of(document: &Element) -> String {
+    document.at("TEMPLATE").map(|template| crate::show::template_text(template, &[])).unwrap_or_default()
+}
+
+/// Removes objects whose call takes nothing but the id.
+///
+/// # Errors
+/// A refusal of the daemon, an unknown name.
+pub fn delete(client: &Client, kind: &Kind, target: &Several) -> Result<()> {
+    call_each(client, kind, &target.ids, "delete", &[])
+}
+
+/// Calls `one.<kind>.<verb>(id, rest…)` for each object.
+///
+/// # Errors
+/// As [`each`].
+pub fn call_each(client: &Client, kind: &Kind, ids: &str, verb: &str, rest: &[Param]) -> Result<()> {
+    each(&kind.ids(client, ids)?, |id| {
+        let params = std::iter::once(Param::from(id)).chain(rest.iter().cloned());
+        client.call(&kind.method(verb), params).map(|_| ())
+    })
+}
+
+/// Whose an object is, and who may do what with it.
+#[derive(Subcommand, Debug)]
+pub enum Owning {
+    /// Give to another user, and group
+    Chown(Chown),
+    /// Give to another group
+    Chgrp(Chgrp),
+    /// Change who may use, manage and administer it
+    Chmod(Chmod),
+}
+
+/// Objects and their new owner.
+#[derive(Args, Clone, Debug)]
+pub struct Chown {
+    #[command(flatten)]
+    target: Several,
+    /// User, id or name
+    #[arg(value_name = "USER")]
+    owner: String,
+    /// Group, id or name; without it the group stays
+    #[arg(value_name = "GROUP")]
+    group: Option<String>,
+}
+
+/// Objects and their new group.
+#[derive(Args, Clone, Debug)]
+pub struct Chgrp {
+    #[command(flatten)]
+    target: Several,
+    /// Group, id or name
+    #[arg(value_name = "GROUP")]
+    group: String,
+}
+
+/// Objects and their new permissions.
+#[derive(Args, Clone, Debug)]
+pub struct Chmod {
+    #[command(flatten)]
+    target: Several,
+    /// Three digits for owner, group and others; each the sum of 4 (use), 2 (manage) and 1 (admin)
+    #[arg(value_name = "OCTET")]
+    octet: String,
+}
+
+impl Owning {
+    /// Does it.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, unknown names, permissions that are no octet.
+    pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
+        let chown = |target: &Several, user: Option<&str>, group: Option<&str>| {
+            let uid = user.map_or(Ok(-1), |word| USER.id(client, word))?;
+            let gid = group.map_or(Ok(-1), |word| GROUP.id(client, word))?;
+            call_each(client, kind, &target.ids, "chown", &[uid.into(), gid.into()])
+        };
+        match self {
+            Self::Chown(options) => chown(&options.target, Some(&options.owner), options.group.as_deref()),
+            Self::Chgrp(options) => chown(&options.target, None, Some(&options.group)),
+            Self::Chmod(options) => {
+                call_each(client, kind, &options.target.ids, "chmod", &permission_bits(&options.octet)?)
+            }
+        }
+    }
+}
+
+/// `640` as the nine parameters of chmod: use, manage, admin of owner, group and others.
+fn permission_bits(octet: &str) -> Result<Vec<Param>> {
+    let digits: Option<Vec<u32>> = octet.chars().map(|digit| digit.to_digit(8)).collect();
+    match digits {
+        Some(digits) if digits.len() == 3 => {
+            let bits = digits.iter().flat_map(|digit| [digit >> 2 & 1, digit >> 1 & 1, digit & 1]);
+            Ok(bits.map(|bit| Param::from(i64::from(bit))).collect())
+        }
+        _ => bail!("{octet} says no permissions: write three digits from 0 to 7, like 640"),
+    }
+}
+
+/// Keeping objects from being changed.
+#[derive(Subcommand, Debug)]
+pub enum Locking {
+    /// Forbid to use, manage or administer it
+    Lock(Lock),
+    /// Allow everything again
+    Unlock(Several),
+}
+
+/// Objects and what is forbidden; nothing said is --use.
+#[derive(Args, Clone, Debug)]
+pub struct Lock {
+    #[command(flatten)]
+    target: Several,
+    #[command(flatten)]
+    level: LockLevel,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+struct LockLevel {
+    /// Nothing may be done with it
+    #[arg(long = "use")]
+    usage: bool,
+    /// It may be used
+    #[arg(long)]
+    manage: bool,
+    /// It may be used and managed
+    #[arg(long)]
+    admin: bool,
+    /// As --use
+    #[arg(long)]
+    all: bool,
+}
+
+impl Locking {
+    /// Does it.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name.
+    pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
+        match self {
+            Self::Lock(Lock { target, level }) => {
+                let chosen = [level.usage, level.manage, level.admin, level.all].iter().position(|chosen| *chosen);
+                let level = i64::try_from(chosen.unwrap_or(0) + 1)?;
+                call_each(client, kind, &target.ids, "lock", &[level.into()])
+            }
+            Self::Unlock(target) => call_each(client, kind, &target.ids, "unlock", &[]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits_become_nine_bits() {
+        let bits =
+            |octet| permission_bits(octet).map(|bits| bits.iter().map(|bit| *bit == Param::Int(1)).collect::<Vec<_>>());
+        assert_eq!(bits("640").unwrap(), [true, true, false, true, false, false, false, false, false]);
+        assert_eq!(bits("017").unwrap(), [false, false, false, false, false, true, true, true, true]);
+        for wrong in ["", "64", "6400", "648", "u+m", "-10"] {
+            assert!(bits(wrong).is_err(), "{wrong}");
+        }
+    }
+}
