@@ -1,13 +1,19 @@
-//! The EVENTS block of pages: what was done to a VM or by a backup job, when, and what came of it.
+//! What was done to a VM or by a backup job, when, and what came of it: the EVENTS block of pages, and `events`.
 //!
-//! The daemon puts the newest events into its documents as BACKUP_EVENT vectors; numbers and texts that say nothing are
-//! left out of them.
+//! The daemon puts the newest ten events into its documents as BACKUP_EVENT vectors, without the numbers and texts that say
+//! nothing; a call of its own gives all that it keeps.
 
+use anyhow::Result;
+use clap::Args;
+
+use crate::objects::Kind;
 use crate::show::{Page, or_dash};
+use crate::table::{self, Column, Fit, ListOptions};
 use crate::units;
+use crate::wire::Client;
 use crate::xml::Element;
 
-/// The vector of one event.
+/// The vector of one event in a document.
 pub const BACKUP_EVENT: &str = "BACKUP_EVENT";
 
 /// Writes the block for the events in `template`, newest first; nothing without events. `with_vms` adds the column of VMs.
@@ -18,32 +24,95 @@ pub fn block(page: &mut Page, template: Option<&Element>, with_vms: bool) {
     }
     // Stable: of events of one second the daemon's order, newest first, stays.
     events.sort_by_key(|event| std::cmp::Reverse(event.int_at("TIME")));
-    let mut titles = vec![("TIME", 14, true), ("ACTION", 6, true), ("RESULT", 6, true), ("VM", 3, false)];
-    titles.extend([("BY", 6, true), ("READ", 7, false), ("STORED", 7, false), ("TOOK", 6, false), ("REASON", 6, true)]);
-    let mut rows: Vec<Vec<String>> = events.iter().map(|event| row(event)).collect();
-    if !with_vms {
-        titles.remove(3);
-        rows.iter_mut().for_each(|row| drop(row.remove(3)));
-    }
+    let options = ListOptions::default();
+    let shown: Vec<&Column> = COLUMNS.iter().filter(|column| is_shown(column, with_vms)).collect();
+    let titles: Vec<_> = shown.iter().map(|column| (column.name, column.width, column.left)).collect();
+    let row = |event: &&Element| shown.iter().map(|column| (column.cell)(event, &options)).collect();
+    let rows: Vec<Vec<String>> = events.iter().map(row).collect();
     page.header("EVENTS").table(&titles, &rows);
 }
 
-fn row(event: &Element) -> Vec<String> {
-    let text = |name| event.text_at(name).to_owned();
-    let took = event.int_at("DURATION").filter(|seconds| *seconds > 0).map(units::duration);
-    let size = |name| bytes(event, name).map(units::bytes);
-    let or_dash_of = |text: Option<String>| or_dash(&text.unwrap_or_default());
-    vec![
-        units::time(event.int_at("TIME").unwrap_or(0)),
-        text("ACTION"),
-        text("RESULT").to_lowercase(),
-        or_dash(event.text_at("VM_ID")),
-        by(event),
-        or_dash_of(size("READ")),
-        or_dash_of(size("STORED")),
-        or_dash_of(took),
-        text("REASON"),
-    ]
+fn is_shown(column: &Column, with_vms: bool) -> bool {
+    column.name != "ID" && (with_vms || column.name != "VM")
+}
+
+/// All events of one object.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    id: String,
+    /// The newest so many: 1 to 200; else all that are kept
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..=200))]
+    most: Option<i64>,
+    /// Columns to show, in this order
+    #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
+    list: Vec<String>,
+    /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (part of the text)
+    #[arg(short, long, value_name = "COLUMN=VALUE,...", value_delimiter = ',')]
+    filter: Vec<String>,
+    /// Comma separated values
+    #[arg(long)]
+    csv: bool,
+    /// The daemon's XML document
+    #[arg(short, long, conflicts_with_all = ["json", "yaml", "csv"])]
+    xml: bool,
+    /// The daemon's document as JSON
+    #[arg(short, long, conflicts_with_all = ["yaml", "csv"])]
+    json: bool,
+    /// The daemon's document as YAML
+    #[arg(short, long, conflicts_with = "csv")]
+    yaml: bool,
+    /// No line with the titles
+    #[arg(long)]
+    no_header: bool,
+}
+
+impl Options {
+    /// Prints them, newest first.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name or column.
+    pub fn run(&self, client: &Client, kind: &Kind, with_vms: bool) -> Result<()> {
+        let id = kind.id(client, &self.id)?;
+        let answer = client.call(&kind.method("events"), [id.into(), self.most.unwrap_or(-1).into()])?;
+        let options = ListOptions {
+            list: self.list.clone(),
+            filter: self.filter.clone(),
+            operator: "AND".to_owned(),
+            csv: self.csv,
+            csv_del: ",".to_owned(),
+            xml: self.xml,
+            json: self.json,
+            yaml: self.yaml,
+            no_header: self.no_header,
+            ..ListOptions::default()
+        };
+        let default: Vec<&str> =
+            COLUMNS.iter().filter(|column| is_shown(column, with_vms)).map(|column| column.name).collect();
+        table::list(&Element::parse(&answer.text())?, "EVENT", &COLUMNS, &default, &options)
+    }
+}
+
+const COLUMNS: [Column; 10] = [
+    Column::right("ID", 4, |event, _| event.text_at("ID").to_owned()),
+    Column::left("TIME", 14, |event, _| units::time(event.int_at("TIME").unwrap_or(0))),
+    Column::left("ACTION", 6, |event, _| event.text_at("ACTION").to_owned()).fit(Fit::Share),
+    Column::left("RESULT", 6, |event, _| event.text_at("RESULT").to_lowercase()).fit(Fit::Share),
+    Column::right("VM", 3, |event, _| or_dash(event.text_at("VM_ID"))),
+    Column::left("BY", 6, |event, _| by(event)).fit(Fit::Share),
+    Column::right("READ", 7, |event, _| bytes(event, "READ").map_or_else(dash, units::bytes)),
+    Column::right("STORED", 7, |event, _| bytes(event, "STORED").map_or_else(dash, units::bytes)),
+    Column::right("TOOK", 6, |event, _| took(event)),
+    Column::left("REASON", 6, |event, _| event.text_at("REASON").to_owned()).fit(Fit::Share),
+];
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn took(event: &Element) -> String {
+    event.int_at("DURATION").filter(|seconds| *seconds > 0).map_or_else(dash, units::duration)
 }
 
 /// `READ_BYTES` or, rounded up by the daemon, `READ_MB`; None when nothing was moved.
@@ -54,14 +123,14 @@ pub fn bytes(event: &Element, what: &str) -> Option<i64> {
     number.filter(|bytes| *bytes > 0)
 }
 
-/// Who asked for it.
+/// Who asked for it: a schedule, a backup job, a user; `-` for the daemon itself.
 fn by(event: &Element) -> String {
-    let id = |names: [&str; 2]| names.into_iter().find_map(|name| event.int_at(name)).filter(|id| *id >= 0);
-    match (id(["SCHED_ID", "SCHEDULE_ID"]), id(["BACKUP_JOB_ID", "JOB_ID"]), id(["UID", "UID"])) {
+    let id = |name| event.int_at(name).filter(|id| *id >= 0);
+    match (id("SCHED_ID"), id("BACKUP_JOB_ID"), id("UID")) {
         (Some(schedule), ..) => format!("schedule {schedule}"),
         (None, Some(job), _) => format!("job {job}"),
         (None, None, Some(user)) => format!("user {user}"),
-        (None, None, None) => "-".to_owned(),
+        (None, None, None) => dash(),
     }
 }
 
@@ -76,7 +145,10 @@ mod tests {
              <BACKUP_EVENT><TIME>5</TIME><ACTION>backup</ACTION><RESULT>DONE</RESULT><UID>0</UID><VM_ID>3</VM_ID><SCHED_ID>4</SCHED_ID><READ_MB>12</READ_MB><STORED_BYTES>1536</STORED_BYTES><DURATION>65</DURATION></BACKUP_EVENT></T>",
         )
         .unwrap();
-        let rows: Vec<_> = template.all(BACKUP_EVENT).map(|event| row(event)[1..].join("|")).collect();
+        let cells = |event: &Element| {
+            COLUMNS[2..].iter().map(|column| (column.cell)(event, &ListOptions::default())).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = template.all(BACKUP_EVENT).map(|event| cells(event).join("|")).collect();
         assert_eq!(rows, ["backup|refused|3|user 2|-|-|-|no space", "backup|done|3|schedule 4|12M|1.5K|1m05s|"]);
         let mut page = Page::new(15);
         block(&mut page, Some(&template), false);

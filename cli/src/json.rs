@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::xml::Element;
 
 /// Elements that are lists in OpenNebula's schemas, and those of ours.
-const LISTS: [&str; 29] = [
+const LISTS: [&str; 30] = [
     "VM",
     "IMAGE",
     "DATASTORE",
@@ -28,6 +28,7 @@ const LISTS: [&str; 29] = [
     "SCHED_ACTION",
     "SCHED_INFO",
     "BACKUP_EVENT",
+    "EVENT",
     "LOGIN_TOKEN",
     "INCREMENT_INFO",
     "INCREMENT_DAMAGE",

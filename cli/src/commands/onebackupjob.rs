@@ -14,7 +14,7 @@ use crate::objects::BACKUP_JOB;
 use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::wire::Client;
-use crate::{Connection, Tool};
+use crate::{Connection, Tool, events};
 
 /// Backup jobs: VMs that are backed up together
 #[derive(Parser, Debug)]
@@ -46,6 +46,8 @@ enum Verb {
     Backup(run::Options),
     /// Give up the running backups, and those that wait
     Cancel(Several),
+    /// What was done, newest first
+    Events(events::Options),
     /// Back up the VMs again that failed
     Retry(Several),
     /// Which job's VMs go first: 0 to 99, high first
@@ -81,10 +83,11 @@ impl Tool for Command {
             Verb::Create(options) => create::run(client, &options),
             Verb::Delete(target) => each(&target, "delete"),
             Verb::Update(options) => options.run_with(client, &BACKUP_JOB, "update", |id| {
-                Ok(show_job::present_template(&show_job::extended(client, id)?))
+                Ok(show_job::present_template(&show_job::extended(client, id, false)?))
             }),
             Verb::Rename(options) => options.run(client, &BACKUP_JOB),
             Verb::Backup(options) => run::run(client, &options),
+            Verb::Events(options) => options.run(client, &BACKUP_JOB, true),
             Verb::Cancel(target) => each(&target, "cancel"),
             Verb::Retry(target) => each(&target, "retry"),
             Verb::Priority(options) => {
@@ -92,7 +95,7 @@ impl Tool for Command {
                 verbs::call_each(client, &BACKUP_JOB, &options.target.ids, "priority", &priority)
             }
             Verb::Scheduling(verb) => {
-                verb.run(client, &BACKUP_JOB, |id| Ok((show_job::extended(client, id)?, "TEMPLATE")))
+                verb.run(client, &BACKUP_JOB, |id| Ok((show_job::extended(client, id, false)?, "TEMPLATE")))
             }
             Verb::Owning(verb) => verb.run(client, &BACKUP_JOB),
             Verb::Locking(verb) => verb.run(client, &BACKUP_JOB),

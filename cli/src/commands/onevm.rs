@@ -22,7 +22,7 @@ use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, each, input, template_text, terminal};
+use crate::{Connection, Tool, each, events, input, template_text, terminal};
 use actions::Action;
 use reach::Goal;
 
@@ -64,6 +64,8 @@ enum Verb {
     Recover(Recover),
     #[command(flatten)]
     Scheduling(Scheduling),
+    /// What was done, newest first
+    Events(events::Options),
     /// Terminate VMs when they are so many days old, with a warning a day before
     CreateChart(CreateChart),
     #[command(flatten)]
@@ -191,6 +193,7 @@ impl Tool for Command {
             Verb::Action(action) => action.run(client),
             Verb::Recover(options) => run_recover(client, &options),
             Verb::Scheduling(verb) => verb.run(client, &VM, |id| Ok((VM.info(client, id, false)?, "USER_TEMPLATE"))),
+            Verb::Events(options) => options.run(client, &VM, false),
             Verb::CreateChart(options) => create_chart(client, &options),
             Verb::Owning(verb) => verb.run(client, &VM),
             Verb::Locking(verb) => verb.run(client, &VM),

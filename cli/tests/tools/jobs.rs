@@ -43,7 +43,7 @@ fn a_backup_job_is_shown_with_all_that_the_daemon_knows() {
 fn a_daemon_that_knows_no_extended_document_is_asked_for_the_plain_one() {
     let door = jobs();
     assert_golden("onebackupjob-show-plain", &door.run("onebackupjob", &["show", "0"]).good());
-    assert_eq!(door.calls(), "one.backupjob.infoextended(0)\none.backupjob.info(0, false)");
+    assert_eq!(door.calls(), "one.backupjob.infoextended(0, false)\none.backupjob.info(0, false)");
     let door = jobs().refuses("one.backupjob.infoextended", 256, "[one.backupjob.infoextended] Not authorized");
     assert_eq!(door.run("onebackupjob", &["show", "0"]).bad(), "[one.backupjob.infoextended] Not authorized");
 }
@@ -238,6 +238,28 @@ fn a_run_that_fails_for_some_says_for_which_and_how_to_go_on() {
         ran.bad(),
         "Backup job 0: 1 of 2 VMs failed (3): Thu Dec 1 13:37:40 2022 : [backup] no space; onebackupjob retry 0 backs them up again"
     );
+}
+
+#[test]
+fn all_events_can_be_listed() {
+    let event = |rest: &str| {
+        format!("<EVENT><ID>9</ID><TIME>1669901816</TIME><ACTION>backup</ACTION><UID>-1</UID>{rest}</EVENT>")
+    };
+    let events = [
+        event(
+            "<RESULT>FAILED</RESULT><VM_ID>7</VM_ID><JOB_ID>3</JOB_ID><READ_BYTES>0</READ_BYTES><REASON>no space, at all</REASON>",
+        ),
+        event(
+            "<RESULT>DONE</RESULT><VM_ID>7</VM_ID><SCHED_ID>4</SCHED_ID><READ_BYTES>1536</READ_BYTES><STORED_BYTES>512</STORED_BYTES><DURATION>65</DURATION><REASON></REASON>",
+        ),
+    ];
+    let document = format!("<EVENTS>{}</EVENTS>", events.concat());
+    let door = jobs().says("one.backupjob.events", document.as_str()).says("one.vm.events", document);
+    let mut text = door.run("onebackupjob", &["events", "nightly"]).good();
+    text.push_str(&door.run("onevm", &["events", "0", "--most", "2", "-f", "RESULT=done"]).good());
+    text.push_str(&door.run("onevm", &["events", "0", "--csv", "-l", "TIME,RESULT,VM,REASON"]).good());
+    text.push_str(&door.run("onevm", &["events", "0", "-j", "--most", "1"]).good());
+    assert_golden("events", &format!("{text}{}\n", door.calls()));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn what_is_of_all_kinds_is_called_the_same_way_for_each() {
 #[test]
 fn lists_and_pages_can_be_had_as_yaml() {
     let door = vms().says("one.image.info", document("one.image.info"));
-    assert_golden("onevm-list-yaml", &door.run("onevm", &["list", "--yaml"]).good());
+    assert_golden("onedatastore-list-yaml", &door.run("onedatastore", &["list", "--yaml"]).good());
     assert_golden("oneimage-show-yaml", &door.run("oneimage", &["show", "1", "-y"]).good());
     assert_eq!(
         door.run("onevm", &["top", "--no-header", "-l", "NAME"]).good(),

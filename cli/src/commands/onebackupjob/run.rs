@@ -110,7 +110,7 @@ fn wait(client: &Client, id: i64, options: &WaitOptions) -> Result<()> {
         Ok(Look::Step { news, phrase: lists.phrase(), progress: moved(client, &lists.ongoing)? })
     })?;
     // Events are a courtesy: without them the end is told in fewer words.
-    let job = show_job::extended(client, id).unwrap_or(job);
+    let job = show_job::extended(client, id, false).unwrap_or(job);
     conclude(&job, id)
 }
 

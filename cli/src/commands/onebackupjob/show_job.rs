@@ -33,17 +33,17 @@ pub fn show(client: &Client, options: &Options) -> Result<()> {
     let as_it_is = options.show.xml || options.show.json || options.show.yaml;
     let document = match as_it_is && !options.extended {
         true => BACKUP_JOB.info(client, id, options.show.decrypt)?,
-        false => extended(client, id)?,
+        false => extended(client, id, options.show.decrypt)?,
     };
     put_document(&document, &options.show, LABEL_WIDTH, fill)
 }
 
 /// The document with all that the daemon knows.
-pub fn extended(client: &Client, id: i64) -> Result<Element> {
-    match client.call(&BACKUP_JOB.method("infoextended"), [id.into()]) {
+pub fn extended(client: &Client, id: i64, decrypt: bool) -> Result<Element> {
+    match client.call(&BACKUP_JOB.method("infoextended"), [id.into(), decrypt.into()]) {
         Ok(answer) => Element::parse(&answer.text()),
         Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == Refused::NO_METHOD) => {
-            BACKUP_JOB.info(client, id, false)
+            BACKUP_JOB.info(client, id, decrypt)
         }
         Err(error) => Err(error),
     }
