@@ -6,6 +6,7 @@
 
 mod backup_jobs;
 mod clients;
+mod commands;
 mod crash;
 mod disks;
 mod disks_life;
