@@ -14,6 +14,7 @@ use crate::xml::Element;
 const GROWN_MAX: usize = 512;
 
 /// One column of a table.
+#[derive(Clone, Copy)]
 pub struct Column {
     /// Title, in capitals; the word that `--list` and `--filter` use.
     pub name: &'static str,
@@ -36,6 +37,8 @@ pub enum Fit {
     Share,
     /// Always cut (the minutes' letter of the TIME column, for one).
     Cut,
+    /// Never cut.
+    Full,
 }
 
 impl Column {
@@ -92,6 +95,21 @@ pub struct ListOptions {
     /// No line with the titles
     #[arg(long)]
     pub no_header: bool,
+    /// Widths of columns
+    #[arg(short, long, value_name = "COLUMN=WIDTH,...", value_delimiter = ',')]
+    pub size: Vec<String>,
+    /// Columns that are never cut
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub adjust: Vec<String>,
+    /// Cut nothing, also on a terminal
+    #[arg(long, conflicts_with = "no_expand")]
+    pub expand: bool,
+    /// Accepted for compatibility: it is so without it
+    #[arg(long)]
+    pub no_expand: bool,
+    /// The names of all columns, instead of a table
+    #[arg(long)]
+    pub describe: bool,
     /// Accepted for compatibility: output is never paged
     #[arg(long)]
     pub no_pager: bool,
@@ -102,6 +120,10 @@ pub struct ListOptions {
 /// # Errors
 /// For an unknown column or a filter without a comparison.
 pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], options: &ListOptions) -> Result<()> {
+    if options.describe {
+        let names: Vec<_> = columns.iter().map(|column| format!("{}\n", column.name)).collect();
+        return terminal::put(&names.concat());
+    }
     if options.xml {
         return terminal::put(&pool.to_xml());
     }
@@ -111,7 +133,8 @@ pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], 
     if options.yaml {
         return terminal::put(&crate::yaml::pretty(pool));
     }
-    terminal::put(&render(pool, member, columns, default, options, terminal::width())?)
+    let width = if options.expand { None } else { terminal::width() };
+    terminal::put(&render(pool, member, columns, default, options, width)?)
 }
 
 fn render(
@@ -129,11 +152,12 @@ fn render(
             bail!("there is no column {name}; there are {}", known.join(", "))
         }
     };
-    let shown = if options.list.is_empty() {
-        default.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?
-    } else {
-        options.list.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?
+    let names = match options.list.is_empty() {
+        true => default.to_vec(),
+        false => options.list.iter().map(String::as_str).collect(),
     };
+    let mut shown = names.into_iter().map(|name| find(name).copied()).collect::<Result<Vec<Column>>>()?;
+    resize(&mut shown, options, &find)?;
     let filters = options.filter.iter().map(|text| Filter::parse(text, &find)).collect::<Result<Vec<_>>>()?;
     let any = options.operator.eq_ignore_ascii_case("OR");
     let holds = |element: &&Element| {
@@ -148,12 +172,30 @@ fn render(
     Ok(if options.csv { csv(&shown, &rows, options) } else { fixed(&shown, &rows, !options.no_header, width) })
 }
 
+/// What `--size` and `--adjust` say of the columns that are shown.
+fn resize<'a>(shown: &mut [Column], options: &ListOptions, find: &impl Fn(&str) -> Result<&'a Column>) -> Result<()> {
+    let mut set = |name: &str, width: Option<usize>, fit: Fit| -> Result<()> {
+        let name = find(name)?.name;
+        for column in shown.iter_mut().filter(|column| column.name == name) {
+            (column.width, column.fit) = (width.unwrap_or(column.width), fit);
+        }
+        Ok(())
+    };
+    for text in &options.size {
+        match text.split_once('=').map(|(name, width)| (name, width.trim().parse::<u16>())) {
+            Some((name, Ok(width))) if usize::from(width) <= GROWN_MAX => set(name, Some(width.into()), Fit::Cut)?,
+            _ => bail!("--size {text}: write for instance NAME=30, at most {GROWN_MAX}"),
+        }
+    }
+    options.adjust.iter().try_for_each(|name| set(name, None, Fit::Full))
+}
+
 /// Cells keep their leading blanks (durations are aligned by them) and lose control characters.
 fn clean(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn csv(columns: &[&Column], rows: &[Vec<String>], options: &ListOptions) -> String {
+fn csv(columns: &[Column], rows: &[Vec<String>], options: &ListOptions) -> String {
     let separator = &options.csv_del;
     let quote = |cell: &str| {
         if cell.contains(['"', '\n']) || cell.contains(separator.as_str()) {
@@ -174,14 +216,16 @@ fn csv(columns: &[&Column], rows: &[Vec<String>], options: &ListOptions) -> Stri
     out
 }
 
-fn fixed(columns: &[&Column], rows: &[Vec<String>], header: bool, width: Option<usize>) -> String {
+fn fixed(columns: &[Column], rows: &[Vec<String>], header: bool, width: Option<usize>) -> String {
     let widths = widths(columns, rows, width);
     let cut = width.is_some();
     let mut out = String::new();
     let mut push = |cells: &mut dyn Iterator<Item = &str>| {
         let line: Vec<String> = cells
             .zip(columns.iter().zip(&widths))
-            .map(|(cell, (column, width))| pad(cell, *width, column.left, cut || column.fit == Fit::Cut))
+            .map(|(cell, (column, width))| {
+                pad(cell, *width, column.left, column.fit == Fit::Cut || cut && column.fit != Fit::Full)
+            })
             .collect();
         out.push_str(line.join(" ").trim_end());
         out.push('\n');
@@ -196,7 +240,7 @@ fn fixed(columns: &[&Column], rows: &[Vec<String>], header: bool, width: Option<
 }
 
 /// The width of each column; `terminal` None means that nothing is cut.
-fn widths(columns: &[&Column], rows: &[Vec<String>], terminal: Option<usize>) -> Vec<usize> {
+fn widths(columns: &[Column], rows: &[Vec<String>], terminal: Option<usize>) -> Vec<usize> {
     let needed = |index: usize, column: &Column| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
         cells.max().unwrap_or(0).max(column.name.chars().count())
@@ -207,13 +251,14 @@ fn widths(columns: &[&Column], rows: &[Vec<String>], terminal: Option<usize>) ->
     for (index, column) in columns.iter().enumerate() {
         let may_grow = match column.fit {
             Fit::Cut => false,
-            Fit::Share => true,
+            Fit::Share | Fit::Full => true,
             Fit::Content => terminal.is_none(),
         };
         if may_grow {
-            let growth = needed(index, column).min(GROWN_MAX).saturating_sub(column.width).min(spare);
+            let wanted = needed(index, column).min(GROWN_MAX).saturating_sub(column.width);
+            let growth = if column.fit == Fit::Full { wanted } else { wanted.min(spare) };
             widths[index] += growth;
-            spare -= growth;
+            spare = spare.saturating_sub(growth);
         }
     }
     widths
@@ -345,6 +390,17 @@ mod tests {
             "  ID NAME       MEM\n   0 a,\"long\"    10\n  12 b c          9\n"
         );
         assert_eq!(text(&options, Some(1)).unwrap(), "  ID NAME     MEM\n   0 a,\"lon    10\n  12 b c        9\n");
+    }
+
+    #[test]
+    fn widths_can_be_said() {
+        let wide = ListOptions { size: vec!["mem=3".into(), "ID=2".into()], ..ListOptions::default() };
+        assert_eq!(text(&wide, Some(12)).unwrap(), "ID NAME   MEM\n 0 a,\"lon  10\n12 b c      9\n");
+        let whole = ListOptions { adjust: vec!["name".into()], ..ListOptions::default() };
+        assert_eq!(text(&whole, Some(1)).unwrap(), text(&ListOptions::default(), None).unwrap());
+        for size in ["NAME", "NAME=x", "NAME=9999", "X=1"] {
+            assert!(text(&ListOptions { size: vec![size.into()], ..ListOptions::default() }, None).is_err(), "{size}");
+        }
     }
 
     #[test]

@@ -46,12 +46,12 @@ enum Verb {
     Backup(run::Options),
     /// Give up the running backups, and those that wait
     Cancel(Several),
-    /// What was done, newest first
-    Events(events::Options),
     /// Back up the VMs again that failed
     Retry(Several),
     /// Which job's VMs go first: 0 to 99, high first
     Priority(Priority),
+    /// What was done, newest first
+    Events(events::Options),
     #[command(flatten)]
     Scheduling(Scheduling),
     #[command(flatten)]

@@ -7,6 +7,7 @@ fn vms() -> Door {
         .says("one.vmpool.info", document("one.vmpool.info"))
         .says("one.datastorepool.info", document("one.datastorepool.info"))
         .says("one.userpool.info", document("one.userpool.info"))
+        .says("one.zonepool.info", document("one.zonepool.info"))
         .says("one.grouppool.info", "<GROUP_POOL><GROUP><ID>100</ID><NAME>team</NAME></GROUP></GROUP_POOL>")
 }
 
@@ -118,9 +119,10 @@ fn what_is_of_all_kinds_is_called_the_same_way_for_each() {
 }
 
 #[test]
-fn lists_and_pages_can_be_had_as_yaml() {
+fn lists_and_pages_have_the_forms_of_the_original() {
     let door = vms().says("one.image.info", document("one.image.info"));
     assert_golden("onedatastore-list-yaml", &door.run("onedatastore", &["list", "--yaml"]).good());
+    assert_eq!(door.run("onezone", &["list", "--describe"]).good(), "ID\nNAME\nENDPOINT\n");
     assert_golden("oneimage-show-yaml", &door.run("oneimage", &["show", "1", "-y"]).good());
     assert_eq!(
         door.run("onevm", &["top", "--no-header", "-l", "NAME"]).good(),
