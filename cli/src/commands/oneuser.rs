@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::{text_cell, verbs};
+use super::text_cell;
+use super::verbs::{self, Top, Update};
 use crate::objects::USER;
 use crate::show::{Page, ShowOptions, join, yes_no};
 use crate::table::{self, Column, Fit, ListOptions};
@@ -26,8 +27,12 @@ pub struct Command {
 enum Verb {
     /// A table of the users
     List(ListOptions),
+    /// The table again and again
+    Top(Top),
     /// Everything about one user; without an id about the caller
     Show(Show),
+    /// Change the attributes
+    Update(Update),
 }
 
 #[derive(Args, Debug)]
@@ -46,13 +51,9 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(options) => {
-                let mut pool = USER.pool_for(client, &options, "info")?;
-                if !options.xml && !options.json && !options.yaml {
-                    adopt_quotas(&mut pool);
-                }
-                table::list(&pool, USER.member, &COLUMNS, &DEFAULT, &options)
-            }
+            Verb::List(options) => list(client, &options),
+            Verb::Top(top) => top.draw(|options| list(client, options)),
+            Verb::Update(options) => options.run(client, &USER, "update", verbs::template_of),
             Verb::Show(show) => {
                 // −1 is the caller.
                 let id = show.id.as_deref().map_or(Ok(-1), |word| USER.id(client, word))?;
@@ -65,6 +66,14 @@ impl Tool for Command {
             }
         }
     }
+}
+
+fn list(client: &Client, options: &ListOptions) -> Result<()> {
+    let mut pool = USER.pool_for(client, options, "info")?;
+    if !options.xml && !options.json && !options.yaml {
+        adopt_quotas(&mut pool);
+    }
+    table::list(&pool, USER.member, &COLUMNS, &DEFAULT, options)
 }
 
 /// In the pool the quotas are siblings of the users; put each user's own inside.

@@ -115,6 +115,14 @@ fn what_is_of_all_kinds_is_called_the_same_way_for_each() {
             door.run(tool, &["unlock", "1"]).good();
         }
     }
+    let names = ["one.cluster.rename", "one.cluster.update", "one.zone.rename", "one.zone.update", "one.user.update"];
+    let door = names.into_iter().fold(door, |door, method| door.says(method, 0));
+    for (tool, verb) in [("onecluster", "rename"), ("onezone", "rename")] {
+        assert_eq!(door.run(tool, &[verb, "0", "new"]).good(), "", "{tool}");
+    }
+    for tool in ["onecluster", "onezone", "oneuser"] {
+        assert_eq!(door.run_with_input(tool, &["update", "0", "-a"], "A = \"b\"").good(), "", "{tool}");
+    }
     assert_golden("calls-shared", &door.calls());
 }
 
