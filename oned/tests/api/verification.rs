@@ -98,8 +98,7 @@ fn a_backup_can_be_deleted_while_what_removes_points_of_it_only_waits() {
             tx.job_update(&JobRow { not_before: until, ..row })
         });
     };
-    let retain =
-        RetainPlan { datastore_id: 100, series: "0".into(), drop: vec![0], new_full: 1, points: vec!["x".into()] };
+    let retain = RetainPlan { datastore_id: 100, series: "0".into(), drop: vec![0], points: vec!["x".into()] };
     let subject = JobSubject::image(backup, 100, -1);
     world.write(|tx| job::add(tx, JobKind::Retain, subject, &retain, world.clock_now()).map(drop));
     let refusal = world.refusal(|cloud| delete(cloud, true));

@@ -172,13 +172,7 @@ fn a_disk_that_came_later_under_the_same_number_is_never_written_over() {
 #[test]
 fn an_increment_that_keep_last_is_about_to_forget_is_no_choice() {
     let (world, vm, backup) = world();
-    let retain = RetainPlan {
-        datastore_id: 100,
-        series: "0".into(),
-        drop: vec![0],
-        new_full: 1,
-        points: vec![point(backup, 0)],
-    };
+    let retain = RetainPlan { datastore_id: 100, series: "0".into(), drop: vec![0], points: vec![point(backup, 0)] };
     world.write(|tx| {
         job::add(tx, JobKind::Retain, JobSubject::image(backup, 100, -1), &retain, world.clock_now()).map(drop)
     });

@@ -100,7 +100,7 @@ fn a_new_chain_takes_over_from_the_old_one_point_by_point() {
         }
         let old = world.backups(vm)[0].id;
         // The configuration resets the chain.
-        let mut left = Vec::new();
+        let mut left: Vec<Vec<i64>> = Vec::new();
         api::vm::update_conf(&world.cloud, &world.admin, vm, "BACKUP_CONFIG=[MODE=FULL]", 1).unwrap();
         api::vm::update_conf(&world.cloud, &world.admin, vm, "BACKUP_CONFIG=[MODE=INCREMENT]", 1).unwrap();
         for schedule in [daily, daily, daily, weekly] {
@@ -109,7 +109,7 @@ fn a_new_chain_takes_over_from_the_old_one_point_by_point() {
             left.push(points.iter().filter(|point| point.image_id == old).map(|point| point.increment_id).collect());
             world.is_sound(false);
         }
-        assert_eq!(left, [vec![1, 2, 3], vec![1, 3], vec![1], Vec::<i64>::new()]);
+        assert_eq!(left, [vec![1, 2, 3], vec![1, 3], vec![1], vec![]]);
         assert_eq!(world.backups(vm).len(), 1, "an image of which nothing is left goes");
     });
 }
