@@ -24,6 +24,19 @@ fn local(time: i64) -> String {
     Madrid.timestamp_opt(time, 0).unwrap().format("%a %Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
+impl World {
+    /// A running VM of a template.
+    fn vm_of(&mut self, template: i64) -> i64 {
+        let wish = api::template::Instantiation { name: "", hold: false, extra: "", persistent: false };
+        let vm = api::template::instantiate(&self.cloud, &self.owner, template, &wish).unwrap();
+        wait("the VM to run", || {
+            self.settle();
+            (ledger::phase(&self.vm_row(vm)) == VmPhase::RUNNING).then_some(())
+        });
+        vm
+    }
+}
+
 /// A daemon that is stopped and started, and the list of what it has made.
 struct Month {
     base: Base,
@@ -53,12 +66,7 @@ impl Month {
             madrid("2027-01-11 02:30"),
         );
         let template = api::template::allocate(&world.cloud, &world.owner, &template).unwrap();
-        let wish = api::template::Instantiation { name: "kept", hold: false, extra: "", persistent: false };
-        let vm = api::template::instantiate(&world.cloud, &world.owner, template, &wish).unwrap();
-        wait("the VM to run", || {
-            world.settle();
-            (ledger::phase(&world.vm_row(vm)) == VmPhase::RUNNING).then_some(())
-        });
+        let vm = world.vm_of(template);
         world.memory.disks.insert(vm, Disks::from([(0, Content::default())]));
         Self { base, world: Some(world), vm, now, known: Vec::new(), made: String::new() }
     }
@@ -103,6 +111,17 @@ impl Month {
             writeln!(self.made, "{}", line(&point)).unwrap();
             self.known.push(point.point);
         }
+    }
+
+    /// A VM made from the template that the newest backup is restored to.
+    fn restored(&mut self) -> i64 {
+        let vm = self.vm;
+        let world = self.world();
+        let image = world.backups(vm).last().unwrap().id;
+        let ids = api::restore::restore(&world.cloud, &world.owner, image, IMAGES, "NAME=again\n").unwrap();
+        let template = ids.split(' ').next().unwrap().parse().unwrap();
+        world.settle();
+        world.vm_of(template)
     }
 
     /// The guest writes, each day something else.
@@ -165,6 +184,14 @@ fn a_preset_schedule_runs_through_a_month_of_restarts_and_leaves_what_it_should(
     writeln!(text, "\nleft, {}", local(month.now)).unwrap();
     for point in month.world().points(vm) {
         writeln!(text, "{}", line(&point)).unwrap();
+    }
+    let again = month.restored();
+    writeln!(text, "\nof the VM that is restored from it").unwrap();
+    for action in month.world().read(|tx| tx.schedules_of_vm(again)).iter().filter_map(ledger::read_schedule) {
+        let rule = action.cron.clone().unwrap_or_else(|| format!("REPEAT {:?} DAYS {:?}", action.repeat, action.days));
+        let zone = action.timezone.clone().unwrap_or_default();
+        writeln!(text, "{}  first run of {rule}, {zone}, ARGS {}", local(action.due_at().unwrap()), action.args)
+            .unwrap();
     }
     month.close();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/month.txt");
