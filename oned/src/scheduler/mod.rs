@@ -160,17 +160,17 @@ fn take(cloud: &Cloud, starter: &impl Starter, turns: &[Turn], now: i64) -> Resu
 
 /// Starts one, whatever became of the others. False when nothing changed.
 fn take_one(cloud: &Cloud, tx: &mut Tx<'_>, starter: &impl Starter, one: Turn, now: i64) -> bool {
-    let moved = tx.attempt(|tx| match one {
+    let moved = match one {
         Turn::Action(id) => turn::act(cloud, tx, starter, id, now),
         Turn::Ahead(id) => turn::plan_anew(cloud, tx, id, now).map(|()| false),
         Turn::Member(member) => {
             let started = tx.attempt(|tx| backup_jobs::start_member(cloud, tx, &member, now));
-            if let Err(refusal) = &started {
-                backup_jobs::refused(tx, &member, refusal, now, cloud.config.timezone)?;
-            }
-            Ok(started.is_ok())
+            started.map(|()| true).or_else(|refusal| {
+                let zone = cloud.config.timezone;
+                tx.attempt(|tx| backup_jobs::refused(tx, &member, &refusal, now, zone)).map(|()| false)
+            })
         }
-    });
+    };
     moved.unwrap_or_else(|error| {
         tracing::error!(target: "SCHED", "{one:?} is put off: {error}");
         false

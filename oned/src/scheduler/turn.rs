@@ -52,7 +52,7 @@ pub(super) fn act(
     };
     let Some(run) = Run::of(&row, &action, now) else { return Ok(false) };
     if row.closes_at.is_some_and(|closes| closes < now) {
-        skip(cloud, tx, (&row, &action), run, now)?;
+        tx.attempt(|tx| skip(cloud, tx, (&row, &action), run, now))?;
         return Ok(true);
     }
     if !is_over(row.not_before, now) {
@@ -68,7 +68,7 @@ pub(super) fn act(
     match started {
         Ok(outcome) => Ok(outcome == Outcome::Started),
         Err(refusal) => {
-            refused(cloud, tx, (&row, &action), &refusal, now)?;
+            tx.attempt(|tx| refused(cloud, tx, (&row, &action), &refusal, now))?;
             Ok(true)
         }
     }
@@ -108,8 +108,11 @@ fn started(
     };
     // For its retries.
     row.retry_until = old.closes_at;
-    // An action that ended its VM was removed with it.
-    if tx.schedule_find(old.id)?.is_some() { tx.schedule_update(&row) } else { Ok(()) }
+    match tx.schedule_update(&row) {
+        // An action that ended its VM was removed with it.
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
 }
 
 fn skip(
