@@ -86,6 +86,8 @@ enum Turn {
     Member(Member),
     /// A scheduled action that was planned when the clock showed a later time.
     Ahead(i64),
+    /// A scheduled action whose window has closed.
+    Closed(i64),
 }
 
 /// Plans anew what was planned by a clock that was put back since, and leaves out what did not start before its window closed.
@@ -93,7 +95,7 @@ fn put_right(cloud: &Cloud, starter: &impl Starter, now: i64) -> Result<(), Stor
     let ahead = cloud.store.read(|tx| tx.schedules_ahead(now))?;
     take(cloud, starter, &ahead.into_iter().map(Turn::Ahead).collect::<Vec<_>>(), now)?;
     let closed = cloud.store.read(|tx| tx.schedules_closed(now))?;
-    take(cloud, starter, &closed.into_iter().map(Turn::Action).collect::<Vec<_>>(), now)
+    take(cloud, starter, &closed.into_iter().map(Turn::Closed).collect::<Vec<_>>(), now)
 }
 
 /// Who starts now, in this order: first what needs no slot, then backups as they are chosen.
@@ -163,6 +165,7 @@ fn take_one(cloud: &Cloud, tx: &mut Tx<'_>, starter: &impl Starter, one: Turn, n
     let moved = match one {
         Turn::Action(id) => turn::act(cloud, tx, starter, id, now),
         Turn::Ahead(id) => turn::plan_anew(cloud, tx, id, now).map(|()| false),
+        Turn::Closed(id) => tx.attempt(|tx| turn::leave_out(cloud, tx, id, now)).map(|()| false),
         Turn::Member(member) => {
             let started = tx.attempt(|tx| backup_jobs::start_member(cloud, tx, &member, now));
             started.map(|()| true).or_else(|refusal| {

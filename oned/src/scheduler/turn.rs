@@ -1,5 +1,6 @@
 //! One scheduled action whose turn it is: whether it is so still, and what is kept of what became of it.
 
+use chrono_tz::Tz;
 use one_core::refusal::Refusal;
 use one_core::schedule::{ScheduledAction, retry_delay};
 
@@ -26,6 +27,14 @@ impl Run {
         }
         row.retry_at.filter(|at| is_over(*at, now)).map(|_| Self::Retry)
     }
+
+    /// When its window closes: a retry has that of the run that failed.
+    fn closes(self, row: &ScheduleRow, action: &ScheduledAction, zone: Tz) -> Option<i64> {
+        match self {
+            Self::Planned => action.window_closes(zone),
+            Self::Retry => row.retry_until,
+        }
+    }
 }
 
 /// Whether a pause until `until` is over: one that is longer than any can be is, since the clock was put back.
@@ -33,7 +42,7 @@ fn is_over(until: i64, now: i64) -> bool {
     until <= now || until > now.saturating_add(PAUSE_MAX_S)
 }
 
-/// Starts an action, leaves it out when its window has closed, or keeps the reason why not. False when nothing was to be done.
+/// Starts an action, or keeps the reason why not. False when nothing was to be done.
 ///
 /// # Errors
 /// The database's failure.
@@ -46,16 +55,12 @@ pub(super) fn act(
 ) -> Result<bool, StoreError> {
     let Some(row) = tx.schedule_find(id)? else { return Ok(false) };
     let Some(action) = ledger::read_schedule(&row) else {
-        // It would be due for ever, and have the slot of somebody else.
-        tx.schedule_update(&ScheduleRow { due_at: None, retry_at: None, ..row })?;
+        put_away(tx, row)?;
         return Ok(false);
     };
     let Some(run) = Run::of(&row, &action, now) else { return Ok(false) };
-    if row.closes_at.is_some_and(|closes| closes < now) {
-        tx.attempt(|tx| skip(cloud, tx, (&row, &action), run, now))?;
-        return Ok(true);
-    }
-    if !is_over(row.not_before, now) {
+    let closes = run.closes(&row, &action, cloud.config.timezone);
+    if closes.is_some_and(|closes| closes < now) || !is_over(row.not_before, now) {
         return Ok(false);
     }
     let started = tx.attempt(|tx| {
@@ -107,7 +112,7 @@ fn started(
         }
     };
     // For its retries.
-    row.retry_until = old.closes_at;
+    row.retry_until = run.closes(old, action, zone);
     match tx.schedule_update(&row) {
         // An action that ended its VM was removed with it.
         Err(StoreError::NotFound { .. }) => Ok(()),
@@ -115,25 +120,30 @@ fn started(
     }
 }
 
-fn skip(
-    cloud: &Cloud,
-    tx: &mut Tx<'_>,
-    (old, action): (&ScheduleRow, &ScheduledAction),
-    run: Run,
-    now: i64,
-) -> Result<(), StoreError> {
+/// Leaves out what could not be started before its window closed: the retry of a run, or the run that is planned.
+///
+/// # Errors
+/// The database's failure.
+pub(super) fn leave_out(cloud: &Cloud, tx: &mut Tx<'_>, id: i64, now: i64) -> Result<(), StoreError> {
+    let Some(old) = tx.schedule_find(id)? else { return Ok(()) };
+    let Some(action) = ledger::read_schedule(&old) else { return put_away(tx, old) };
     let zone = cloud.config.timezone;
-    let next = match run {
-        Run::Planned => action.after_skip(now, zone),
-        Run::Retry => action.clone(),
-    };
-    let reason = match run {
-        Run::Planned => "It could not be started before WINDOW_END.",
-        Run::Retry => "It could not be tried again before WINDOW_END.",
+    let is_closed = |run: Run| run.closes(&old, &action, zone).is_some_and(|closes| closes < now);
+    let (next, reason) = if old.retry_at.is_some() && is_closed(Run::Retry) {
+        (action.clone(), "It could not be tried again before WINDOW_END.")
+    } else if action.is_due(now) && is_closed(Run::Planned) {
+        (action.after_skip(now, zone), "It could not be started before WINDOW_END.")
+    } else {
+        return Ok(());
     };
     tx.schedule_update(&schedule::row_of(&next, old.uid, zone)?)?;
-    tracing::warn!(target: "SCHED", "{}: scheduled {} {} is skipped: {reason}", whose(old), action.action, old.id);
-    events::note(tx, &note(old, action, EventResult::Skipped, reason, now))
+    tracing::warn!(target: "SCHED", "{}: scheduled {} {} is skipped: {reason}", whose(&old), action.action, old.id);
+    events::note(tx, &note(&old, &action, EventResult::Skipped, reason, now))
+}
+
+/// An action that cannot be read would be due for ever, and have the slot of somebody else.
+fn put_away(tx: &mut Tx<'_>, row: ScheduleRow) -> Result<(), StoreError> {
+    tx.schedule_update(&ScheduleRow { due_at: None, closes_at: None, retry_at: None, ..row })
 }
 
 fn refused(

@@ -474,6 +474,25 @@ fn a_retry_keeps_within_the_window_of_the_run_that_failed() {
 }
 
 #[test]
+fn a_planned_run_is_not_left_out_for_the_window_of_a_retry_that_was_slept_through() {
+    let (world, vm) = world();
+    let id = add(&world, vm, &daily(NOW));
+    change(&world, id, |action| action.window_end = Some(13 * 3600));
+    tick(&world);
+    world.clock.advance(10);
+    end(&world, vm, BackupEnd::Failed("no"));
+    assert_eq!(world.schedule_row(id).retry_at, Some(NOW + 310));
+    // The machine was off until the next run was due.
+    tick_at(&world, NOW + DAY + 60);
+    assert!(backing_up(&world, vm));
+    let (row, action) = (world.schedule_row(id), world.action(id));
+    assert_eq!((action.served, action.skipped, action.done), (Some(NOW + DAY), None, Some(NOW + DAY + 60)));
+    assert_eq!((row.retry_at, row.retry_until), (None, Some(NOW + DAY + HOUR)));
+    end(&world, vm, BackupEnd::Failed("no"));
+    assert_eq!(world.schedule_row(id).retry_at, Some(NOW + DAY + 360));
+}
+
+#[test]
 fn an_action_that_is_changed_or_deleted_meanwhile_is_not_retried_as_it_was() {
     let update = |world: &World, vm: i64, id: i64, keys: &str| {
         api::schedule::update(&world.cloud, &world.admin, vm, id, &format!("SCHED_ACTION=[{keys}]")).unwrap();
