@@ -54,18 +54,25 @@ impl Scale {
     pub const QUICK: Self = Self { vms: 500, at_once: 100, days: 40 };
 }
 
-/// Runs it below `folder`.
+/// What is due, and many starts at once, on the disk below `folder`.
 ///
 /// # Errors
-/// When the database fails, an action is not started, or one is planned for a wrong time.
-pub fn run(folder: &Path, scale: Scale) -> Result<Vec<Figure>> {
+/// When the database fails or an action is not started.
+pub fn starts(folder: &Path, scale: Scale) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let place = folder.join("schedules");
     let bench = Bench::make(&place, scale)?;
     bench.due(&mut figures)?;
     bench.at_once(&mut figures)?;
-    drop(bench);
-    fs::remove_dir_all(&place)?;
+    Ok(figures)
+}
+
+/// The simulated year, in memory if possible, else below `folder`.
+///
+/// # Errors
+/// When the database fails, an action is not started, or one is planned for a wrong time.
+pub fn year(folder: &Path, scale: Scale) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir_in(folder)? };
     Bench::make(place.path(), scale)?.year(&mut figures)?;
