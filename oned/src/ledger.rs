@@ -53,7 +53,13 @@ pub fn stored(text: &str) -> Template {
 /// The state columns as the core's value. Numbers that are none of ours read as UNKNOWN.
 #[must_use]
 pub fn phase(row: &VmRow) -> VmPhase {
-    VmPhase::from_numbers(row.state, row.lcm_state).unwrap_or(VmPhase::active(LcmState::Unknown))
+    phase_of(row.state, row.lcm_state)
+}
+
+/// The same from the two columns.
+#[must_use]
+pub fn phase_of(state: i64, lcm_state: i64) -> VmPhase {
+    VmPhase::from_numbers(state, lcm_state).unwrap_or(VmPhase::active(LcmState::Unknown))
 }
 
 /// Moves a VM by an event, in the row and in the database; the flag RESCHED follows.

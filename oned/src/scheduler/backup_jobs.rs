@@ -84,8 +84,7 @@ fn is_at_work(tx: &mut Tx<'_>, backup_job_id: i64) -> Result<bool, StoreError> {
 
 /// Whether there is anything to be done about a VM: not while it is known to be busy and has time left.
 fn is_wanted(vm: &WaitingVm, now: i64) -> bool {
-    let phase = vm.vm.and_then(|(_, state, lcm, _)| VmPhase::from_numbers(state, lcm));
-    let busy = phase.is_some_and(passes);
+    let busy = vm.vm.is_some_and(|(_, state, lcm, _)| passes(ledger::phase_of(state, lcm)));
     !(busy && vm.waits_since.is_some_and(|since| !is_over(since, now)))
 }
 

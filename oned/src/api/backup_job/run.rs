@@ -46,13 +46,13 @@ pub fn begin(tx: &mut Tx<'_>, mut row: BackupJobRow, schedule_id: Option<i64>, n
             tx.backup_job_vm_put(&BackupJobVmRow::outdated(row.id, vm, place, schedule_id))?;
         }
     }
-    set_error_away(&mut row);
+    clear_error(&mut row);
     row.last_backup_time = now;
     row.last_backup_duration = 0;
     Ok(tx.backup_job_update(&row)?)
 }
 
-fn set_error_away(row: &mut BackupJobRow) {
+fn clear_error(row: &mut BackupJobRow) {
     let mut template = ledger::stored(&row.template);
     template.remove("ERROR");
     row.template = template.to_text();
@@ -100,7 +100,7 @@ pub fn retry(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
                 tx.backup_job_vm_remove(id, entry.vm_id)?;
             }
         }
-        set_error_away(&mut row);
+        clear_error(&mut row);
         Ok(tx.backup_job_update(&row)?)
     })?;
     cloud.wake.ring();
