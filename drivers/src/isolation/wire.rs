@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::datastore::{Capacity, Change, Depth, Forgotten, ImageTarget, PointFacts, Restored, Stored, Verified};
+use crate::room::is_full;
 use crate::{Content, DriverError, Extent, Kind, MAX_READ_BYTES, Result};
 
 /// Bytes of a frame's head.
@@ -239,11 +240,14 @@ pub(super) struct Fault {
     kind: Kind,
     doing: String,
     reason: String,
+    /// As [`is_full`] says of it, here and on the other side.
+    is_full: bool,
 }
 
 impl From<&DriverError> for Fault {
     fn from(error: &DriverError) -> Self {
-        Self { kind: error.kind, doing: error.doing.clone(), reason: error.reason.clone() }
+        let DriverError { kind, doing, reason, .. } = error;
+        Self { kind: *kind, doing: doing.clone(), reason: reason.clone(), is_full: is_full(error) }
     }
 }
 
@@ -253,7 +257,11 @@ impl Fault {
         let plain = |text: String| -> String {
             text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_ERROR_CHARS).collect()
         };
-        DriverError::new(self.kind, plain(self.doing), plain(self.reason))
+        let below = self.is_full.then(|| io::Error::from(io::ErrorKind::StorageFull));
+        DriverError {
+            source: below.map(|error| Box::new(error) as _),
+            ..DriverError::new(self.kind, plain(self.doing), plain(self.reason))
+        }
     }
 }
 
@@ -448,6 +456,15 @@ mod tests {
         ];
         assert_eq!(extents_from_bytes(&extents_to_bytes(&all)), all);
         assert_eq!(extents_from_bytes(&[1; 16]), []);
+    }
+
+    #[test]
+    fn an_error_that_there_is_no_room_is_still_one_on_the_other_side() {
+        for (errno, full) in [(28, true), (122, true), (13, false)] {
+            let error = DriverError::io("writing a", io::Error::from_raw_os_error(errno));
+            let came = Fault::from(&Fault::from(&error).error()).error();
+            assert_eq!((is_full(&came), came.to_string()), (full, error.to_string()));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use drivers::datastore::{Damage, ImageTarget, RestoreRequest};
 use drivers::hypervisor::{DiskFormat, DomainDisk};
+use drivers::room::is_full;
 use drivers::{Cancel, DriverError, Kind, Progress, disk};
 use one_core::lifecycle::ImageState;
 
@@ -114,8 +115,7 @@ fn join_chain(tx: &mut Tx<'_>, image: &mut ImageRow, resized: &[(String, u64)]) 
 
 /// Tells how much room there would have to be, when a disk that was being made found none.
 fn say_room(error: DriverError, size_bytes: u64, target: &Path) -> DriverError {
-    // The error comes out of another process, as text; so it reads in C's locale on every system.
-    if !error.reason.contains("No space left on device") {
+    if !is_full(&error) {
         return error;
     }
     let (needed, free) = (mb(size_bytes), target.parent().and_then(free_bytes).unwrap_or(0) / MIB);
