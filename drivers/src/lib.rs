@@ -24,6 +24,7 @@ pub mod mount;
 pub mod nbd;
 pub mod nfs;
 mod pace;
+mod patience;
 pub mod qcow2;
 #[cfg(feature = "restic")]
 pub mod restic;

@@ -4,20 +4,16 @@
 //! with the process. A lease file says nothing by being there.
 
 use std::fs::File;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::folder::{Folder, failure};
 use crate::datastore::SeriesName;
-use crate::{Cancel, DriverError, Kind, Progress, Result};
+pub(super) use crate::patience::Patience;
+use crate::{DriverError, Result};
 
 /// The folder of the files.
 pub(super) const FOLDER: &str = ".lease";
-/// How often a lease that is taken is asked for again.
-const POLL: Duration = Duration::from_millis(50);
-
 /// Which lease of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which<'a> {
@@ -45,14 +41,6 @@ fn store_prefix(file_name: &str) -> String {
     format!("{file_name}.store-")
 }
 
-/// How long to wait, and whom to tell.
-#[derive(Clone, Copy)]
-pub(super) struct Patience<'a> {
-    pub(super) wait: Duration,
-    pub(super) progress: &'a Progress,
-    pub(super) cancel: &'a Cancel,
-}
-
 /// A held lease; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -64,7 +52,7 @@ impl Lease {
     /// Takes a lease of `series`.
     ///
     /// # Errors
-    /// [`Kind::Retry`] when others hold it for longer than we may wait.
+    /// [`crate::Kind::Retry`] when others hold it for longer than we may wait.
     pub(super) fn take(
         base: &Folder,
         series: &str,
@@ -85,32 +73,8 @@ impl Lease {
             Which::Point(_) => "another backup under the same name",
         };
         let doing = format!("reserving series {series}");
-        lock(&file, exclusive, patience, &doing, busy)?;
+        patience.lock(&file, exclusive, patience.deadline(), &doing, busy)?;
         Ok(Self { _file: Some(file) })
-    }
-}
-
-/// Takes a `flock` on `file`, whose holders are called `busy`.
-///
-/// # Errors
-/// [`Kind::Retry`] when others hold it for longer than we may wait.
-pub(super) fn lock(file: &File, exclusive: bool, patience: Patience<'_>, doing: &str, busy: &str) -> Result<()> {
-    let how = if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
-    let deadline = Instant::now() + patience.wait;
-    loop {
-        match flock(file, how) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK | Errno::ACCESS | Errno::INTR) => {}
-            Err(errno) => return Err(DriverError::io(doing, errno.into())),
-        }
-        patience.cancel.check()?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let reason = format!("{busy} has used it for the last {} s; try again later", patience.wait.as_secs());
-            return Err(DriverError::new(Kind::Retry, doing, reason));
-        }
-        std::thread::sleep(POLL.min(left));
-        patience.progress.beat();
     }
 }
 

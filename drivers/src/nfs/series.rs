@@ -13,7 +13,7 @@ use std::fs::File;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, PART};
-use super::lease::{self, Patience};
+use super::lease::Patience;
 use super::manifest::{
     DOCUMENT, DiskFacts, HIDDEN, MANIFEST, MAX_DOCUMENT_BYTES, MAX_MANIFEST_BYTES, Manifest, VERSION, disk_file, hex,
     is_point_id,
@@ -273,7 +273,7 @@ impl Series {
         let file = if exclusive { node.folder.open_to_write(DOCUMENT)? } else { node.folder.open(DOCUMENT)? };
         let Some(file) = file else { return Ok(None) };
         let doing = format!("reserving restore point {}", node.manifest.point);
-        match lease::lock(&file, exclusive, patience, &doing, "a restore or a forget") {
+        match patience.lock(&file, exclusive, patience.deadline(), &doing, "a restore or a forget") {
             Err(error) if !exclusive && !matches!(error.kind, Kind::Retry | Kind::Cancelled) => return Ok(None),
             other => other?,
         }

@@ -19,13 +19,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, test_kill_process};
 
 use super::directory::{Directory, FileKind};
 use super::documents::{LockDocument, now};
 use super::format::{Cipher, Id};
-use crate::{Cancel, DriverError, Kind, Progress, Result};
+pub(super) use crate::patience::Patience;
+use crate::{DriverError, Kind, Result};
 
 /// How often a lock file is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -33,20 +33,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(30);
 /// Locks of others that are remembered.
 const MAX_SEEN: usize = 10_000;
-/// How often a lease that is taken is asked for again.
-const POLL: Duration = Duration::from_millis(50);
 /// How often the locks of other programs are looked at again.
 const POLL_LOCKS: Duration = Duration::from_secs(1);
 /// The user in our lock files. No account can be called so: it tells our locks from those of restic run by our account.
 const OWNER: &str = "keeplast (datastore driver)";
-
-/// How long to wait, where the wait shows, and what ends it early.
-#[derive(Clone, Copy)]
-pub(super) struct Patience<'a> {
-    pub(super) wait: Duration,
-    pub(super) progress: &'a Progress,
-    pub(super) cancel: &'a Cancel,
-}
 
 /// A held `flock`; given back when dropped.
 pub(super) struct Lease {
@@ -57,20 +47,20 @@ pub(super) struct Lease {
 impl Lease {
     /// For a moment's reading of `repository`: beside everything but a removal that runs. Passes by the turnstile.
     pub(super) fn brief(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
-        let deadline = Instant::now() + patience.wait;
+        let deadline = patience.deadline();
         Self::take(folder, &format!("{repository}.use"), false, deadline, patience, REMOVAL)
     }
 
     /// For a store, restore or verification: beside everything but a removal that runs or waits.
     pub(super) fn shared(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
-        let deadline = Instant::now() + patience.wait;
+        let deadline = patience.deadline();
         let _turn = Self::take(folder, &format!("{repository}.turn"), false, deadline, patience, REMOVAL)?;
         Self::take(folder, &format!("{repository}.use"), false, deadline, patience, REMOVAL)
     }
 
     /// For what removes packs: nothing of ours beside it. Long operations that begin meanwhile wait behind it.
     pub(super) fn alone(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
-        let deadline = Instant::now() + patience.wait;
+        let deadline = patience.deadline();
         let anything = "a backup, restore, forget or clean-up";
         let _turn = Self::take(folder, &format!("{repository}.turn"), true, deadline, patience, anything)?;
         Self::take(folder, &format!("{repository}.use"), true, deadline, patience, anything)
@@ -78,7 +68,7 @@ impl Lease {
 
     /// For the two short acts of a store that must not be done twice at a time: making a repository, publishing a point.
     pub(super) fn moment(folder: &Path, repository: &str, patience: Patience<'_>) -> Result<Self> {
-        let deadline = Instant::now() + patience.wait;
+        let deadline = patience.deadline();
         Self::take(folder, &format!("{repository}.publish"), true, deadline, patience, "the end of another backup")
     }
 
@@ -100,26 +90,9 @@ impl Lease {
             Err(error) if is_read_only(&error) && !exclusive => return Ok(Self { _file: None }),
             Err(error) => return Err(DriverError::io(doing(), error)),
         };
-        let how =
-            if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
-        loop {
-            patience.cancel.check()?;
-            match flock(&file, how) {
-                Ok(()) => return Ok(Self { _file: Some(file) }),
-                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(DriverError::io(doing(), error.into())),
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let reason = format!(
-                    "{who} has used the repository for the last {} s; try again later",
-                    patience.wait.as_secs()
-                );
-                return Err(DriverError::new(Kind::Retry, doing(), reason));
-            }
-            std::thread::sleep(POLL.min(left));
-            patience.progress.beat();
-        }
+        patience.cancel.check()?;
+        patience.lock(&file, exclusive, deadline, &doing(), who)?;
+        Ok(Self { _file: Some(file) })
     }
 }
 
@@ -159,7 +132,7 @@ impl ResticLock {
         exclusive: bool,
         patience: Patience<'_>,
     ) -> Result<Self> {
-        let deadline = Instant::now() + patience.wait;
+        let deadline = patience.deadline();
         loop {
             patience.cancel.check()?;
             let tried = Self::take_renewed(directory, cipher, exclusive, RENEW_EVERY);
@@ -349,6 +322,7 @@ fn hostname() -> String {
 mod tests {
     use super::super::directory::Flow;
     use super::*;
+    use crate::{Cancel, Progress};
 
     fn take(directory: &Arc<Directory>, cipher: &Cipher, exclusive: bool) -> Result<ResticLock> {
         let (progress, cancel) = Default::default();
