@@ -3,6 +3,10 @@
 //! Measured inside a real guest, by its own clock: writes of 4 KiB, one after the other through a second disk, past the
 //! guest's page cache and each with an fsync (`guest_writer`). The disk is full of data, so that while a backup runs the
 //! first write to each 64 KiB has QEMU keep what was there: one write in sixteen.
+//!
+//! A guest needs a processor the moment that its disk answers. So two more figures tell what a backup's arithmetic does from
+//! what its copying does: writes while all processors compute and nothing is backed up, and writes during full backups by
+//! processes that leave one processor alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +24,7 @@ use system_tests::guest;
 use system_tests::place;
 
 use crate::disks::Bench;
+use crate::processors::{all_busy, one_spared};
 
 /// The least that a write during a backup may be worse than one without: goals are in "times better".
 const GOAL: f64 = 1.0 / 1.5;
@@ -112,7 +117,8 @@ fn percentile(figures: &[f64], hundredths: usize) -> f64 {
 }
 
 impl Bench {
-    /// A guest's writes without a backup, during full and incremental ones, and during one whose datastore stands still.
+    /// A guest's writes without a backup, with and without others who compute, during full and incremental ones, and during
+    /// one whose datastore stands still.
     pub fn impact(&mut self) -> Result<()> {
         println!("\nA guest's writes while it is backed up");
         let (bytes, long) = if self.scale.goals { (1 << 30, 30) } else { (128 * MIB, 6) };
@@ -125,8 +131,15 @@ impl Bench {
                 std::thread::sleep(long);
                 Ok(())
             })?;
+            note(&mut figures, "busy", &writer, || {
+                all_busy(|| {
+                    std::thread::sleep(long);
+                    Ok(())
+                })
+            })?;
             note(&mut figures, "full", &writer, || repeat(long, || self.backup(writer.vm, datastore, true)))?;
             note(&mut figures, "increment", &writer, || repeat(long, || self.backup(writer.vm, datastore, false)))?;
+            self.spared(&mut figures, &writer, datastore, long)?;
             self.begin(writer.vm, datastore, true)?;
             let stores = self.stall(&writer)?;
             note(&mut figures, "stalled", &writer, || {
@@ -140,16 +153,42 @@ impl Bench {
             self.wait_running(writer.vm)?;
             println!("  {}", figures.last());
         }
-        for (phase, bench) in [
-            ("full", "guest's writes, full backup"),
-            ("increment", "guest's writes, increments"),
-            ("stalled", "guest's writes, stalled store"),
-        ] {
-            self.row(&format!("{bench}, p50"), &figures, (&format!("p50 {phase}"), "ms"), ("p50 quiet", None));
-            self.row(&format!("{bench}, p99"), &figures, (&format!("p99 {phase}"), "ms"), ("p99 quiet", Some(GOAL)));
-        }
+        self.tell(&figures);
         self.subject.cloud().one.ok("onevm", &["terminate", &writer.vm.to_string(), "--hard", "--wait"])?;
         Ok(())
+    }
+
+    /// Full backups by processes that leave one processor alone. By now the datastore's process is there.
+    fn spared(&self, figures: &mut Figures, writer: &Writer, datastore: i64, long: Duration) -> Result<()> {
+        let one = &self.subject.cloud().one;
+        let mut processes = one.datastore_processes()?;
+        processes.extend(one.pid());
+        let mark = writer.mark()?;
+        if one_spared(&processes, || repeat(long, || self.backup(writer.vm, datastore, true)))? {
+            add(figures, "spared", &writer.took_since(mark)?)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, figures: &Figures) {
+        let (full, increments) = ("guest's writes, full backup", "guest's writes, increments");
+        for (phase, bench, other, goal) in [
+            ("busy", "guest's writes, busy machine and no backup", "quiet", None),
+            ("full", full, "quiet", Some(GOAL)),
+            ("full", full, "busy", None),
+            ("increment", increments, "quiet", Some(GOAL)),
+            ("increment", increments, "busy", None),
+            ("spared", "guest's writes, full backup that spares a processor", "quiet", None),
+            ("stalled", "guest's writes, stalled store", "quiet", Some(GOAL)),
+        ] {
+            // On a machine with one processor none is spared.
+            for (rank, goal) in [("p50", None), ("p99", goal)] {
+                let (ours, theirs) = (format!("{rank} {phase}"), format!("{rank} {other}"));
+                if !figures.all(&ours).is_empty() {
+                    self.row(&format!("{bench}, {rank}"), figures, (&ours, "ms"), (&theirs, goal));
+                }
+            }
+        }
     }
 
     fn begin(&self, vm: i64, datastore: i64, reset: bool) -> Result<()> {
@@ -197,12 +236,15 @@ fn repeat(long: Duration, mut act: impl FnMut() -> Result<()>) -> Result<()> {
 fn note(figures: &mut Figures, phase: &str, writer: &Writer, act: impl FnOnce() -> Result<()>) -> Result<()> {
     let mark = writer.mark()?;
     act()?;
-    let took = writer.took_since(mark)?;
+    add(figures, phase, &writer.took_since(mark)?)
+}
+
+fn add(figures: &mut Figures, phase: &str, took: &[f64]) -> Result<()> {
     if took.is_empty() {
         bail!("the guest did not write ({phase})");
     }
-    figures.add(&format!("p50 {phase}"), percentile(&took, 50));
-    figures.add(&format!("p99 {phase}"), percentile(&took, 99));
+    figures.add(&format!("p50 {phase}"), percentile(took, 50));
+    figures.add(&format!("p99 {phase}"), percentile(took, 99));
     figures.add(&format!("writes {phase}"), took.len() as f64);
     Ok(())
 }

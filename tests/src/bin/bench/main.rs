@@ -17,6 +17,7 @@
 mod disks;
 mod impact;
 mod many;
+mod processors;
 
 use std::fs;
 use std::path::{Path, PathBuf};
