@@ -230,3 +230,51 @@ fn a_prune_that_fails_leaves_the_chain_longer_and_says_so_until_a_later_backup_m
     cloud.holds(image, "5", 6);
     assert_eq!(cloud.stored_disks(datastore).len(), 2);
 }
+
+impl Cloud {
+    /// Adds an action that backs a VM up once, at a time that does not come.
+    fn plan(&self, vm: i64, datastore: i64, keep_last: i64) -> i64 {
+        let text = format!("SCHED_ACTION=[ACTION=backup,ARGS=\"{datastore}\",TIME=9999999999,KEEP_LAST={keep_last}]");
+        self.id("one.vm.schedadd", &[Int(vm), Text(&text)])
+    }
+
+    /// Lets the scheduler run an action; `time` is another one in the past each time.
+    fn run_planned(&self, vm: i64, action: i64, time: i64) {
+        let events = || self.call("one.vm.events", &[Int(vm), Int(-1)]).matches("<![CDATA[DONE]]>").count();
+        let before = events();
+        let text = format!("SCHED_ACTION=[TIME={time}]");
+        self.call("one.vm.schedupdate", &[Int(vm), Int(action), Text(&text)]);
+        wait("the action to have run", || (events() > before).then_some(()));
+        self.running(vm);
+    }
+}
+
+#[test]
+fn two_schedules_with_a_keep_last_each_keep_their_own_of_one_chain_and_of_full_backups() {
+    let cloud = Cloud::start();
+    let datastore = cloud.backups();
+    // By hand, daily, weekly, daily, daily, weekly, daily.
+    let runs = |cloud: &Cloud, vm: i64| {
+        let (daily, weekly) = (cloud.plan(vm, datastore, 2), cloud.plan(vm, datastore, 1));
+        for (time, action) in (1_700_000_000..).zip([daily, weekly, daily, daily, weekly, daily]) {
+            cloud.run_planned(vm, action, time);
+        }
+    };
+    let chained = cloud.vm_with("one", 1, "MODE=INCREMENT,KEEP_LAST=1");
+    let image = cloud.backup_of(chained, datastore, 1);
+    runs(&cloud, chained);
+    let document = cloud.chain_is(image, &["0", "4", "5", "6"]);
+    assert_eq!(increments(&document, "PARENT_ID"), ["-1", "0", "4", "5"]);
+    assert_eq!(increments(&document, "TYPE"), ["FULL", "INCREMENT", "INCREMENT", "INCREMENT"]);
+    assert_eq!(cloud.stored_disks(datastore).len(), 4);
+    cloud.holds(image, "5", 1);
+
+    let full = cloud.vm_with("two", 1, "MODE=FULL,KEEP_LAST=1");
+    cloud.backup_anyhow(full, datastore);
+    let by_hand = cloud.backups_of(full)[0];
+    runs(&cloud, full);
+    wait("four full backups to be left", || {
+        let left = cloud.backups_of(full);
+        (left.len() == 4 && left.contains(&by_hand)).then_some(())
+    });
+}
