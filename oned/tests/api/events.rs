@@ -258,6 +258,13 @@ fn a_client_that_sends_back_what_was_shown_stores_nothing_of_it() {
 }
 
 #[test]
+fn a_new_vm_has_no_events_that_its_template_claims() {
+    let world = World::new();
+    let vm = world.add_running_vm("NOTE=x\nBACKUP_EVENT=[ACTION=none]\nBACKUP_INFO=[LAST_SUCCESS=1]");
+    assert_eq!(world.vm_row(vm).user_template, "NOTE=\"x\"\n");
+}
+
+#[test]
 fn how_a_vms_backups_fare_counts_failures_since_the_last_success() {
     let world = World::new();
     let (datastore, vm) = (world.add_backup_datastore("backups"), world.add_running_vm(""));
