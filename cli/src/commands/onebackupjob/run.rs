@@ -8,7 +8,7 @@ use clap::Args;
 use super::show_job;
 use crate::commands::scheduling;
 use crate::commands::verbs::Several;
-use crate::events::{self, BACKUP_EVENT};
+use crate::events::BACKUP_EVENT;
 use crate::objects::{BACKUP_JOB, VM};
 use crate::schedule::{KeepOptions, ScheduleOptions};
 use crate::show::join;
@@ -164,9 +164,10 @@ fn conclude(job: &Element, id: i64) -> Result<()> {
         template.into_iter().flat_map(|template| template.all(BACKUP_EVENT)).filter(of_run).collect();
     // The document holds the newest events only: a sum over some of the VMs would mislead.
     if run.len() >= lists.updated.len() {
-        for (what, word) in [("READ", "read"), ("STORED", "stored")] {
-            let sum = run.iter().filter_map(|event| events::bytes(event, what)).fold(0, i64::saturating_add);
-            line.push_str(&format!(", {word} {}", units::bytes(sum)));
+        for (what, word) in [("READ_MB", "read"), ("STORED_MB", "stored")] {
+            let mb = |event: &&Element| event.int_at(what);
+            let sum = run.iter().filter_map(mb).fold(0, i64::saturating_add);
+            line.push_str(&format!(", {word} {}", units::mib(sum)));
         }
     }
     terminal::put_line(&line)
