@@ -130,8 +130,15 @@ const SCHEMAS: [(&str, &[&str]); 31] = [
 ];
 
 /// Schemas of documents that have tests of their own elsewhere.
-const ELSEWHERE: [&str; 6] =
-    ["opennebula_configuration", "security_group", "security_group_pool", "vnet", "vnet_pool", "vnet_pool_extended"];
+const ELSEWHERE: [&str; 7] = [
+    "events",
+    "opennebula_configuration",
+    "security_group",
+    "security_group_pool",
+    "vnet",
+    "vnet_pool",
+    "vnet_pool_extended",
+];
 
 #[test]
 fn every_schema_has_a_golden_file_that_follows_it() {
