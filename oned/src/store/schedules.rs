@@ -141,24 +141,25 @@ impl Tx<'_> {
             .load(self.0)?)
     }
 
-    /// Actions that are due and whose window has closed, by id; also those that rest after a refusal.
+    /// Actions that are due and whose window has closed, the first to close first; also those that rest after a refusal.
     ///
     /// # Errors
     /// The database's failure.
     pub fn schedules_closed(&mut self, now: i64) -> Result<Vec<i64>, StoreError> {
         Ok(schedule::table
             .filter(schedule::closes_at.lt(now).and(schedule::due_at.le(now)))
-            .order(schedule::id.asc())
+            // In the order of the index: in that of ids all rows would be read.
+            .order(schedule::closes_at.asc())
             .select(schedule::id)
             .load(self.0)?)
     }
 
-    /// Actions whose TIME was planned when the clock showed a later time than `now`, by id: it was put back.
+    /// Actions whose TIME was planned when the clock showed a later time than `now`, the earliest first: it was put back.
     ///
     /// # Errors
     /// The database's failure.
     pub fn schedules_ahead(&mut self, now: i64) -> Result<Vec<i64>, StoreError> {
-        let ahead = schedule::table.filter(schedule::planned_at.gt(now)).order(schedule::id.asc());
+        let ahead = schedule::table.filter(schedule::planned_at.gt(now)).order(schedule::planned_at.asc());
         Ok(ahead.select(schedule::id).load(self.0)?)
     }
 
