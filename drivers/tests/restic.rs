@@ -525,7 +525,7 @@ fn without_a_repository_there_is_nothing() {
     assert_eq!(rig.datastore.ids("7").unwrap(), Vec::<String>::new());
     assert_eq!(rig.datastore.inspect("7", &"0".repeat(64)).unwrap_err().kind, Kind::Missing);
     assert_eq!(rig.datastore.document("7", "x").unwrap_err().kind, Kind::Missing);
-    for name in ["", "..", "../x", "a/b", ".lease", "a\0b", &"x".repeat(101)] {
+    for name in ["", "..", "../x", "a/b/c", "a//b", "a/..", ".lease", "a\0b", &"x".repeat(101)] {
         assert_eq!(rig.datastore.points(name).unwrap_err().kind, Kind::Permanent, "{name}");
     }
     let nowhere = ResticDatastore::new(config(&rig.base.path().join("absent"))).unwrap();

@@ -169,6 +169,48 @@ pub fn restore_told(
     write(tx, row)
 }
 
+/// Notes that a run of a backup job began, or goes on with what had failed.
+///
+/// # Errors
+/// The database's failure.
+pub fn run_begun(
+    tx: &mut Tx<'_>,
+    backup_job_id: i64,
+    schedule_id: Option<i64>,
+    uid: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    write(tx, row_of(&run_note((backup_job_id, schedule_id), uid, EventResult::Started, "", now), Figures::default()))
+}
+
+/// Notes how a run of a backup job ended, in the place of its begin; nothing when that it ended is known already.
+///
+/// # Errors
+/// The database's failure.
+pub fn run_over(
+    tx: &mut Tx<'_>,
+    backup_job_id: i64,
+    (result, reason): (EventResult, &str),
+    duration_s: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    let Some(begun) = tx.event_of_open_run(backup_job_id)? else { return Ok(()) };
+    let note = run_note((backup_job_id, begun.schedule_id), begun.uid, result, reason, now);
+    tx.event_remove(begun.id)?;
+    write(tx, row_of(&note, Figures { duration_s, ..Figures::default() }))
+}
+
+fn run_note(
+    (backup_job_id, schedule_id): (i64, Option<i64>),
+    uid: i64,
+    result: EventResult,
+    reason: &str,
+    time: i64,
+) -> Note<'_> {
+    let (vm_id, job_id) = (None, None);
+    Note { time, vm_id, backup_job_id: Some(backup_job_id), schedule_id, job_id, uid, action: BACKUP, result, reason }
+}
+
 /// Notes what a user did to a VM himself, there and then.
 ///
 /// # Errors

@@ -232,3 +232,90 @@ print("done")
     assert_eq!(pyone(&one, script), "done\n");
     invariants::every_quota_is_what_its_owner_has(&one).unwrap();
 }
+
+#[test]
+fn pyone_schedules_backups_and_leads_a_backup_job_over_two_vms() {
+    let one = Daemon::start(Options { conf: CONF.into(), ..Options::default() }).unwrap();
+    let script = r#"
+host = one.host.allocate("pretended", "dummy", "dummy", 0)
+wait("the host", lambda: one.host.info(host).STATE, 2)
+backups = one.datastore.allocate('NAME = "backups"\nTYPE = "BACKUP_DS"\nDS_MAD = "dummy"\nTM_MAD = "-"\n', 0)
+image = one.image.allocate('NAME = "disk"\nTYPE = "DATABLOCK"\nSIZE = "16"\n', 1)
+wait("the image", lambda: one.image.info(image).STATE, 1)
+
+# A template with a preset: every VM of it has the schedule, ours and theirs.
+far = 4102444800
+template = one.template.allocate('NAME = "web"\nCPU = "0.5"\nMEMORY = "64"\nDISK = [ IMAGE_ID = "%d" ]\n'
+    'BACKUP_CONFIG = [ MODE = "INCREMENT", KEEP_LAST = "3" ]\n'
+    'SCHED_ACTION = [ ACTION = "backup", ARGS = "%d", TIME = "%d", REPEAT = "0", DAYS = "0,3", TIMEZONE = "Europe/Madrid" ]\n'
+    % (image, backups, far))
+vms = [one.template.instantiate(template, "web-%d" % n, False, "", False) for n in range(2)]
+for vm in vms:
+    state(vm, ACTIVE, RUNNING)
+
+def action(vm):
+    found = one.vm.info(vm).TEMPLATE["SCHED_ACTION"]
+    return found if isinstance(found, dict) else found[0]
+
+preset = action(vms[0])
+assert (preset["ACTION"], preset["REPEAT"], preset["DAYS"], preset["TIME"]) == ("backup", "0", "0,3", str(far)), preset
+assert one.vm.info(vms[0]).USER_TEMPLATE["SCHED_INFO"]["TIMEZONE"] == "Europe/Madrid"
+
+# An update of one key leaves the others; a wrong one changes nothing.
+one.vm.schedupdate(vms[0], int(preset["ID"]), 'SCHED_ACTION = [ DAYS = "1" ]')
+assert (action(vms[0])["DAYS"], action(vms[0])["REPEAT"]) == ("1", "0")
+said = refused(pyone.OneActionException, one.vm.schedupdate, vms[0], int(preset["ID"]), 'SCHED_ACTION = [ REPEAT = "7" ]')
+assert "Wrong REPEAT value: 7" in said, said
+assert action(vms[0])["DAYS"] == "1"
+
+# One shot, due now.
+one.vm.schedadd(vms[0], 'SCHED_ACTION = [ ACTION = "backup", ARGS = "%d", TIME = "1" ]' % backups)
+wait("the backup", lambda: len(one.vm.info(vms[0]).BACKUPS.BACKUP_IDS.ID), 1)
+state(vms[0], ACTIVE, RUNNING)
+for vm in vms:
+    for found in [one.vm.info(vm).TEMPLATE["SCHED_ACTION"]]:
+        for one_action in found if isinstance(found, list) else [found]:
+            one.vm.scheddelete(vm, int(one_action["ID"]))
+assert "SCHED_ACTION" not in one.vm.info(vms[0]).TEMPLATE
+
+# A job: its whole life.
+job = one.backupjob.allocate('NAME = "nightly"\nBACKUP_VMS = "%d,%d,99"\nDATASTORE_ID = "%d"\nMODE = "INCREMENT"\nKEEP_LAST = "2"\n'
+    'SCHED_ACTION = [ TIME = "%d", REPEAT = "3", DAYS = "24" ]\n' % (vms[0], vms[1], backups, far))
+refused(pyone.OneInternalException, one.vm.backup, vms[0], backups, False)
+
+def ids(name):
+    return sorted(getattr(one.backupjob.info(job), name).ID)
+
+def run():
+    assert one.backupjob.backup(job) == job
+    wait("the run", lambda: ids("UPDATED_VMS"), sorted(vms))
+    assert (ids("OUTDATED_VMS"), ids("BACKING_UP_VMS"), ids("ERROR_VMS")) == ([], [], [])
+
+for _ in range(3):
+    run()
+for vm in vms:
+    state(vm, ACTIVE, RUNNING)
+    chain = max(one.vm.info(vm).BACKUPS.BACKUP_IDS.ID)
+    wait("KEEP_LAST of VM %d" % vm, lambda: len(one.image.info(chain).BACKUP_INCREMENTS.INCREMENT), 2)
+document = one.backupjob.info(job)
+assert document.LAST_BACKUP_TIME > 0 and document.PRIORITY == 50
+one.backupjob.priority(job, 7)
+assert one.backupjob.info(job).PRIORITY == 7
+assert [j.ID for j in one.backupjobpool.info(-2, -1, -1).BACKUPJOB] == [job]
+assert (one.backupjob.retry(job), one.backupjob.cancel(job)) == (job, job)
+one.backupjob.delete(job)
+config = one.vm.info(vms[0]).BACKUPS.BACKUP_CONFIG
+assert "BACKUP_JOB_ID" not in config and config["INCREMENTAL_BACKUP_ID"] == "-1", config
+
+for vm in vms:
+    one.vm.action("terminate-hard", vm)
+    state(vm, DONE)
+for backup in [i.ID for i in one.imagepool.info(-2, -1, -1).IMAGE if i.TYPE == 6]:
+    one.image.delete(backup)
+one.image.delete(image)
+wait("the images", lambda: len(one.imagepool.info(-2, -1, -1).IMAGE), 0)
+print("done")
+"#;
+    assert_eq!(pyone(&one, script), "done\n");
+    invariants::every_quota_is_what_its_owner_has(&one).unwrap();
+}

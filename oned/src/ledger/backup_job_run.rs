@@ -9,6 +9,7 @@ use one_core::schedule::RETRY;
 
 use super::backup_end::{BackupEnd, EndedBackup};
 use super::{error_date, flat, stored};
+use crate::events::{self, EventResult};
 use crate::store::rows::{BackupJobRow, BackupJobVmRow};
 use crate::store::{REST_MAX_S, RunList, StoreError, Tx};
 
@@ -70,8 +71,8 @@ pub fn run_failed(
     run_settled(tx, job.id, now)
 }
 
-/// Notes how long a run took, when the last of its VMs has just left the lists of what is to be done. To be called whenever
-/// one does.
+/// Notes how a run ended and how long it took, when the last of its VMs has just left the lists of what is to be done. To be
+/// called whenever one does.
 ///
 /// # Errors
 /// The database's failure.
@@ -81,5 +82,10 @@ pub fn run_settled(tx: &mut Tx<'_>, backup_job_id: i64, now: i64) -> Result<(), 
     }
     let Some(mut job) = tx.backup_job_find(backup_job_id)? else { return Ok(()) };
     job.last_backup_duration = now.saturating_sub(job.last_backup_time).max(0);
-    tx.backup_job_update(&job)
+    tx.backup_job_update(&job)?;
+    let failed = tx.backup_job_vms_count(backup_job_id, &[RunList::Error])?;
+    let done = tx.backup_job_vms_count(backup_job_id, &[RunList::Updated])?;
+    let reason = format!("{failed} of {} VMs have no new restore point", failed + done);
+    let outcome = if failed > 0 { (EventResult::Failed, reason.as_str()) } else { (EventResult::Done, "") };
+    events::run_over(tx, backup_job_id, outcome, job.last_backup_duration, now)
 }

@@ -48,7 +48,8 @@ pub fn start_run(
     let Some(id) = row.backup_job_id else { return Ok(Outcome::Waits) };
     let job = tx.backup_job_find(id)?.ok_or(Refusal::NoSuch { kind: ObjectKind::BackupJob, id })?;
     session::owner(cloud, tx, job.uid, &format!("Backup Job {id}"))?;
-    run::begin(tx, job, Some(row.id), now)?;
+    let uid = job.uid;
+    run::begin(tx, job, (uid, Some(row.id)), now)?;
     Ok(Outcome::Started)
 }
 

@@ -104,6 +104,20 @@ impl Tx<'_> {
             .optional()?)
     }
 
+    /// The begin of a backup job's run that has not ended.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub fn event_of_open_run(&mut self, backup_job_id: i64) -> Result<Option<EventRow>, StoreError> {
+        Ok(event::table
+            .filter(event::backup_job_id.eq(backup_job_id).and(event::vm_id.is_null()))
+            .filter(event::result.eq("STARTED"))
+            .order(event::id.desc())
+            .select(EventRow::as_select())
+            .first(self.0)
+            .optional()?)
+    }
+
     /// Removes a VM's events but for the newest `keep`.
     ///
     /// # Errors

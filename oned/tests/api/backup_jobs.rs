@@ -699,6 +699,41 @@ fn attributes_that_the_published_document_does_not_know_are_kept_and_shown_by_a_
 }
 
 #[test]
+fn the_log_of_a_job_tells_of_each_run_that_it_began_and_how_it_ended() {
+    let run = Run::of(2, "EXECUTION=PARALLEL\nRETRY=0\n");
+    let [a, b] = run.vms[..] else { panic!() };
+    // The newest first; those of its VMs apart.
+    let told = || {
+        let events = run.world.read(|tx| oned::events::newest(tx, Whose::BackupJob(run.job), 100));
+        let of_runs = events.into_iter().filter(|event| event.vm_id.is_none());
+        of_runs.map(|event| format!("{} {}", event.result, event.reason)).collect::<Vec<_>>()
+    };
+    run.call(backup_job::backup);
+    assert_eq!(told(), ["STARTED "]);
+    run.start(a).unwrap();
+    run.start(b).unwrap();
+    run.end(a, WELL);
+    assert_eq!(told(), ["STARTED "]);
+    run.end(b, BackupEnd::Failed("the disk is gone"));
+    let failed = "FAILED 1 of 2 VMs have no new restore point";
+    assert_eq!(told(), [failed]);
+    run.call(backup_job::retry);
+    assert_eq!(told(), ["STARTED ", failed]);
+    // Asked for once more, it goes on as it is.
+    run.call(backup_job::retry);
+    run.start(b).unwrap();
+    run.end(b, WELL);
+    assert_eq!(told(), ["DONE ", failed]);
+    run.call(backup_job::backup);
+    run.start(a).unwrap();
+    run.call(backup_job::cancel);
+    let cancelled = format!("CANCELLED by user {}", run.world.alice.uid);
+    assert_eq!(told(), [cancelled.as_str(), "DONE ", failed]);
+    run.end(a, BackupEnd::Cancelled);
+    assert_eq!(told().len(), 3);
+}
+
+#[test]
 fn the_extended_document_tells_what_schedules_and_runs_have_besides() {
     let run = Run::of(1, "SCHED_ACTION=[CRON=\"0 3 * * *\",TIMEZONE=\"Europe/Vienna\",KEEP_LAST=7]\n");
     run.call(backup_job::backup);

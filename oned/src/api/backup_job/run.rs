@@ -8,6 +8,7 @@ use one_core::refusal::{Refusal, Right};
 use super::present;
 use super::template::vms_of;
 use crate::api::{Cloud, owned};
+use crate::events::{self, EventResult};
 use crate::ledger;
 use crate::store::rows::{BackupJobRow, BackupJobVmRow};
 use crate::store::{RunList, Tx};
@@ -20,18 +21,23 @@ pub fn backup(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
     let now = cloud.clock.now();
     cloud.store.write(|tx| {
         let row = owned::to_use(tx, caller, Right::Manage, id)?;
-        begin(tx, row, None, now)
+        begin(tx, row, (caller.uid, None), now)
     })?;
     cloud.wake.ring();
     Ok(id)
 }
 
 /// Begins a run within a transaction: every VM of the job waits for its backup, in the job's order. Those that are gone are
-/// left out; when all are, the run is over at once. `schedule_id` is the scheduled action that wants it.
+/// left out; when all are, the run is over at once. `uid` wants it, or the scheduled action `schedule_id`.
 ///
 /// # Errors
 /// A run that is not over, no VMs.
-pub fn begin(tx: &mut Tx<'_>, mut row: BackupJobRow, schedule_id: Option<i64>, now: i64) -> Result<(), Refusal> {
+pub fn begin(
+    tx: &mut Tx<'_>,
+    mut row: BackupJobRow,
+    (uid, schedule_id): (i64, Option<i64>),
+    now: i64,
+) -> Result<(), Refusal> {
     if tx.backup_job_runs(row.id)? {
         return Err(Refusal::JobPending { job: row.id });
     }
@@ -49,7 +55,9 @@ pub fn begin(tx: &mut Tx<'_>, mut row: BackupJobRow, schedule_id: Option<i64>, n
     clear_error(&mut row);
     row.last_backup_time = now;
     row.last_backup_duration = 0;
-    Ok(tx.backup_job_update(&row)?)
+    tx.backup_job_update(&row)?;
+    events::run_begun(tx, row.id, schedule_id, uid, now)?;
+    Ok(ledger::run_settled(tx, row.id, now)?)
 }
 
 fn clear_error(row: &mut BackupJobRow) {
@@ -66,11 +74,14 @@ fn clear_error(row: &mut BackupJobRow) {
 pub fn cancel(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
     let now = cloud.clock.now();
     cloud.store.write(|tx| {
-        let _: BackupJobRow = owned::to_use(tx, caller, Right::Manage, id)?;
+        let row: BackupJobRow = owned::to_use(tx, caller, Right::Manage, id)?;
         for job in tx.backup_job_vms(id)?.iter().filter_map(|vm| vm.job_id) {
             tx.job_ask_cancel(job)?;
         }
         if tx.backup_job_vms_clear(id, &RunList::OPEN)? {
+            let told = format!("by user {}", caller.uid);
+            let took = now.saturating_sub(row.last_backup_time).max(0);
+            events::run_over(tx, id, (EventResult::Cancelled, &told), took, now)?;
             ledger::run_settled(tx, id, now)?;
         }
         Ok::<_, Refusal>(())
@@ -101,7 +112,11 @@ pub fn retry(cloud: &Cloud, caller: &Caller, id: i64) -> Result<i64, Refusal> {
             }
         }
         clear_error(&mut row);
-        Ok(tx.backup_job_update(&row)?)
+        tx.backup_job_update(&row)?;
+        if tx.event_of_open_run(id)?.is_none() {
+            events::run_begun(tx, id, None, caller.uid, cloud.clock.now())?;
+        }
+        Ok(ledger::run_settled(tx, id, cloud.clock.now())?)
     })?;
     cloud.wake.ring();
     Ok(id)
