@@ -305,7 +305,7 @@ assert [j.ID for j in one.backupjobpool.info(-2, -1, -1).BACKUPJOB] == [job]
 assert (one.backupjob.retry(job), one.backupjob.cancel(job)) == (job, job)
 one.backupjob.delete(job)
 config = one.vm.info(vms[0]).BACKUPS.BACKUP_CONFIG
-assert "BACKUP_JOB_ID" not in config and config["INCREMENTAL_BACKUP_ID"] == "-1", config
+assert config.BACKUP_JOB_ID is None and int(config.INCREMENTAL_BACKUP_ID) == -1, vars(config)
 
 for vm in vms:
     one.vm.action("terminate-hard", vm)
