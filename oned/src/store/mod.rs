@@ -135,6 +135,8 @@ impl Store {
         private.map_err(|e| broken("opening it")(e.to_string()))?;
         let mut writer = SqliteConnection::establish(url).map_err(|e| broken("opening it")(e.to_string()))?;
         set_pragmas(&mut writer)?;
+        // 32 MiB of pages in memory, so that what is written in turn is not read again each time; readers have SQLite's 2.
+        writer.batch_execute("PRAGMA cache_size = -32768;")?;
         writer.run_pending_migrations(MIGRATIONS).map_err(|e| broken("migrating it")(e.to_string()))?;
         Known::watch(&mut writer)?;
         schedules::watch_rights(&mut writer)?;
