@@ -179,7 +179,7 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn vm_backup_find(&mut self, vm_id: i64) -> Result<Option<VmBackupRow>, StoreError> {
-        Ok(vm_backup::table.find(vm_id).select(VmBackupRow::as_select()).first(self.0).optional()?)
+        Ok(vm_backup::table.find(vm_id).select(VmBackupRow::as_select()).get_result(self.0).optional()?)
     }
 
     /// Writes down how the backups of a VM fare.

@@ -87,7 +87,7 @@ impl Known {
 
     /// Publishes the count after a transaction, while the writer is still held.
     pub(super) fn count(&self, writer: &mut SqliteConnection) {
-        let count = people_change::table.select(people_change::count).first::<i64>(writer);
+        let count = people_change::table.select(people_change::count).get_result::<i64>(writer);
         let count = count.inspect_err(|error| tracing::error!(target: "STO", "changes are not counted: {error}"));
         self.generation.store(count.unwrap_or(UNKNOWN), Ordering::Release);
     }

@@ -108,7 +108,7 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn login_token(&mut self, uid: i64, digest: &str) -> Result<Option<LoginTokenRow>, StoreError> {
-        Ok(login_token::table.find((uid, digest)).select(LoginTokenRow::as_select()).first(self.0).optional()?)
+        Ok(login_token::table.find((uid, digest)).select(LoginTokenRow::as_select()).get_result(self.0).optional()?)
     }
 
     /// The login tokens of a user.
@@ -214,7 +214,7 @@ impl Tx<'_> {
     /// The database's failure.
     pub fn quota_add(&mut self, row: &QuotaRow) -> Result<i64, StoreError> {
         let place = (&row.owner, row.owner_id, &row.resource, &row.resource_id, &row.metric);
-        let found = quota::table.find(place).select((quota::most, quota::used)).first(self.0).optional()?;
+        let found = quota::table.find(place).select((quota::most, quota::used)).get_result(self.0).optional()?;
         let (most, used): (Option<i64>, i64) = found.unwrap_or((None, 0));
         let sum = used.saturating_add(row.used);
         if sum <= 0 && most.is_none() {

@@ -21,7 +21,8 @@ macro_rules! pool {
             /// # Errors
             /// The database's failure.
             pub fn $find(&mut self, id: i64) -> Result<Option<$row>, StoreError> {
-                Ok(schema::$table::table.find(id).select($row::as_select()).first(self.0).optional()?)
+                // Not `first`: SQLite prepares a statement anew each time whose LIMIT is a parameter.
+                Ok(schema::$table::table.find(id).select($row::as_select()).get_result(self.0).optional()?)
             }
 
             #[doc = concat!("Every ", $what, ", by id.")]

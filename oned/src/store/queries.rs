@@ -139,7 +139,7 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn next_ids(&mut self, pool: &str, count: i64) -> Result<i64, StoreError> {
-        let id = counter::table.find(pool).select(counter::next_id).first::<i64>(self.0).optional()?.unwrap_or(0);
+        let id = counter::table.find(pool).select(counter::next_id).get_result::<i64>(self.0).optional()?.unwrap_or(0);
         diesel::replace_into(counter::table)
             .values((counter::name.eq(pool), counter::next_id.eq(id + count)))
             .execute(self.0)?;
