@@ -278,16 +278,6 @@ impl BackupPlan {
         format!("job={job_id}.{:08x}", self.time)
     }
 
-    /// The series that a backup goes into when it continues no chain, whose series it would keep: the VM's own, or its own
-    /// within its backup job, whose VMs may share what they store.
-    #[must_use]
-    pub fn series_of(origin: Origin, vm_id: i64) -> String {
-        match origin.backup_job_id() {
-            Some(backup_job_id) => format!("job-{backup_job_id}/{vm_id}"),
-            None => vm_id.to_string(),
-        }
-    }
-
     /// The checkpoint's name.
     #[must_use]
     pub fn checkpoint_name(vm_id: i64, job_id: i64) -> String {

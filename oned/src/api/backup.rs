@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use one_core::access::{Caller, may};
-use one_core::backup::{self, Audit, Chain, Plan, PlanInput, PlanKind};
+use one_core::backup::{self, Audit, Chain, Plan, PlanInput, PlanKind, catalogue};
 use one_core::doc;
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmOperation, VmState};
 use one_core::quota::cost;
@@ -97,7 +97,7 @@ pub fn start(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, mut row: VmRow, wi
         host_id,
         disks: plan_disks(cloud, tx, &row, &decision)?,
         checkpoint: decision.track.then(|| BackupPlan::checkpoint_name(row.id, job_id)),
-        series: continued.unwrap_or_else(|| BackupPlan::series_of(wish.origin, row.id)),
+        series: continued.unwrap_or_else(|| catalogue::series(row.id, wish.origin.backup_job_id())),
         time: now,
         // As it is before the backup: what a restore starts from.
         document: document(cloud, tx, &row)?,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
+use one_core::backup::catalogue::backup_job_id;
 use one_core::lifecycle::JobPhase;
 
 use super::{Engine, OTHER_JOBS_MAX, Running};
@@ -10,11 +11,6 @@ use crate::job::{self, BackupPlan, JobKind};
 use crate::ledger;
 use crate::store::rows::JobRow;
 use crate::store::{StoreError, Tx};
-
-/// The group of a series, `job-3` of `job-3/7`.
-fn group_of(series: &str) -> Option<&str> {
-    series.split_once('/').map(|(group, _)| group)
-}
 
 /// Whether a job removes restore points.
 fn removes(kind: Option<JobKind>) -> bool {
@@ -35,12 +31,12 @@ impl Engine {
             running.values().filter(here).filter_map(|r| r.image_id).collect()
         };
         let Some(vm_id) = job.vm_id.filter(|_| !removed_from.is_empty()) else { return false };
-        let group = job::plan::<BackupPlan>(job).ok().and_then(|plan| group_of(&plan.series).map(str::to_owned));
+        let backup_job = job::plan::<BackupPlan>(job).ok().and_then(|plan| backup_job_id(&plan.series));
         let meets = |tx: &mut Tx<'_>| {
             let own = tx.backups_of_vm(vm_id)?.iter().any(|image| removed_from.contains(&image.id));
-            // Members of a group may have one store, and one lock of it.
-            let points = if group.is_some() { tx.increments_of(&removed_from)? } else { Vec::new() };
-            Ok::<_, StoreError>(own || points.iter().any(|point| group_of(&point.series) == group.as_deref()))
+            // VMs of one backup job may have one store, and one lock of it.
+            let points = if backup_job.is_some() { tx.increments_of(&removed_from)? } else { Vec::new() };
+            Ok::<_, StoreError>(own || points.iter().any(|point| backup_job_id(&point.series) == backup_job))
         };
         // Whoever cannot be asked does not stop a backup: the driver has locks of its own.
         self.cloud.store.read(meets).unwrap_or_default()

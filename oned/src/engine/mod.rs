@@ -42,7 +42,7 @@ use crate::cloud::Cloud;
 use crate::events;
 use crate::job::JobKind;
 use crate::store::rows::JobRow;
-use crate::store::{JobFilter, PAUSE_MAX_S, StoreError};
+use crate::store::{JobFilter, StoreError, pause_is_over};
 
 #[cfg(feature = "testing")]
 pub use outside::{Flaw, How, Plug};
@@ -112,9 +112,9 @@ fn pause(kind: Option<JobKind>, attempts: i64) -> Option<i64> {
     (attempts < most).then(|| 1 << attempts.clamp(0, longest))
 }
 
-/// Whether a job rests until later. A rest that is longer than any can be is over: the clock was put back.
+/// Whether a job rests until later.
 fn rests(job: &JobRow, now: i64) -> bool {
-    job.not_before > now && job.not_before <= now.saturating_add(PAUSE_MAX_S)
+    !pause_is_over(job.not_before, now)
 }
 
 struct Running {
@@ -425,6 +425,7 @@ impl Drop for Gone<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::PAUSE_MAX_S;
 
     #[test]
     fn a_rest_that_is_longer_than_any_can_be_is_over() {

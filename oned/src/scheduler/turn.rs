@@ -9,7 +9,7 @@ use crate::api::{Cloud, schedule};
 use crate::events::{self, EventResult, Note};
 use crate::ledger;
 use crate::store::rows::ScheduleRow;
-use crate::store::{PAUSE_MAX_S, StoreError, Tx};
+use crate::store::{StoreError, Tx, pause_is_over};
 
 /// What an action is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Run {
         if action.is_due(now) {
             return Some(Self::Planned);
         }
-        row.retry_at.filter(|at| is_over(*at, now)).map(|_| Self::Retry)
+        row.retry_at.filter(|at| pause_is_over(*at, now)).map(|_| Self::Retry)
     }
 
     /// When its window closes: a retry has that of the run that failed.
@@ -35,11 +35,6 @@ impl Run {
             Self::Retry => row.retry_until,
         }
     }
-}
-
-/// Whether a pause until `until` is over: one that is longer than any can be is, since the clock was put back.
-fn is_over(until: i64, now: i64) -> bool {
-    until <= now || until > now.saturating_add(PAUSE_MAX_S)
 }
 
 /// Starts an action, or keeps the reason why not. False when nothing was to be done.
@@ -60,7 +55,7 @@ pub(super) fn act(
     };
     let Some(run) = Run::of(&row, &action, now) else { return Ok(false) };
     let closes = run.closes(&row, &action, cloud.config.timezone);
-    if closes.is_some_and(|closes| closes < now) || !is_over(row.not_before, now) {
+    if closes.is_some_and(|closes| closes < now) || !pause_is_over(row.not_before, now) {
         return Ok(false);
     }
     let started = tx.attempt(|tx| {

@@ -37,7 +37,7 @@ pub use backup_jobs::{REST_MAX_S, RunList, WaitingJob, WaitingVm};
 pub use figures::{ScheduleFigures, VmFigures};
 pub use known::{Generation, PeopleNames};
 pub use queries::{Head, JobFilter, See, VmFilter};
-pub use schedules::{DueSchedule, OpenBackup, PAUSE_MAX_S, Release};
+pub use schedules::{DueSchedule, OpenBackup, PAUSE_MAX_S, Release, pause_is_over};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
 

@@ -11,6 +11,12 @@ use super::{StoreError, Tx};
 /// so because the clock was put back.
 pub const PAUSE_MAX_S: i64 = 3600;
 
+/// Whether a pause until `until` is over: one that is longer than any can be is, since the clock was put back.
+#[must_use]
+pub fn pause_is_over(until: i64, now: i64) -> bool {
+    until <= now || until > now.saturating_add(PAUSE_MAX_S)
+}
+
 /// The statement that lets refused actions be tried again soon; a condition follows. Never sooner than 15 s after the last
 /// refusal: what is released again and again must not be tried as often. Their pauses begin anew, so releasing twice is as
 /// releasing once.
