@@ -27,6 +27,7 @@ setup:
 
 build: setup
 	$(CARGO) build --workspace --release --features system-tests/population -j$(JOBS)
+	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/keeplast" install-links --force "$$target/release"
 
 demo: build
 	target=$${CARGO_TARGET_DIR:-target}; "$$target/release/demo" $(DEMO_ARGUMENTS)

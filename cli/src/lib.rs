@@ -1,6 +1,6 @@
 //! The commands `onevm`, `oneimage` and their kin: OpenNebula's command line for a daemon that speaks its XML-RPC.
 //!
-//! What it is: one library with a tool per file under [`commands`], an answer-or-sentence client in [`wire`], and the
+//! What it is: one binary with a tool per file under [`commands`], picked by name in [`tools`], an answer-or-sentence client in [`wire`], and the
 //! tables and blocks that users of OpenNebula know. What it is not: it holds no state and never looks at the daemon's
 //! files; all it knows it reads over the wire.
 //!
@@ -16,6 +16,7 @@ pub mod commands;
 pub mod events;
 pub mod input;
 pub mod json;
+pub mod links;
 pub mod objects;
 pub mod schedule;
 pub mod show;
@@ -23,6 +24,7 @@ pub mod states;
 pub mod table;
 pub mod template_text;
 pub mod terminal;
+pub mod tools;
 pub mod units;
 pub mod watch;
 pub mod wire;
@@ -78,40 +80,15 @@ impl std::fmt::Display for AlreadyTold {
 
 impl std::error::Error for AlreadyTold {}
 
-/// Runs the tool of that name with the arguments of this process.
+/// Runs what this process was started for: as `keeplast`, or under the name of a tool.
 #[must_use]
-pub fn run(tool: &str) -> ExitCode {
-    use commands::{onebackupjob, onecluster, onedatastore, onehost, oneimage, onetemplate, oneuser, onevm, onezone};
-    match tool {
-        "onevm" => start::<onevm::Command>(),
-        "onetemplate" => start::<onetemplate::Command>(),
-        "oneimage" => start::<oneimage::Command>(),
-        "onedatastore" => start::<onedatastore::Command>(),
-        "onehost" => start::<onehost::Command>(),
-        "onebackupjob" => start::<onebackupjob::Command>(),
-        "oneuser" => start::<oneuser::Command>(),
-        "onecluster" => start::<onecluster::Command>(),
-        "onezone" => start::<onezone::Command>(),
-        _ => {
-            terminal::complain(&format!("there is no tool {tool}"));
-            ExitCode::from(FAILURE)
-        }
-    }
+pub fn run() -> ExitCode {
+    tools::run(&std::env::args_os().collect::<Vec<_>>())
 }
 
-fn start<T: Tool>() -> ExitCode {
-    let tool = match T::try_parse() {
-        Ok(tool) => tool,
-        Err(error) if error.use_stderr() => {
-            terminal::complain(&option_error(&error.render().to_string()));
-            return ExitCode::from(FAILURE);
-        }
-        Err(help) => {
-            let _ = terminal::put(&help.render().to_string());
-            return ExitCode::SUCCESS;
-        }
-    };
-    match tool.connection().open().and_then(|client| tool.run(&client)) {
+/// Success, or one line on standard error and the status of a failure.
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is::<AlreadyTold>() {
@@ -120,18 +97,6 @@ fn start<T: Tool>() -> ExitCode {
             ExitCode::from(FAILURE)
         }
     }
-}
-
-/// The message of an option error without its usage lines; its paragraphs become parts of one sentence.
-fn option_error(rendered: &str) -> String {
-    let lines =
-        rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    let text = lines.collect::<Vec<_>>().join("\n");
-    let Some(text) = text.strip_prefix("error:") else {
-        return "a command is missing; --help lists them".to_owned();
-    };
-    let parts: Vec<_> = text.split("\n\n").map(terminal::one_line).filter(|part| !part.is_empty()).collect();
-    format!("{}; see --help", parts.join("; "))
 }
 
 /// Does something to each id, tells each failure in a line and goes on.

@@ -47,7 +47,19 @@ pub const CLUSTER: Kind =
     Kind { prefix: "cluster", pool: "clusterpool", member: "CLUSTER", label: "cluster", filtered: false };
 /// Zones.
 pub const ZONE: Kind = Kind { prefix: "zone", pool: "zonepool", member: "ZONE", label: "zone", filtered: false };
-
+/// Virtual networks.
+pub const VNET: Kind = Kind { prefix: "vn", pool: "vnpool", member: "VNET", label: "virtual network", filtered: true };
+/// Security groups.
+pub const SECURITY_GROUP: Kind = Kind {
+    prefix: "secgroup",
+    pool: "secgrouppool",
+    member: "SECURITY_GROUP",
+    label: "security group",
+    filtered: true,
+};
+/// Virtual data centres.
+pub const VDC: Kind =
+    Kind { prefix: "vdc", pool: "vdcpool", member: "VDC", label: "virtual data centre", filtered: false };
 /// Backup jobs.
 pub const BACKUP_JOB: Kind =
     Kind { prefix: "backupjob", pool: "backupjobpool", member: "BACKUPJOB", label: "backup job", filtered: true };

@@ -305,7 +305,7 @@ impl Daemon {
     /// # Errors
     /// When the tool is not built.
     pub fn command(&self, tool: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(place::binary(tool)?);
+        let mut command = Command::new(place::tool(tool)?);
         command
             .args(arguments)
             .env("ONE_AUTH", self.one("one_auth"))

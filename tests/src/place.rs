@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
+
+use crate::command::{ORDINARY, run};
 
 /// The root of the source tree.
 #[must_use]
@@ -30,7 +34,30 @@ fn profile() -> Result<PathBuf> {
     Ok(dir.context("the running executable lies nowhere")?.to_owned())
 }
 
-/// One of our own programs (`oned`, `onevm` …), as built beside the running executable.
+/// A command of ours (`onevm` …): a link to `keeplast` as built beside the running executable, laid down by itself.
+///
+/// # Errors
+/// When it has not been built, or has no such name.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    static LINKS: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let links = LINKS.get_or_init(|| lay_links().map_err(|error| format!("{error:#}")));
+    let path = links.as_ref().map_err(|error| anyhow!("{error}"))?.join(name);
+    if !path.exists() {
+        bail!("keeplast has no tool {name}");
+    }
+    Ok(path)
+}
+
+/// The folder with the links, in each process anew: what is there may be an older build's.
+fn lay_links() -> Result<PathBuf> {
+    let links = profile()?.join("links");
+    std::fs::create_dir_all(&links).with_context(|| format!("making {}", links.display()))?;
+    let mut install = Command::new(binary("keeplast")?);
+    run(install.arg("install-links").arg(&links), ORDINARY)?.checked("keeplast install-links")?;
+    Ok(links)
+}
+
+/// One of our own programs (`oned`, `keeplast` …), as built beside the running executable.
 ///
 /// # Errors
 /// When it has not been built.

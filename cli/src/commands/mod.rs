@@ -1,5 +1,6 @@
 //! The tools, a file each: their options and what they call. What all of them can do is in [`verbs`].
 
+pub mod keeplast;
 pub mod onebackupjob;
 pub mod onecluster;
 pub mod onedatastore;

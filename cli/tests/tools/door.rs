@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -114,6 +115,17 @@ impl Door {
         Ran::of(child.wait_with_output().unwrap())
     }
 
+    /// Runs a line, as behind `keeplast`, on a pseudo terminal: standard input is one, so that the editor opens. script(1)
+    /// is in bsdutils, which every Debian has.
+    pub fn run_on_a_terminal(&self, line: &str, editor: &Path) -> Output {
+        let tool = self.tool("keeplast", &[]);
+        let line = format!("{} {line}", tool.get_program().to_str().unwrap());
+        let mut command = Command::new("script");
+        command.env_clear().envs(tool.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.env("EDITOR", editor).env("TMPDIR", self.home()).env("SHELL", "/bin/sh");
+        command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// The calls so far, one per line.
     pub fn calls(&self) -> String {
         self.calls.lock().unwrap().join("\n")
@@ -122,19 +134,9 @@ impl Door {
 
 /// A tool with an environment of its own.
 pub fn tool_command(tool: &str, arguments: &[&str], home: &Path) -> Command {
-    let path = match tool {
-        "onevm" => env!("CARGO_BIN_EXE_onevm"),
-        "oneimage" => env!("CARGO_BIN_EXE_oneimage"),
-        "onetemplate" => env!("CARGO_BIN_EXE_onetemplate"),
-        "onedatastore" => env!("CARGO_BIN_EXE_onedatastore"),
-        "onehost" => env!("CARGO_BIN_EXE_onehost"),
-        "oneuser" => env!("CARGO_BIN_EXE_oneuser"),
-        "onecluster" => env!("CARGO_BIN_EXE_onecluster"),
-        "onebackupjob" => env!("CARGO_BIN_EXE_onebackupjob"),
-        "onezone" => env!("CARGO_BIN_EXE_onezone"),
-        _ => panic!("no tool {tool}"),
-    };
-    let mut command = Command::new(path);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keeplast"));
+    // What a link of that name does.
+    command.arg0(tool);
     command
         .args(arguments)
         .env_clear()

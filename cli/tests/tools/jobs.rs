@@ -168,16 +168,7 @@ fn an_editor_begins_with_what_a_job_may_be_told() {
     std::fs::write(&editor, "#!/bin/sh\ncat \"$1\" >> \"$HOME/seen\"\necho '--' >> \"$HOME/seen\"\n").unwrap();
     restrict(&editor, 0o700);
     for verb in ["update 0", "sched-update 0 5"] {
-        let tool = door.tool("onebackupjob", &[]);
-        let mut command = std::process::Command::new("script");
-        command.env_clear().envs(tool.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        command.env("EDITOR", &editor).env("TMPDIR", door.home()).env("SHELL", "/bin/sh");
-        let line = format!("{} {verb}", tool.get_program().to_str().unwrap());
-        let output = command
-            .args(["-qec", &line, "/dev/null"])
-            .stdin(std::process::Stdio::null())
-            .output()
-            .expect("script(1): apt install bsdutils");
+        let output = door.run_on_a_terminal(&format!("onebackupjob {verb}"), &editor);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     }
     let seen = std::fs::read_to_string(door.home().join("seen")).unwrap();

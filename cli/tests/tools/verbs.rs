@@ -157,8 +157,6 @@ fn instantiate_and_restore_print_what_was_made() {
 
 #[test]
 fn an_editor_fills_in_what_is_there_and_its_text_is_kept_when_refused() {
-    // Under a pseudo terminal standard input is a terminal, so that the editor opens. script(1) is in bsdutils, which
-    // every Debian has.
     let door = Door::open().says("one.vm.info", document("one.vm.info")).refuses(
         "one.vm.updateconf",
         8192,
@@ -167,16 +165,7 @@ fn an_editor_fills_in_what_is_there_and_its_text_is_kept_when_refused() {
     let editor = door.home().join("editor");
     std::fs::write(&editor, "#!/bin/sh\ncp \"$1\" \"$HOME/seen\"\necho 'KEEP = \"me\"' >> \"$1\"\n").unwrap();
     restrict(&editor, 0o700);
-    let tool = door.tool("onevm", &["updateconf", "0"]);
-    let mut command = std::process::Command::new("script");
-    command.env_clear().envs(tool.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    command.env("EDITOR", &editor).env("TMPDIR", door.home()).env("SHELL", "/bin/sh");
-    let line = format!("{} updateconf 0", tool.get_program().to_str().unwrap());
-    let output = command
-        .args(["-qec", &line, "/dev/null"])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .expect("script(1): apt install bsdutils");
+    let output = door.run_on_a_terminal("onevm updateconf 0", &editor);
     let seen = std::fs::read_to_string(door.home().join("seen")).unwrap();
     assert_golden("onevm-updateconf-editor", &seen);
     assert_eq!(output.status.code(), Some(255));

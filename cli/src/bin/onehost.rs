@@ -1,4 +1,0 @@
-//! The `onehost` command; everything is in the library.
-fn main() -> std::process::ExitCode {
-    cli::run("onehost")
-}

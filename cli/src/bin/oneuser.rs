@@ -1,4 +1,0 @@
-//! The `oneuser` command; everything is in the library.
-fn main() -> std::process::ExitCode {
-    cli::run("oneuser")
-}

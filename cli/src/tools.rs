@@ -1,0 +1,106 @@
+//! One binary, many names: the table of tools, and how the name under which the binary was started picks one.
+//!
+//! `onevm list` (a link to the binary), `keeplast onevm list` and `keeplast vm list` are the same. The table is also what
+//! help, completion, man pages and links are made of: a tool that is not in it does not exist.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
+
+use crate::commands::{
+    keeplast, onebackupjob, onecluster, onedatastore, onehost, oneimage, onetemplate, oneuser, onevm, onezone,
+};
+use crate::objects::{self, Kind};
+use crate::{Tool, finish, terminal};
+
+/// A tool: its names, what it is about, and what runs it.
+pub struct Entry {
+    /// The name of its link, as OpenNebula has it: `onevm`.
+    pub name: &'static str,
+    /// Its name behind `keeplast`: `vm`.
+    pub word: &'static str,
+    /// What the ids in its arguments are ids of.
+    pub kind: &'static Kind,
+    command: fn() -> Command,
+    run: fn(&ArgMatches) -> anyhow::Result<()>,
+}
+
+impl Entry {
+    const fn of<T: Tool>(name: &'static str, word: &'static str, kind: &'static Kind) -> Self {
+        Self { name, word, kind, command: T::command, run: start::<T> }
+    }
+
+    /// The options of the tool.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        (self.command)()
+    }
+}
+
+/// All tools, in the order in which help lists them.
+pub const TOOLS: [Entry; 9] = [
+    Entry::of::<onevm::Command>("onevm", "vm", &objects::VM),
+    Entry::of::<onetemplate::Command>("onetemplate", "template", &objects::TEMPLATE),
+    Entry::of::<onebackupjob::Command>("onebackupjob", "backupjob", &objects::BACKUP_JOB),
+    Entry::of::<oneimage::Command>("oneimage", "image", &objects::IMAGE),
+    Entry::of::<onedatastore::Command>("onedatastore", "datastore", &objects::DATASTORE),
+    Entry::of::<onehost::Command>("onehost", "host", &objects::HOST),
+    Entry::of::<onecluster::Command>("onecluster", "cluster", &objects::CLUSTER),
+    Entry::of::<oneuser::Command>("oneuser", "user", &objects::USER),
+    Entry::of::<onezone::Command>("onezone", "zone", &objects::ZONE),
+];
+
+/// The tool of that link name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Entry> {
+    TOOLS.iter().find(|tool| tool.name == name)
+}
+
+/// All of it as one command: every tool under its word, and what only `keeplast` does.
+#[must_use]
+pub fn command() -> Command {
+    let tools = TOOLS.iter().map(|tool| tool.command().name(tool.word).alias(tool.name));
+    keeplast::Command::command().subcommands(tools)
+}
+
+/// Runs what the arguments of this process say; the first is the name under which it was started.
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    let started_as = arguments.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+    let tool = started_as.and_then(named);
+    let command = tool.map_or_else(command, Entry::command);
+    let matches = match command.try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return terminal::refuse_options(&error),
+    };
+    finish(match (tool, matches.subcommand()) {
+        (Some(tool), _) => (tool.run)(&matches),
+        (None, Some((word, inner))) => match TOOLS.iter().find(|tool| tool.word == word) {
+            Some(tool) => (tool.run)(inner),
+            None => keeplast::Command::from_arg_matches(&matches).map_err(Into::into).and_then(keeplast::Command::run),
+        },
+        (None, None) => Err(anyhow::anyhow!("a command is missing; --help lists them")),
+    })
+}
+
+fn start<T: Tool>(matches: &ArgMatches) -> anyhow::Result<()> {
+    let tool = T::from_arg_matches(matches)?;
+    let client = tool.connection().open()?;
+    tool.run(&client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_is_well_formed_under_both_of_its_names() {
+        for tool in &TOOLS {
+            assert_eq!(tool.command().get_name(), tool.name);
+            assert_eq!(format!("one{}", tool.word), tool.name);
+            tool.command().debug_assert();
+        }
+        command().debug_assert();
+    }
+}
