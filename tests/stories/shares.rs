@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,12 @@ const MIB: u64 = 1 << 20;
 
 /// A cloud whose state lies in the rig's directory, so that no mount outlives the rig; its datastore is the share.
 fn cloud_on(share: &SshShare, more: &str) -> Cloud {
-    let conf = "LOG = [ DEBUG_LEVEL = 2 ]\nMONITORING_INTERVAL_DATASTORE = 2\n".to_owned();
+    cloud_with(share, more, "")
+}
+
+/// As [`cloud_on`], with more lines of oned.conf.
+fn cloud_with(share: &SshShare, more: &str, conf: &str) -> Cloud {
+    let conf = format!("LOG = [ DEBUG_LEVEL = 2 ]\nMONITORING_INTERVAL_DATASTORE = 2\n{conf}");
     let options = Options { state: Some(share.dir().join("one")), conf, ..Options::default() };
     let mut cloud = Cloud::start(options).unwrap();
     let template = format!(
@@ -140,6 +146,27 @@ fn backups_on_a_share_are_made_restored_kept_and_deleted_and_the_mount_goes_with
         Ok(mounts_below(cloud.one.state())?.is_empty().then_some(()))
     })
     .unwrap();
+}
+
+#[test]
+fn a_daemon_that_ends_while_it_mounts_leaves_no_mount() {
+    let share = SshShare::start().unwrap();
+    let at = |name: &str| share.dir().join(name);
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in *umount) exec \"$@\";; esac\n\
+         touch {0}/begun\nsleep 2\n\"$@\"\nstatus=$?\ntouch {0}/mounted\nexit $status\n",
+        share.dir().display()
+    );
+    fs::write(at("slowly"), script).unwrap();
+    fs::set_permissions(at("slowly"), fs::Permissions::from_mode(0o700)).unwrap();
+    let cloud = cloud_with(&share, "", &format!("MOUNT_COMMAND = \"{}\"\n", at("slowly").display()));
+    let appears = |name: &str| wait_for(name, Duration::from_secs(60), || Ok(at(name).exists().then_some(()))).unwrap();
+    appears("begun");
+    assert!(!at("mounted").exists(), "too late to see anything");
+    cloud.one.stop().unwrap();
+    appears("mounted");
+    invariants::no_mount_is_left(&cloud.one).unwrap();
+    invariants::no_process_is_left(&cloud.one).unwrap();
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::store::rows::{DatastoreRow, HostRow};
 pub use plug::{Flaw, How, Plug};
 pub use stores::{Isolation, SERVE, Stores, serve};
 
-/// How long an orderly end waits for datastores' processes and mounts to go.
+/// How long an orderly end waits for who works with a datastore, and then for processes and mounts to go.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// An opened datastore, with the text that it was opened with.
@@ -182,12 +182,7 @@ impl Outside {
     /// in use or its server is dead, stays mounted for the next daemon. Nothing is opened afterwards.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        for slot in lock(&self.datastores).drain().map(|(_, slot)| slot) {
-            // One that is just being opened is left to its opener.
-            if let Ok(mut slot) = slot.try_lock() {
-                *slot = None;
-            }
-        }
+        self.let_go(std::time::Instant::now() + CLOSING);
         let (done, ended) = mpsc::channel();
         let mut open = 0;
         for id in self.stores.with_mounts() {
@@ -208,6 +203,30 @@ impl Outside {
                 return;
             }
             open -= 1;
+        }
+    }
+
+    /// Lets go of all datastores. One that somebody opens or works with just now may be about to mount its share, which
+    /// nobody would unmount: it is waited for, until `until`.
+    fn let_go(&self, until: std::time::Instant) {
+        for slot in lock(&self.datastores).drain().map(|(_, slot)| slot) {
+            loop {
+                let taken = slot.try_lock().ok().and_then(|mut slot| match is_idle(slot.as_ref()) {
+                    true => Some(slot.take()),
+                    false => None,
+                });
+                if taken.is_some() {
+                    break;
+                }
+                if std::time::Instant::now() >= until {
+                    // Its opener has it to itself; who works with it keeps it until the process ends.
+                    if let Ok(mut slot) = slot.try_lock() {
+                        *slot = None;
+                    }
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 
