@@ -111,7 +111,7 @@ impl Tx<'_> {
         Ok(backup_job::table
             .filter(backup_job::uid.eq(uid).and(backup_job::name.eq(name)))
             .select(BackupJobRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -135,7 +135,7 @@ impl Tx<'_> {
         Ok(backup_job_vm::table
             .find((backup_job_id, vm_id))
             .select(BackupJobVmRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -193,7 +193,7 @@ impl Tx<'_> {
         let last: Option<i64> = backup_job_vm::table
             .filter(backup_job_vm::backup_job_id.eq(backup_job_id))
             .select(diesel::dsl::max(backup_job_vm::place))
-            .first(self.0)?;
+            .get_result(self.0)?;
         Ok(last.map_or(0, |place| place.saturating_add(1)))
     }
 

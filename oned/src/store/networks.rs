@@ -25,7 +25,7 @@ impl Tx<'_> {
         Ok(network::table
             .filter(network::uid.eq(uid).and(network::name.eq(name)))
             .select(NetworkRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -37,7 +37,7 @@ impl Tx<'_> {
         Ok(security_group::table
             .filter(security_group::uid.eq(uid).and(security_group::name.eq(name)))
             .select(SecurityGroupRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -49,7 +49,7 @@ impl Tx<'_> {
         Ok(lease::table
             .find((network_id, range_id, i64::from(place)))
             .select(LeaseRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -117,7 +117,7 @@ impl Tx<'_> {
         let last: Option<i64> = lease::table
             .filter(lease::network_id.eq(network_id).and(lease::range_id.eq(range_id)))
             .select(max(lease::place))
-            .first(self.0)?;
+            .get_result(self.0)?;
         Ok(last.and_then(|place| u32::try_from(place).ok()))
     }
 

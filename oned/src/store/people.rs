@@ -12,7 +12,7 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn user_by_name(&mut self, name: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(user::table.filter(user::name.eq(name)).select(UserRow::as_select()).first(self.0).optional()?)
+        Ok(user::table.filter(user::name.eq(name)).select(UserRow::as_select()).get_result(self.0).optional()?)
     }
 
     /// The group of that name.
@@ -23,7 +23,7 @@ impl Tx<'_> {
         Ok(user_group::table
             .filter(user_group::name.eq(name))
             .select(GroupRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -163,7 +163,7 @@ impl Tx<'_> {
             .and(acl::resource_hex.eq(&row.resource_hex))
             .and(acl::rights_hex.eq(&row.rights_hex))
             .and(acl::zone_hex.eq(&row.zone_hex));
-        Ok(acl::table.filter(same).select(AclRow::as_select()).first(self.0).optional()?)
+        Ok(acl::table.filter(same).select(AclRow::as_select()).get_result(self.0).optional()?)
     }
 
     /// Limits and usage of an owner (`USER` or `GROUP`; id −1: the defaults).

@@ -163,7 +163,7 @@ impl Tx<'_> {
     /// # Errors
     /// The database's failure.
     pub fn host_by_name(&mut self, name: &str) -> Result<Option<HostRow>, StoreError> {
-        Ok(host::table.filter(host::name.eq(name)).select(HostRow::as_select()).first(self.0).optional()?)
+        Ok(host::table.filter(host::name.eq(name)).select(HostRow::as_select()).get_result(self.0).optional()?)
     }
 
     /// The image that `uid` has under that name.
@@ -174,7 +174,7 @@ impl Tx<'_> {
         Ok(image::table
             .filter(image::uid.eq(uid).and(image::name.eq(name)))
             .select(ImageRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -396,7 +396,7 @@ impl Tx<'_> {
         Ok(vm_template::table
             .filter(vm_template::uid.eq(uid).and(vm_template::name.eq(name)))
             .select(TemplateRow::as_select())
-            .first(self.0)
+            .get_result(self.0)
             .optional()?)
     }
 
@@ -571,7 +571,7 @@ impl Tx<'_> {
         let last = job_event::table
             .filter(job_event::job_id.eq(id))
             .select(max(job_event::seq))
-            .first::<Option<i64>>(self.0)?
+            .get_result::<Option<i64>>(self.0)?
             .unwrap_or(-1);
         let row = JobEventRow { job_id: id, seq: last + 1, time: now, phase: phase.into(), text: text.into() };
         diesel::insert_into(job_event::table).values(&row).execute(self.0)?;
