@@ -273,7 +273,7 @@ fn with_sbin(command: &mut Command) -> &mut Command {
 
 /// Reads a pipe to its end in a thread. The channel, unlike a join, cannot be held up by a grandchild that
 /// inherited the pipe.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+pub(crate) fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     if let Some(mut pipe) = pipe {
         std::thread::spawn(move || {
@@ -289,7 +289,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> 
 }
 
 /// What has come through so far; waits for the end of the pipe, but not longer than two seconds.
-fn received(pipe: &mpsc::Receiver<Vec<u8>>) -> String {
+pub(crate) fn received(pipe: &mpsc::Receiver<Vec<u8>>) -> String {
     let end = Instant::now() + Duration::from_secs(2);
     let mut bytes = Vec::new();
     while let Ok(part) = pipe.recv_timeout(end.saturating_duration_since(Instant::now())) {

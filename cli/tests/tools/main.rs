@@ -9,6 +9,7 @@ mod door;
 mod failures;
 mod jobs;
 mod schedules;
+mod sessions;
 mod tables;
 mod verbs;
 mod waiting;
