@@ -55,6 +55,12 @@ impl Page {
         Self { text: String::new(), label_width, styled: std::io::stdout().is_terminal() }
     }
 
+    /// Labels take so many columns from here on.
+    pub fn labels(&mut self, width: usize) -> &mut Self {
+        self.label_width = width;
+        self
+    }
+
     /// Begins a block.
     pub fn header(&mut self, title: &str) -> &mut Self {
         if !self.text.is_empty() {

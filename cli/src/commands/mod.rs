@@ -1,6 +1,7 @@
 //! The tools, a file each: their options and what they call. What all of them can do is in [`verbs`].
 
 pub mod keeplast;
+pub mod making;
 pub mod onebackupjob;
 pub mod onecluster;
 pub mod onedatastore;

@@ -1,4 +1,5 @@
-//! The verbs that objects of all kinds have: list, top, show, update, rename, delete, chown, chgrp, chmod, lock, unlock.
+//! The verbs that objects of many kinds have: list, top, show, update, rename, delete, chown, chgrp, chmod, enable, disable,
+//! lock, unlock. Those that make objects share [`making`](super::making).
 //!
 //! A tool takes the groups of verbs that its kind knows into its own enum by `#[command(flatten)]`, so that a verb has the
 //! same arguments, options and calls everywhere. What only one kind does is not here.
@@ -351,6 +352,29 @@ fn permission_bits(octet: &str) -> Result<Vec<Param>> {
             Ok(bits.map(|bit| Param::from(i64::from(bit))).collect())
         }
         _ => bail!("{octet} says no permissions: write three digits from 0 to 7, like 640"),
+    }
+}
+
+/// Taking objects into use and out of it.
+#[derive(Subcommand, Debug)]
+pub enum Enabling {
+    /// Take into use
+    Enable(Several),
+    /// Take out of use
+    Disable(Several),
+}
+
+impl Enabling {
+    /// Calls `one.<kind>.enable(id, yes or no)` for each.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name.
+    pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
+        let (target, enable) = match self {
+            Self::Enable(target) => (target, true),
+            Self::Disable(target) => (target, false),
+        };
+        call_each(client, kind, &target.ids, "enable", &[enable.into()])
     }
 }
 
