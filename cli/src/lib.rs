@@ -14,6 +14,7 @@ use clap::{Args, Parser};
 
 pub mod commands;
 pub mod events;
+pub mod help;
 pub mod input;
 pub mod json;
 pub mod links;
@@ -26,6 +27,7 @@ pub mod template_text;
 pub mod terminal;
 pub mod tools;
 pub mod units;
+pub mod usage;
 pub mod watch;
 pub mod wire;
 pub mod xml;
@@ -37,13 +39,13 @@ const FAILURE: u8 = 255;
 /// How to reach the daemon, and as whom.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Connection {
-    /// Address of the daemon, like `http://localhost:2633/RPC2` (else `ONE_XMLRPC`, else ~/.one/one_endpoint)
+    /// Address of oned (`ONE_XMLRPC`, `~/.one/one_endpoint`)
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// User, instead of the one in the `ONE_AUTH` file; the password is asked for
+    /// User, instead of that in `ONE_AUTH`; asks the password
     #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
-    /// File with the password of --user (- for standard input)
+    /// File with the password of --user (- for stdin)
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }

@@ -3,7 +3,6 @@
 //! A reader that goes away (`onevm list | head -1`) is no error. One message is one line.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
-use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
@@ -63,30 +62,6 @@ pub fn width() -> Option<usize> {
     let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.split_whitespace().nth(1)?.parse().ok().filter(|columns| *columns > 0)
-}
-
-/// Tells what is wrong with the options in one line, or prints the help that was asked for.
-#[must_use]
-pub fn refuse_options(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
-    if !error.use_stderr() {
-        let _ = put(&text);
-        return ExitCode::SUCCESS;
-    }
-    complain(&option_error(&text));
-    ExitCode::from(crate::FAILURE)
-}
-
-/// The message of an option error without its usage lines; its paragraphs become parts of one sentence.
-fn option_error(rendered: &str) -> String {
-    let lines =
-        rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    let text = lines.collect::<Vec<_>>().join("\n");
-    let Some(text) = text.strip_prefix("error:") else {
-        return "a command is missing; --help lists them".to_owned();
-    };
-    let parts: Vec<_> = text.split("\n\n").map(one_line).filter(|part| !part.is_empty()).collect();
-    format!("{}; see --help", parts.join("; "))
 }
 
 /// The text with line breaks and other control characters turned to single blanks: a hostile name must not be able to

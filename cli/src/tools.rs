@@ -4,7 +4,6 @@
 //! help, completion, man pages and links are made of: a tool that is not in it does not exist.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
@@ -13,7 +12,7 @@ use crate::commands::{
     keeplast, onebackupjob, onecluster, onedatastore, onehost, oneimage, onetemplate, oneuser, onevm, onezone,
 };
 use crate::objects::{self, Kind};
-use crate::{Tool, finish, terminal};
+use crate::{Tool, finish, help, terminal, usage};
 
 /// A tool: its names, what it is about, and what runs it.
 pub struct Entry {
@@ -24,7 +23,7 @@ pub struct Entry {
     /// What the ids in its arguments are ids of.
     pub kind: &'static Kind,
     command: fn() -> Command,
-    run: fn(&ArgMatches) -> anyhow::Result<()>,
+    run: fn(&ArgMatches, &'static Kind) -> anyhow::Result<()>,
 }
 
 impl Entry {
@@ -32,10 +31,15 @@ impl Entry {
         Self { name, word, kind, command: T::command, run: start::<T> }
     }
 
-    /// The options of the tool.
+    /// The options of the tool as a command of its own.
     #[must_use]
     pub fn command(&self) -> Command {
-        (self.command)()
+        help::of_tool((self.command)(), self.name)
+    }
+
+    /// The options of the tool behind `keeplast`.
+    fn subcommand(&self) -> Command {
+        help::of_tool((self.command)(), &format!("keeplast {}", self.word)).name(self.word).alias(self.name)
     }
 }
 
@@ -61,32 +65,52 @@ pub fn named(name: &str) -> Option<&'static Entry> {
 /// All of it as one command: every tool under its word, and what only `keeplast` does.
 #[must_use]
 pub fn command() -> Command {
-    let tools = TOOLS.iter().map(|tool| tool.command().name(tool.word).alias(tool.name));
-    keeplast::Command::command().subcommands(tools)
+    help::of_front(keeplast::Command::command()).subcommands(TOOLS.iter().map(Entry::subcommand))
 }
 
 /// Runs what the arguments of this process say; the first is the name under which it was started.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
-    let started_as = arguments.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+    let started_as = usage::started_as(arguments);
     let tool = started_as.and_then(named);
-    let command = tool.map_or_else(command, Entry::command);
-    let matches = match command.try_get_matches_from(arguments) {
+    match started_as {
+        Some(name) if tool.is_none() && name.starts_with("one") => return finish(Err(no_such_tool(name))),
+        _ => {}
+    }
+    if let Some(sentence) = usage::refused_at_once(arguments) {
+        return finish(Err(anyhow::Error::msg(sentence)));
+    }
+    let mut command = tool.map_or_else(command, Entry::command);
+    let matches = match command.try_get_matches_from_mut(usage::normal(arguments)) {
         Ok(matches) => matches,
-        Err(error) => return terminal::refuse_options(&error),
+        Err(error) if error.use_stderr() => {
+            return finish(Err(anyhow::Error::msg(usage::sentence(&error, &command, arguments))));
+        }
+        Err(help) => return finish(terminal::put(&help.render().to_string())),
     };
     finish(match (tool, matches.subcommand()) {
-        (Some(tool), _) => (tool.run)(&matches),
+        (Some(tool), _) => (tool.run)(&matches, tool.kind),
         (None, Some((word, inner))) => match TOOLS.iter().find(|tool| tool.word == word) {
-            Some(tool) => (tool.run)(inner),
+            Some(tool) => (tool.run)(inner, tool.kind),
             None => keeplast::Command::from_arg_matches(&matches).map_err(Into::into).and_then(keeplast::Command::run),
         },
-        (None, None) => Err(anyhow::anyhow!("a command is missing; --help lists them")),
+        (None, None) => Err(anyhow::anyhow!("keeplast: a tool is missing; keeplast --help lists them")),
     })
 }
 
-fn start<T: Tool>(matches: &ArgMatches) -> anyhow::Result<()> {
+fn no_such_tool(name: &str) -> anyhow::Error {
+    let names: Vec<_> = TOOLS.iter().map(|tool| tool.name).collect();
+    let name = terminal::one_line(name);
+    anyhow::anyhow!("{name} is none of the names of this program: it goes by keeplast, {}", names.join(", "))
+}
+
+fn start<T: Tool>(matches: &ArgMatches, kind: &'static Kind) -> anyhow::Result<()> {
     let tool = T::from_arg_matches(matches)?;
-    let client = tool.connection().open()?;
+    let mut client = tool.connection().open()?;
+    if let Some((verb, inner)) = matches.subcommand()
+        && inner.try_get_one::<bool>(help::VERBOSE).ok().flatten() == Some(&true)
+    {
+        client.tell(kind, verb);
+    }
     tool.run(&client)
 }
 

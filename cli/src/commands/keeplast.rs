@@ -20,7 +20,7 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Lay down onevm, oneimage and the other names as links to this program
+    /// Make onevm, oneimage and so on links to this program
     InstallLinks(InstallLinks),
 }
 

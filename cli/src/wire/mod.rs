@@ -20,6 +20,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::objects::Kind;
 pub use endpoint::Endpoint;
 pub use session::Session;
 use tls::Trust;
@@ -144,6 +145,30 @@ pub struct Client {
     session: Session,
     trust: Trust,
     runtime: tokio::runtime::Runtime,
+    told: Option<Told>,
+}
+
+/// What a client says of its calls with `--verbose`.
+#[derive(Debug)]
+struct Told {
+    kind: &'static Kind,
+    verb: String,
+}
+
+impl Told {
+    /// One line for a call that changed an object of the kind; creating tells the id anyway.
+    fn tell(&self, method: &str, params: &[Param]) -> Result<()> {
+        let changes = ["info", "infoextended", "allocate", "instantiate", "events"]
+            .iter()
+            .all(|verb| method != self.kind.method(verb));
+        let ours = method.starts_with(&self.kind.method(""));
+        match params.iter().find_map(|param| if let Param::Int(id) = param { Some(id) } else { None }) {
+            Some(id) if changes && ours => {
+                crate::terminal::put_line(&format!("{} {id}: {} done", self.kind.member, self.verb))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Client {
@@ -154,7 +179,12 @@ impl Client {
     pub fn new(endpoint: Endpoint, session: Session) -> Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
-        Ok(Self { endpoint, session, trust: Trust::from_environment(), runtime })
+        Ok(Self { endpoint, session, trust: Trust::from_environment(), runtime, told: None })
+    }
+
+    /// From now on each call that changes an object of `kind` is told on standard output: `VM 3: resume done`.
+    pub(crate) fn tell(&mut self, kind: &'static Kind, verb: &str) {
+        self.told = Some(Told { kind, verb: verb.to_owned() });
     }
 
     /// Calls `method` with the session put in front of `params`.
@@ -162,16 +192,23 @@ impl Client {
     /// # Errors
     /// [`Refused`] when the daemon says no; otherwise a sentence with the endpoint and what stood in the way.
     pub fn call(&self, method: &str, params: impl IntoIterator<Item = Param>) -> Result<Answer> {
+        let params: Vec<Param> = params.into_iter().collect();
         let mut values = vec![Value::String(self.session.text().to_owned())];
-        for param in params {
-            values.push(encode(param)?);
+        for param in &params {
+            values.push(encode(param.clone())?);
         }
         let body = MethodCall { name: method.into(), params: values }
             .to_xml()
             .map_err(|_| anyhow!("the call {method} cannot be written as XML"))?;
         let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{body}");
         let answer = self.runtime.block_on(self.post(body))?;
-        decode(&answer).with_context(|| format!("calling {method} at {}", self.endpoint)).map_err(unwrap_refused)
+        let answer = decode(&answer)
+            .with_context(|| format!("calling {method} at {}", self.endpoint))
+            .map_err(unwrap_refused)?;
+        if let Some(told) = &self.told {
+            told.tell(method, &params)?;
+        }
+        Ok(answer)
     }
 
     async fn post(&self, body: String) -> Result<String> {

@@ -1,0 +1,388 @@
+//! Help: how the options and verbs that the tools declare are laid out for a reader with 80 columns.
+//!
+//! All of it is drawn from the command tree, so a verb or option that a tool gains is in its help by itself. What stands here
+//! is only under which heading a name belongs; a name that no heading claims stands under the last one.
+
+use clap::{Arg, ArgAction, Command};
+
+use crate::tools::{Entry, TOOLS};
+
+/// What help is laid out for, whatever the terminal has.
+const WIDTH: usize = 80;
+
+/// The flag that every verb has: `VM 3: resume done`.
+pub const VERBOSE: &str = "verbose";
+
+/// Headings of verbs in the order of a tool's help; a name that ends in `*` stands for all that begin so.
+const VERB_HEADINGS: [(&str, &[&str]); 9] = [
+    ("Look", &["list", "top", "show", "events", "monitoring", "acct", "showback", "usage", "ssh", "vnc"]),
+    (
+        "Back up and restore",
+        &[
+            "backup",
+            "backups",
+            "backup-*",
+            "backupmode",
+            "restore",
+            "increments",
+            "verify",
+            "import-backups",
+            "cancel",
+            "retry",
+            "priority",
+        ],
+    ),
+    (
+        "Create and change",
+        &[
+            "create",
+            "instantiate",
+            "clone",
+            "save",
+            "update",
+            "updateconf",
+            "rename",
+            "resize",
+            "delete",
+            "enable",
+            "disable",
+            "offline",
+            "chtype",
+            "persistent",
+            "nonpersistent",
+        ],
+    ),
+    (
+        "Run",
+        &[
+            "deploy",
+            "hold",
+            "release",
+            "resume",
+            "suspend",
+            "stop",
+            "poweroff",
+            "reboot",
+            "undeploy",
+            "terminate",
+            "migrate",
+            "resched",
+            "unresched",
+            "recover",
+            "flush",
+        ],
+    ),
+    ("Disks and snapshots", &["disk-*", "snapshot-*"]),
+    ("Network", &["nic-*", "sg-*", "addar", "updatear", "rmar", "reserve", "addleases", "rmleases", "commit"]),
+    ("Members", &["add*", "del*"]),
+    ("Schedules", &["sched-*", "*-chart"]),
+    (
+        "Rights and limits",
+        &[
+            "chown",
+            "chgrp",
+            "chmod",
+            "lock",
+            "unlock",
+            "umask",
+            "quota",
+            "batchquota",
+            "defaultquota",
+            "passwd",
+            "login",
+            "chauth",
+            "token-*",
+            "key",
+            "encode",
+        ],
+    ),
+];
+
+/// For what no heading claims.
+const OTHER_VERBS: &str = "More";
+
+/// Headings of options, by their ids.
+const OPTION_HEADINGS: [(&str, &[&str]); 4] = [
+    (
+        "Schedule",
+        &[
+            "schedule",
+            "weekly",
+            "monthly",
+            "yearly",
+            "hourly",
+            "cron",
+            "end",
+            "timezone",
+            "jitter",
+            "window_end",
+            "keep_last",
+            "retry",
+        ],
+    ),
+    (
+        "Output",
+        &[
+            "list",
+            "filter",
+            "operator",
+            "csv",
+            "csv_del",
+            "xml",
+            "json",
+            "yaml",
+            "numeric",
+            "no_header",
+            "size",
+            "adjust",
+            "expand",
+            "no_expand",
+            "describe",
+            "no_pager",
+            "listconf",
+            "kilobytes",
+            "extended",
+            "search",
+            "decrypt",
+            "delay",
+        ],
+    ),
+    ("Waiting", &["wait", "timeout"]),
+    (CONNECTION, &["endpoint", "user", "password_file"]),
+];
+
+/// The heading of what says where the daemon is and who calls.
+pub const CONNECTION: &str = "Connection";
+
+/// Groups of tools in the order of `keeplast --help`, by their words.
+const TOOL_GROUPS: [(&str, &[&str]); 3] = [
+    ("Backups", &["vm", "backupjob", "image", "datastore", "template"]),
+    ("Machines", &["host", "cluster", "vnet", "secgroup", "zone"]),
+    ("People", &["user", "group", "acl", "vdc"]),
+];
+
+/// The heading of a verb.
+#[must_use]
+pub fn heading_of_verb(name: &str) -> &'static str {
+    let claims = |pattern: &&str| match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+        (Some(prefix), _) => name.starts_with(prefix),
+        (None, Some(suffix)) => name.ends_with(suffix),
+        (None, None) => *pattern == name,
+    };
+    // A whole name goes before a pattern: `addar` is no member.
+    let exact = VERB_HEADINGS.iter().find(|(_, names)| names.contains(&name));
+    let found = exact.or_else(|| VERB_HEADINGS.iter().find(|(_, names)| names.iter().any(claims)));
+    found.map_or(OTHER_VERBS, |(heading, _)| heading)
+}
+
+/// The verbs of a tool under their headings, in the order of help; hidden ones are left out.
+#[must_use]
+pub fn verbs_by_heading(tool: &Command) -> Vec<(&'static str, Vec<&Command>)> {
+    let headings = VERB_HEADINGS.iter().map(|(heading, _)| *heading).chain([OTHER_VERBS]);
+    headings
+        .map(|heading| {
+            let verbs = tool.get_subcommands().filter(|verb| !verb.is_hide_set());
+            (heading, verbs.filter(|verb| heading_of_verb(verb.get_name()) == heading).collect::<Vec<_>>())
+        })
+        .filter(|(_, verbs)| !verbs.is_empty())
+        .collect()
+}
+
+/// The tools with their groups, in the order of help.
+pub fn tools_by_group() -> impl Iterator<Item = (&'static str, &'static Entry)> {
+    let groups = TOOL_GROUPS.iter().map(|(group, _)| *group).chain([OTHER_VERBS]);
+    groups.flat_map(|group| {
+        let rank = move |tool: &Entry| {
+            TOOL_GROUPS.iter().find(|(name, _)| *name == group)?.1.iter().position(|word| *word == tool.word)
+        };
+        let stray = |tool: &Entry| !TOOL_GROUPS.iter().any(|(_, words)| words.contains(&tool.word));
+        let mut members: Vec<_> =
+            TOOLS.iter().filter(|tool| rank(tool).is_some() || group == OTHER_VERBS && stray(tool)).collect();
+        members.sort_by_key(|tool| rank(tool));
+        members.into_iter().map(move |tool| (group, tool))
+    })
+}
+
+/// The options of a tool, laid out; `called` is how it is called: `onevm`, `keeplast vm`.
+#[must_use]
+pub fn of_tool(command: Command, called: &str) -> Command {
+    let name = command.get_name().to_owned();
+    let command = laid_out(command).display_name(&name).subcommand_value_name("VERB").mut_args(under_heading);
+    let command = command.mut_subcommands(|verb| of_verb(verb).display_name(&name));
+    let page = tool_page(&command, called);
+    command.bin_name(called.to_owned()).override_help(page)
+}
+
+/// `keeplast` with all its tools, laid out.
+#[must_use]
+pub fn of_front(command: Command) -> Command {
+    let command = laid_out(command).subcommand_value_name("TOOL").mut_args(under_heading);
+    let page = front_page(&command);
+    command.bin_name("keeplast").override_help(page)
+}
+
+fn laid_out(command: Command) -> Command {
+    command.disable_help_subcommand(true).propagate_version(true).max_term_width(WIDTH)
+}
+
+fn of_verb(verb: Command) -> Command {
+    let is_taken = |taken: &dyn Fn(&Arg) -> bool| verb.get_arguments().any(taken);
+    let short = !is_taken(&|arg| arg.get_short() == Some('v'));
+    let long = !is_taken(&|arg| arg.get_long() == Some(VERBOSE));
+    let verb = verb.mut_args(under_heading);
+    if !long {
+        return verb;
+    }
+    let flag = Arg::new(VERBOSE).long(VERBOSE).action(ArgAction::SetTrue).help("Say what was done");
+    // Looking changes nothing: taken, as OpenNebula's tools take it, and not worth a line.
+    let flag = flag.hide(heading_of_verb(verb.get_name()) == VERB_HEADINGS[0].0);
+    verb.arg(if short { flag.short('v') } else { flag })
+}
+
+fn under_heading(arg: Arg) -> Arg {
+    let id = arg.get_id().as_str();
+    match OPTION_HEADINGS.iter().find(|(_, ids)| ids.contains(&id)) {
+        Some((heading, _)) if !arg.is_positional() => arg.help_heading(*heading),
+        _ => arg,
+    }
+}
+
+fn tool_page(command: &Command, called: &str) -> String {
+    let mut page = format!("{}\n\nUsage: {called} VERB [OPTIONS] [ARGUMENTS]\n", about(command));
+    let longest = command.get_subcommands().map(|verb| verb.get_name().len()).max().unwrap_or_default();
+    for (heading, verbs) in verbs_by_heading(command) {
+        page.push_str(&format!("\n{heading}:\n"));
+        for verb in verbs {
+            push_row(&mut page, "  ", verb.get_name(), longest, &about(verb));
+        }
+    }
+    page.push('\n');
+    push_row(&mut page, "", &format!("{called} VERB --help"), 0, "explains a verb.");
+    page.push_str(&wrapped(
+        &format!("Every verb takes {}; --version prints the version.\n", connection_words(command)),
+        0,
+    ));
+    page
+}
+
+/// `--endpoint URL, --user NAME, …`
+fn connection_words(command: &Command) -> String {
+    let words: Vec<_> = command
+        .get_arguments()
+        .filter(|arg| arg.get_help_heading() == Some(CONNECTION))
+        .filter_map(|arg| Some(format!("--{} {}", arg.get_long()?, arg.get_value_names()?.first()?)))
+        .collect();
+    words.join(", ")
+}
+
+fn front_page(command: &Command) -> String {
+    let mut page = "Usage: keeplast TOOL VERB ...; each tool is also a command: onevm list\n\n".to_owned();
+    let mut last = "";
+    let words =
+        TOOLS.iter().map(|tool| tool.word.len()).chain(command.get_subcommands().map(|verb| verb.get_name().len()));
+    let longest = words.max().unwrap_or_default();
+    let mut row = |group: &'static str, word: &str, text: &str| {
+        let shown = if group == last { "" } else { group };
+        last = group;
+        push_row(&mut page, &format!("{shown:<10}"), word, longest, text);
+    };
+    for (group, tool) in tools_by_group() {
+        row(group, tool.word, &about(&tool.command()));
+    }
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        row("Itself", verb.get_name(), &about(verb));
+    }
+    page.push_str("\nNext: keeplast vm --help, keeplast vm backup --help; man onevm\n");
+    page
+}
+
+fn about(command: &Command) -> String {
+    command.get_about().map(ToString::to_string).unwrap_or_default()
+}
+
+/// `lead name   text`, the text wrapped beside its column.
+fn push_row(page: &mut String, lead: &str, name: &str, name_width: usize, text: &str) {
+    let head = if name_width == 0 { format!("{lead}{name} ") } else { format!("{lead}{name:<name_width$}  ") };
+    let indent = head.chars().count();
+    page.push_str(wrapped(&format!("{head}{text}"), indent).trim_end());
+    page.push('\n');
+}
+
+/// Lines of at most [`WIDTH`] columns; those after the first are indented.
+fn wrapped(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    let leading = text.len() - text.trim_start().len();
+    for word in text[leading..].split_inclusive(' ') {
+        let width = word.trim_end().chars().count();
+        if column + width > WIDTH && column > indent {
+            out.truncate(out.trim_end().len());
+            out.push_str(&format!("\n{}", " ".repeat(indent)));
+            column = indent;
+        }
+        if column == 0 {
+            out.push_str(&text[..leading]);
+            column += leading;
+        }
+        out.push_str(word);
+        column += word.chars().count();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fits(text: &str) {
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_first_help_is_one_screen() {
+        let help = crate::tools::command().render_help().to_string();
+        fits(&help);
+        assert!(help.lines().count() < 24, "{help}");
+        for tool in &TOOLS {
+            assert!(help.contains(&format!(" {} ", tool.word)), "{} is not in\n{help}", tool.name);
+        }
+    }
+
+    #[test]
+    fn every_help_fits_eighty_columns_and_names_every_verb() {
+        for tool in &TOOLS {
+            let mut command = tool.command();
+            let help = command.render_help().to_string();
+            fits(&help);
+            for verb in tool.command().get_subcommands() {
+                assert!(help.contains(&format!("\n  {} ", verb.get_name())), "{} is not in\n{help}", verb.get_name());
+            }
+            command.build();
+            for verb in command.get_subcommands_mut() {
+                let help = verb.render_help().to_string();
+                fits(&help);
+                let last = help.lines().filter(|line| !line.starts_with(' ') && line.ends_with(':')).next_back();
+                assert_eq!(last, Some("Connection:"), "{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_verb_has_one_heading() {
+        assert_eq!(heading_of_verb("addar"), "Network");
+        assert_eq!(heading_of_verb("addhost"), "Members");
+        assert_eq!(heading_of_verb("disk-snapshot-create"), "Disks and snapshots");
+        assert_eq!(heading_of_verb("create-chart"), "Schedules");
+        assert_eq!(heading_of_verb("yodel"), OTHER_VERBS);
+    }
+
+    #[test]
+    fn long_lines_go_on_beside_their_column() {
+        let text = format!("  name  {}", "word ".repeat(30));
+        let lines: Vec<_> = wrapped(&text, 8).lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[1].starts_with("        word") && lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
+    }
+}

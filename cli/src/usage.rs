@@ -1,0 +1,253 @@
+//! What is wrong with a command line, in one sentence with the way out.
+//!
+//! The parser's own words are several lines and repeat values. A value may be a password, so no sentence here repeats the
+//! value of an option or an argument too many; names of verbs and options are told.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::terminal::one_line;
+use crate::tools::TOOLS;
+
+/// Most names that a sentence proposes.
+const PROPOSED_MAX: usize = 3;
+
+/// What is said of `--password`, which OpenNebula's tools have.
+const NO_PASSWORD: &str = "--password is not taken, because every user of this machine can read the arguments of a running command: \
+     leave it out, and --user NAME asks for the password; or say --password-file FILE (- for standard input)";
+
+/// The sentence for arguments that are refused whatever the command is, or None.
+#[must_use]
+pub fn refused_at_once(arguments: &[OsString]) -> Option<String> {
+    let options = arguments.iter().skip(1).take_while(|word| *word != "--");
+    let is_password = |word: &OsString| word == "--password" || word.as_encoded_bytes().starts_with(b"--password=");
+    options.into_iter().any(is_password).then(|| NO_PASSWORD.to_owned())
+}
+
+/// The words as the parser is to read them: `onevm help backup` is `onevm backup --help`.
+#[must_use]
+pub fn normal(arguments: &[OsString]) -> Vec<OsString> {
+    let mut words = arguments.to_vec();
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.remove(1);
+        words.push("--help".into());
+    }
+    words
+}
+
+/// The sentence for what the parser refused; `command` is what it had parsed `arguments` by.
+#[must_use]
+pub fn sentence(error: &clap::Error, command: &Command, arguments: &[OsString]) -> String {
+    let place = Place::find(command, arguments);
+    let called = &place.called;
+    let told = |kind| error.get(kind).map(words_of).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            unknown_verb(&place, told(ContextKind::InvalidSubcommand).first().map_or("", String::as_str))
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            format!("{called}: {} is missing; {called} --help lists them", place.wanted())
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let missing: Vec<_> = told(ContextKind::InvalidArg).iter().map(|name| plain(name)).collect();
+            let verb = if missing.len() == 1 { "is" } else { "are" };
+            format!("{called}: {} {verb} missing; {}", missing.join(" and "), place.usage())
+        }
+        ErrorKind::UnknownArgument => {
+            unknown_argument(&place, told(ContextKind::InvalidArg).first().map_or("", String::as_str))
+        }
+        ErrorKind::ArgumentConflict => {
+            let (one, others) = (told(ContextKind::InvalidArg), told(ContextKind::PriorArg));
+            let one = one.first().map(|name| plain(name)).unwrap_or_default();
+            let others: Vec<_> = others.iter().map(|name| plain(name)).filter(|other| *other != one).collect();
+            match others.as_slice() {
+                [] => format!("{called}: {one} is given more than once"),
+                others => format!("{called}: {one} and {} exclude each other; leave one out", others.join(", ")),
+            }
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let name = told(ContextKind::InvalidArg).first().map(|name| plain(name)).unwrap_or_default();
+            let value = one_line(told(ContextKind::InvalidValue).first().map_or("", String::as_str));
+            let valid = told(ContextKind::ValidValue);
+            let reason = std::error::Error::source(error).map(|source| one_line(&source.to_string()));
+            match (value.as_str(), reason) {
+                ("", None) if valid.is_empty() => format!("{called}: {name} needs a value"),
+                ("", None) => format!("{called}: {name} needs a value: {}", valid.join(", ")),
+                (value, None) => format!("{called}: {value} is no {name}; it is one of {}", valid.join(", ")),
+                (value, Some(reason)) => format!("{called}: {value} cannot be {name}: {reason}"),
+            }
+        }
+        ErrorKind::InvalidUtf8 => {
+            format!("{called}: an argument is not UTF-8, and nothing the daemon knows has such a name")
+        }
+        _ => format!("{called}: {}; {called} --help explains it", parser_words(error)),
+    }
+}
+
+/// How far the words lead into the tree of commands.
+struct Place<'a> {
+    command: &'a Command,
+    called: String,
+    is_front: bool,
+}
+
+impl<'a> Place<'a> {
+    fn find(root: &'a Command, arguments: &[OsString]) -> Self {
+        let called = root.get_bin_name().unwrap_or_else(|| root.get_name()).to_owned();
+        let is_front = called == "keeplast";
+        let mut place = Self { command: root, called, is_front };
+        let mut words = arguments.iter().skip(1).take_while(|word| *word != "--").filter_map(|word| word.to_str());
+        while place.command.has_subcommands() {
+            let Some(next) = words.by_ref().find_map(|word| place.command.find_subcommand(word)) else { break };
+            place.called = format!("{} {}", place.called, next.get_name());
+            place.command = next;
+            place.is_front = false;
+        }
+        place
+    }
+
+    fn wanted(&self) -> &'static str {
+        if self.is_front { "a tool" } else { "a verb" }
+    }
+
+    fn usage(&self) -> String {
+        let mut command = self.command.clone().bin_name(self.called.clone());
+        let usage = one_line(&command.render_usage().to_string());
+        usage.replacen("Usage: ", "usage: ", 1)
+    }
+}
+
+fn unknown_verb(place: &Place<'_>, word: &str) -> String {
+    let called = &place.called;
+    let what = if place.is_front { "tool or verb" } else { "verb" };
+    let mut text = format!("{called} has no {what} {}", one_line(word));
+    let near = nearest(word, place.command.get_subcommands().flat_map(Command::get_name_and_visible_aliases));
+    let elsewhere = verb_elsewhere(place, word);
+    if !near.is_empty() {
+        text.push_str(&format!("; did you mean {}?", near.join(", ")));
+    } else if !elsewhere.is_empty() {
+        text.push_str(&format!("; there is {}", elsewhere.join(", ")));
+    } else {
+        text.push_str(&format!("; {called} --help lists them"));
+    }
+    text
+}
+
+/// Tools that have the verb, as one would call it.
+fn verb_elsewhere(place: &Place<'_>, word: &str) -> Vec<String> {
+    let behind_front = place.called.starts_with("keeplast");
+    let having = TOOLS.iter().filter(|tool| tool.command().find_subcommand(word).is_some());
+    let calls = having.map(|tool| {
+        if behind_front { format!("keeplast {} {word}", tool.word) } else { format!("{} {word}", tool.name) }
+    });
+    calls.take(PROPOSED_MAX).collect()
+}
+
+fn unknown_argument(place: &Place<'_>, argument: &str) -> String {
+    let called = &place.called;
+    if !argument.starts_with('-') {
+        return match place.command.has_subcommands() {
+            true => unknown_verb(place, argument),
+            false => format!("{called}: one argument too many (a name with blanks needs quotes); {}", place.usage()),
+        };
+    }
+    let option = argument.split('=').next().unwrap_or_default();
+    let mut built = place.command.clone();
+    built.build();
+    let longs: Vec<_> = built.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
+    let near = nearest(option, longs.iter().map(String::as_str));
+    match near.as_slice() {
+        [] => format!("{called} has no option {}; {called} --help lists them", one_line(option)),
+        near => format!("{called} has no option {}; did you mean {}?", one_line(option), near.join(", ")),
+    }
+}
+
+/// The names that a slip of the fingers may have meant, nearest first.
+fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let far = (word.chars().count() / 3).clamp(1, 3);
+    let mut near: Vec<_> = names.map(|name| (distance(word, name), name)).filter(|(apart, _)| *apart <= far).collect();
+    near.sort_unstable();
+    near.dedup();
+    near.into_iter().take(PROPOSED_MAX).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// Letters to add, take away, change, or swap with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    // A word is typed by a person; what is longer is no slip.
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows.last().and_then(|row| row.last()).copied().unwrap_or(usize::MAX)
+}
+
+fn words_of(value: &ContextValue) -> Vec<String> {
+    match value {
+        ContextValue::String(text) => vec![text.clone()],
+        ContextValue::Strings(texts) => texts.clone(),
+        ContextValue::StyledStr(text) => vec![text.to_string()],
+        _ => Vec::new(),
+    }
+}
+
+/// `<ID>` and `--success` as a sentence names them.
+fn plain(name: &str) -> String {
+    one_line(name).replace(['<', '>'], "")
+}
+
+/// The parser's message without its usage lines; its paragraphs become parts of one sentence.
+fn parser_words(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let lines =
+        rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let text = text.strip_prefix("error:").unwrap_or(&text);
+    let parts: Vec<_> = text.split("\n\n").map(one_line).filter(|part| !part.is_empty()).collect();
+    parts.join("; ")
+}
+
+/// The name under which the program was started.
+#[must_use]
+pub fn started_as(arguments: &[OsString]) -> Option<&str> {
+    arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_name).and_then(OsStr::to_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_fingers_are_near_and_other_words_are_not() {
+        let verbs = ["list", "backup", "backup-cancel", "top", "restore"];
+        let near = |word| nearest(word, verbs.into_iter());
+        assert_eq!(near("bakcup"), ["backup"]);
+        assert_eq!(near("lits"), ["list"]);
+        assert_eq!(near("backup-cancle"), ["backup-cancel"]);
+        assert!(near("nope").is_empty() && near("").is_empty());
+        assert_eq!(distance("", "abc"), 3);
+        assert!(near(&"x".repeat(100_000)).is_empty());
+    }
+
+    #[test]
+    fn a_password_in_the_arguments_is_refused_without_its_value() {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        for line in [&["onevm", "list", "--password", "hunter2"][..], &["onevm", "--password=hunter2", "list"]] {
+            assert!(!refused_at_once(&words(line)).unwrap().contains("hunter2"));
+        }
+        for line in [&["onevm", "list", "--password-file", "x"][..], &["onevm", "show", "--", "--password"], &[]] {
+            assert_eq!(refused_at_once(&words(line)), None);
+        }
+    }
+}
