@@ -5,39 +5,61 @@ use serde_json::Value;
 
 use crate::xml::Element;
 
-/// Elements that are lists in OpenNebula's schemas, and those of ours.
-const LISTS: [&str; 30] = [
-    "VM",
-    "IMAGE",
-    "DATASTORE",
-    "HOST",
-    "USER",
-    "GROUP",
-    "CLUSTER",
-    "VMTEMPLATE",
-    "ZONE",
-    "BACKUPJOB",
-    "ACL",
-    "VNET",
-    "DISK",
-    "NIC",
-    "NIC_ALIAS",
-    "HISTORY",
-    "SNAPSHOT",
-    "INCREMENT",
-    "SCHED_ACTION",
-    "SCHED_INFO",
-    "BACKUP_EVENT",
-    "EVENT",
-    "LOGIN_TOKEN",
-    "INCREMENT_INFO",
-    "INCREMENT_DAMAGE",
-    "RESTORE_DAMAGE",
-    "SECURITY_GROUP_RULE",
-    "PCI",
-    "QUOTAS",
-    "INPUT",
+/// Elements that may repeat, by what they stand in: those of OpenNebula's schemas, and ours.
+const LISTS: [(&str, &[&str]); 44] = [
+    ("ACL_POOL", &["ACL"]),
+    ("AR_POOL", &["AR"]),
+    ("BACKUPJOB_POOL", &["BACKUPJOB"]),
+    ("BACKUP_INCREMENTS", &["INCREMENT"]),
+    ("CLUSTERS", &["CLUSTER"]),
+    ("CLUSTER_POOL", &["CLUSTER"]),
+    ("DATASTORES", &["DATASTORE", "DS"]),
+    ("DATASTORE_POOL", &["DATASTORE"]),
+    ("DATASTORE_QUOTA", &["DATASTORE"]),
+    ("DOCUMENT_POOL", &["DOCUMENT"]),
+    ("EVENTS", &["EVENT"]),
+    ("GROUP_POOL", &["GROUP", "QUOTAS", "VLAN_RULES"]),
+    ("HISTORY_RECORDS", &["HISTORY"]),
+    ("HOSTS", &["HOST"]),
+    ("HOST_POOL", &["HOST"]),
+    ("IMAGE_POOL", &["IMAGE"]),
+    ("IMAGE_QUOTA", &["IMAGE"]),
+    ("LEASES", &["LEASE"]),
+    ("MONITORING", &["DISK_SIZE", "NUMA_NODE"]),
+    ("MONITORING_DATA", &["MONITORING"]),
+    ("NETWORK_QUOTA", &["NETWORK"]),
+    ("NODE", &["CORE", "HUGEPAGE"]),
+    ("NUMA_NODE", &["HUGEPAGE"]),
+    ("NUMA_NODES", &["NODE"]),
+    ("PCI_DEVICES", &["PCI"]),
+    ("SECURITY_GROUP_POOL", &["SECURITY_GROUP"]),
+    ("SERVER_POOL", &["SERVER"]),
+    ("SHOWBACK_RECORDS", &["SHOWBACK"]),
+    ("SNAPSHOTS", &["SNAPSHOT"]),
+    (
+        "TEMPLATE",
+        &["DISK", "INPUT", "NIC", "NIC_ALIAS", "PCI", "RULE", "SCHED_ACTION", "SECURITY_GROUP_RULE", "SNAPSHOT"],
+    ),
+    // Images, jobs and datastores keep theirs in TEMPLATE, VMs in USER_TEMPLATE.
+    ("TEMPLATE", &OURS),
+    ("USER", &["LOGIN_TOKEN"]),
+    ("USER_POOL", &["USER", "QUOTAS"]),
+    ("USER_TEMPLATE", &OURS),
+    ("VDC_POOL", &["VDC"]),
+    ("VLAN_RULES", &["RULE"]),
+    ("VM", &["SNAPSHOTS"]),
+    ("VMS", &["VM"]),
+    ("VMTEMPLATE_POOL", &["VMTEMPLATE"]),
+    ("VM_POOL", &["VM"]),
+    ("VM_QUOTA", &["VM"]),
+    ("VNETS", &["VNET"]),
+    ("VNET_POOL", &["VNET"]),
+    ("ZONE_POOL", &["ZONE"]),
 ];
+
+/// Vectors of ours that may repeat.
+const OURS: [&str; 6] =
+    ["BACKUP_EVENT", "DISK_PROGRESS", "INCREMENT_DAMAGE", "INCREMENT_INFO", "RESTORE_DAMAGE", "SCHED_INFO"];
 
 /// The document as indented JSON text with the root's name as the only key.
 #[must_use]
@@ -101,10 +123,13 @@ pub(crate) fn is_list(element: &Element, first: &Element) -> bool {
     if element.all(&first.name).nth(1).is_some() {
         return true;
     }
-    // An id list holds nothing but ids; the ID of an object has siblings. INCREMENT of a plain VM or DATASTORE as the
-    // name of an image's store are leaves and stay so.
+    // An id list holds nothing but ids; the ID of an object has siblings.
     let id_list = first.name == "ID" && element.children.iter().all(|child| child.name == "ID");
-    id_list || (LISTS.contains(&first.name.as_str()) && !first.children.is_empty())
+    id_list || may_repeat(&element.name, &first.name)
+}
+
+fn may_repeat(parent: &str, child: &str) -> bool {
+    LISTS.iter().any(|(name, children)| *name == parent && children.contains(&child))
 }
 
 fn push_string(out: &mut String, text: &str) {
@@ -117,12 +142,66 @@ mod tests {
 
     #[test]
     fn lists_are_arrays_and_empty_elements_are_maps() {
-        let document = "<VM_POOL><VM><ID>0</ID><NAME>a\"b</NAME><DATASTORE>x</DATASTORE><M/><DISK><A>1</A></DISK><B><ID>4</ID></B></VM></VM_POOL>";
+        let document = "<VM_POOL><VM><ID>0</ID><NAME>a\"b</NAME><DATASTORE>x</DATASTORE><M/><TEMPLATE><DISK><A>1</A></DISK></TEMPLATE><B><ID>4</ID></B></VM></VM_POOL>";
         let text = pretty(&Element::parse(document).unwrap());
         let value: Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!({"VM_POOL": {"VM": [{"ID": "0", "NAME": "a\"b", "DATASTORE": "x", "M": {},
-            "DISK": [{"A": "1"}], "B": {"ID": ["4"]}}]}});
+            "TEMPLATE": {"DISK": [{"A": "1"}]}, "B": {"ID": ["4"]}}]}});
         assert_eq!(value, expected);
         assert_eq!(pretty(&Element::parse("<VM_POOL></VM_POOL>").unwrap()), "{\n  \"VM_POOL\": {}\n}\n");
+    }
+
+    #[test]
+    fn whatever_the_schemas_let_repeat_is_an_array_also_when_there_is_one() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/xsd");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            // No command prints oned.conf.
+            if !name.ends_with(".xsd") || name == "opennebula_configuration.xsd" {
+                continue;
+            }
+            for (parent, child) in repeating(&std::fs::read_to_string(&file).unwrap()) {
+                seen += 1;
+                let id_list = child == "ID";
+                assert!(id_list || may_repeat(&parent, &child), "{name}: {parent} may have several {child}");
+            }
+        }
+        assert!(seen > 60, "only {seen} elements were found");
+    }
+
+    /// The elements of a schema with a maxOccurs above one, their own or that of the choice they stand in, each with the
+    /// element or type around it.
+    fn repeating(schema: &str) -> Vec<(String, String)> {
+        use quick_xml::events::Event;
+        let mut reader = quick_xml::Reader::from_str(schema);
+        reader.config_mut().expand_empty_elements = true;
+        // What is open: the name of an element or type, and whether its content may repeat.
+        let mut open: Vec<(Option<String>, bool)> = Vec::new();
+        let mut found = Vec::new();
+        loop {
+            match reader.read_event().unwrap() {
+                Event::Start(tag) => {
+                    let value = |key: &str| {
+                        let attribute = tag.try_get_attribute(key).unwrap()?;
+                        Some(attribute.value.to_string())
+                    };
+                    let element = tag.local_name().as_ref() == "element";
+                    let repeats = value("maxOccurs").is_some_and(|most| !matches!(most.as_str(), "0" | "1"));
+                    let name = value("name").or_else(|| value("ref"));
+                    let parent = open.iter().rev().find_map(|(name, _)| name.clone());
+                    if let (true, Some(name), Some(parent)) = (element, &name, parent)
+                        && (repeats || open.last().is_some_and(|(_, repeats)| *repeats))
+                    {
+                        found.push((parent, name.clone()));
+                    }
+                    open.push((name, repeats && !element));
+                }
+                Event::End(_) => drop(open.pop()),
+                Event::Eof => return found,
+                _ => {}
+            }
+        }
     }
 }

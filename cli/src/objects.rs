@@ -1,9 +1,8 @@
 //! The kinds of objects: how their documents are fetched, and how a name or an id list becomes ids.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, bail};
 
+use crate::names::Names;
 use crate::table::ListOptions;
 use crate::wire::{Client, Param};
 use crate::xml::Element;
@@ -126,8 +125,17 @@ impl Kind {
     pub fn id(&self, client: &Client, word: &str) -> Result<i64> {
         match word.parse::<u32>() {
             Ok(id) => Ok(i64::from(id)),
-            Err(_) => Names::read(self, client)?.id(word),
+            Err(_) => self.names(client, word)?.id(word),
         }
+    }
+
+    /// The names in use, to look `word` up in.
+    fn names(&self, client: &Client, word: &str) -> Result<Names<'_>> {
+        // The daemon's own -1 for "none" is no object, and nobody's name.
+        if word.is_empty() || word.parse::<i64>().is_ok() {
+            bail!("{word:?} is no {}: write an id from 0 on, or a name", self.label);
+        }
+        Ok(Names::of(self, &self.pool(client, ALL, "info")?))
     }
 
     /// The ids that an argument stands for: `7`, `0,1,5`, `0..3`, names among them.
@@ -138,7 +146,7 @@ impl Kind {
         if let Some(ids) = parse_ids(argument)? {
             return Ok(ids);
         }
-        let names = Names::read(self, client)?;
+        let names = self.names(client, argument)?;
         // A name may hold a comma or dots; the whole argument goes first.
         if let Ok(id) = names.id(argument) {
             return Ok(vec![id]);
@@ -151,35 +159,6 @@ impl Kind {
             }
         }
         Ok(ids)
-    }
-}
-
-/// The names in use, each with the ids that bear it.
-struct Names {
-    label: &'static str,
-    ids: BTreeMap<String, Vec<i64>>,
-}
-
-impl Names {
-    fn read(kind: &Kind, client: &Client) -> Result<Self> {
-        let pool = kind.pool(client, ALL, "info")?;
-        let mut ids: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        for object in pool.all(kind.member) {
-            if let Some(id) = object.int_at("ID") {
-                ids.entry(object.text_at("NAME").to_owned()).or_default().push(id);
-            }
-        }
-        Ok(Self { label: kind.label, ids })
-    }
-
-    fn id(&self, name: &str) -> Result<i64> {
-        match self.ids.get(name).map(Vec::as_slice) {
-            Some([id]) => Ok(*id),
-            Some(ids) => {
-                bail!("there are several {}s named {name}: {}; use the id", self.label, crate::show::join(ids))
-            }
-            None => bail!("{} named {name} not found", self.label),
-        }
     }
 }
 

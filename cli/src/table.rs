@@ -3,11 +3,13 @@
 //! On a terminal a cell is cut to its column, except that the name columns share what is left of the line. Elsewhere
 //! nothing is cut: columns grow to their content, so that a script never reads half a name.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use regex::{Regex, RegexBuilder};
 
-use crate::terminal;
+use crate::layout::Layout;
 use crate::xml::Element;
+use crate::{terminal, tools, units};
 
 /// Columns grow no further than this; a longer cell sticks out of its own line only. One huge cell must not make every
 /// line of a table huge.
@@ -68,7 +70,10 @@ pub struct ListOptions {
     /// Columns to show, in this order
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     pub list: Vec<String>,
-    /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (part of the text)
+    /// A list of columns by the name that it has in ~/.one/cli or /etc/one/cli (else `ONE_LISTCONF`, else default)
+    #[arg(short = 'c', long, value_name = "NAME", conflicts_with = "list")]
+    pub listconf: Option<String>,
+    /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (a regular expression)
     #[arg(short, long, value_name = "COLUMN=VALUE,...", value_delimiter = ',')]
     pub filter: Vec<String>,
     /// AND or OR between several filters
@@ -92,6 +97,9 @@ pub struct ListOptions {
     /// Ids instead of the names of users and groups
     #[arg(short, long)]
     pub numeric: bool,
+    /// Sizes as plain numbers of KiB
+    #[arg(short, long)]
+    pub kilobytes: bool,
     /// No line with the titles
     #[arg(long)]
     pub no_header: bool,
@@ -115,10 +123,24 @@ pub struct ListOptions {
     pub no_pager: bool,
 }
 
-/// Prints the members of a pool document as the options say.
+impl ListOptions {
+    /// A size given in MiB: `172M`, or KiB without a unit.
+    #[must_use]
+    pub fn mib(&self, value: i64) -> String {
+        if self.kilobytes { value.saturating_mul(1024).to_string() } else { units::mib(value) }
+    }
+
+    /// A size given in KiB: `172K`, or without the unit.
+    #[must_use]
+    pub fn kib(&self, value: i64) -> String {
+        if self.kilobytes { value.to_string() } else { units::kib(value) }
+    }
+}
+
+/// Prints the members of a pool document as the options and the user's own layout say.
 ///
 /// # Errors
-/// For an unknown column or a filter without a comparison.
+/// For an unknown column or list of columns, and a filter that cannot be understood.
 pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], options: &ListOptions) -> Result<()> {
     if options.describe {
         let names: Vec<_> = columns.iter().map(|column| format!("{}\n", column.name)).collect();
@@ -134,7 +156,16 @@ pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], 
         return terminal::put(&crate::yaml::pretty(pool));
     }
     let width = if options.expand { None } else { terminal::width() };
-    terminal::put(&render(pool, member, columns, default, options, width)?)
+    let tool = tools::TOOLS.iter().find(|tool| tool.kind.member == member);
+    let asked = options.listconf.as_deref();
+    let layout = tool.map_or_else(|| Ok(Layout::default()), |tool| Layout::of(tool.name, asked.is_some()))?;
+    let columns: Vec<Column> = columns.iter().map(|column| layout.changed(column)).collect();
+    let environment = std::env::var("ONE_LISTCONF").ok();
+    let own = match options.list.is_empty() {
+        true => layout.list(asked, environment.as_deref(), &columns)?,
+        false => None,
+    };
+    terminal::put(&render(pool, member, &columns, own.as_deref().unwrap_or(default), options, width)?)
 }
 
 fn render(
@@ -279,7 +310,12 @@ struct Filter<'a> {
     column: &'a Column,
     comparison: &'static str,
     value: String,
+    /// The value of `~`.
+    pattern: Option<Regex>,
 }
+
+/// Largest compiled pattern; a megabyte is far more than anybody types.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 impl<'a> Filter<'a> {
     /// Two-letter comparisons stand before the one-letter ones that they begin with.
@@ -294,12 +330,18 @@ impl<'a> Filter<'a> {
             bail!("the filter {text} compares nothing; write for instance STAT=runn")
         };
         let column = find(&text[..at])?;
-        Ok(Self { column, comparison, value: text[at + comparison.len()..].trim().to_owned() })
+        let value = text[at + comparison.len()..].trim().to_owned();
+        let pattern = (comparison == "~").then(|| pattern(&value)).transpose();
+        let pattern = pattern.with_context(|| format!("the filter {text} has no regular expression"))?;
+        Ok(Self { column, comparison, value, pattern })
     }
 
     fn holds(&self, element: &Element, options: &ListOptions) -> bool {
-        let cell = (self.column.cell)(element, options);
+        let cell = clean(&(self.column.cell)(element, options));
         let cell = cell.trim();
+        if let Some(pattern) = &self.pattern {
+            return pattern.is_match(cell);
+        }
         let order = match (cell.parse::<f64>(), self.value.parse::<f64>()) {
             (Ok(a), Ok(b)) => a.partial_cmp(&b),
             _ => Some(cell.cmp(self.value.as_str())),
@@ -311,10 +353,18 @@ impl<'a> Filter<'a> {
             "<" => order.is_lt(),
             "<=" => order.is_le(),
             ">" => order.is_gt(),
-            ">=" => order.is_ge(),
-            _ => cell.contains(&self.value),
+            _ => order.is_ge(),
         }
     }
+}
+
+/// The last line of what the parser says is the reason; those before it draw an arrow.
+fn pattern(text: &str) -> Result<Regex> {
+    RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).build().map_err(|error| {
+        let said = error.to_string();
+        let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        anyhow::anyhow!(reason)
+    })
 }
 
 /// A small table inside of `show`: the columns are only as wide as given or needed, nothing is cut.
@@ -422,11 +472,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_can_be_plain_numbers() {
+        let plain = ListOptions { kilobytes: true, ..ListOptions::default() };
+        assert_eq!((plain.mib(2), plain.kib(2)), ("2048".to_owned(), "2".to_owned()));
+        let scaled = ListOptions::default();
+        assert_eq!((scaled.mib(2048), scaled.kib(2048)), ("2G".to_owned(), "2M".to_owned()));
+    }
+
+    #[test]
     fn filters_compare_numbers_as_numbers() {
         assert_eq!(filtered(&["MEM>9"], "AND").unwrap(), "   0\n");
         assert_eq!(filtered(&["mem>=9", "NAME!=x"], "AND").unwrap(), "   0\n  12\n");
         assert_eq!(filtered(&["NAME~long", "ID=12"], "OR").unwrap(), "   0\n  12\n");
         assert_eq!(filtered(&["NAME~long", "ID=12"], "AND").unwrap(), "");
+        assert_eq!(filtered(&["name~^b.c$"], "AND").unwrap(), "  12\n");
+        let said = format!("{:#}", filtered(&["NAME~("], "AND").unwrap_err());
+        assert_eq!(said, "the filter NAME~( has no regular expression: unclosed group");
+        assert!(filtered(&[r"NAME~\w{9000}{9000}"], "AND").is_err());
         assert!(filtered(&["MEM"], "AND").is_err());
         assert!(filtered(&["X=1"], "AND").unwrap_err().to_string().contains("ID, NAME, MEM"));
     }

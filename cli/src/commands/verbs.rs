@@ -21,7 +21,7 @@ use crate::{each, input, terminal};
 #[derive(Args, Clone, Debug)]
 pub struct One {
     /// Id or name
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", allow_negative_numbers = true)]
     pub id: String,
 }
 
@@ -29,7 +29,7 @@ pub struct One {
 #[derive(Args, Clone, Debug)]
 pub struct Several {
     /// Id, name, list (0,1,5) or range (0..3)
-    #[arg(value_name = "ID,...")]
+    #[arg(value_name = "ID,...", allow_negative_numbers = true)]
     pub ids: String,
 }
 
@@ -100,22 +100,22 @@ impl Viewing {
     }
 }
 
-/// A table that is drawn again and again.
+/// A table that is drawn again and again, with the options `T` of the table.
 #[derive(Args, Clone, Debug)]
-pub struct Top {
+pub struct Top<T: Args = ListOptions> {
     #[command(flatten)]
-    options: ListOptions,
+    options: T,
     /// Time between two tables
     #[arg(short, long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     delay: u64,
 }
 
-impl Top {
+impl<T: Args> Top<T> {
     /// Draws until interrupted; once when nobody looks, that is off a terminal.
     ///
     /// # Errors
     /// What `list` says.
-    pub fn draw(&self, list: impl Fn(&ListOptions) -> Result<()>) -> Result<()> {
+    pub fn draw(&self, list: impl Fn(&T) -> Result<()>) -> Result<()> {
         if !terminal::is_terminal() {
             return list(&self.options);
         }
@@ -132,7 +132,7 @@ impl Top {
 #[derive(Args, Clone, Debug)]
 pub struct Show {
     /// Id or name
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", allow_negative_numbers = true)]
     pub(super) id: String,
     #[command(flatten)]
     pub(super) options: ShowOptions,
@@ -182,7 +182,7 @@ impl Changing {
 #[derive(Args, Clone, Debug)]
 pub struct Rename {
     /// Id or name
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", allow_negative_numbers = true)]
     id: String,
     /// New name
     #[arg(value_name = "NAME")]
@@ -205,7 +205,7 @@ impl Rename {
 #[derive(Args, Clone, Debug)]
 pub struct Update {
     /// Id or name
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", allow_negative_numbers = true)]
     id: String,
     /// File with the template (- for standard input); an editor opens when neither file nor pipe is there
     #[arg(value_name = "FILE")]
@@ -317,41 +317,34 @@ pub struct Chgrp {
 pub struct Chmod {
     #[command(flatten)]
     target: Several,
-    /// Three digits for owner, group and others; each the sum of 4 (use), 2 (manage) and 1 (admin)
-    #[arg(value_name = "OCTET")]
-    octet: String,
+    /// Three digits for owner, group and others, each the sum of 4 (use), 2 (manage) and 1 (admin), like 640; or changes like u+m,go-u
+    #[arg(value_name = "OCTET|CHANGES")]
+    permissions: String,
 }
 
 impl Owning {
     /// Does it.
     ///
     /// # Errors
-    /// A refusal of the daemon, unknown names, permissions that are no octet.
+    /// A refusal of the daemon, unknown names, permissions that are none.
     pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
-        let chown = |target: &Several, user: Option<&str>, group: Option<&str>| {
-            let uid = user.map_or(Ok(-1), |word| USER.id(client, word))?;
-            let gid = group.map_or(Ok(-1), |word| GROUP.id(client, word))?;
-            call_each(client, kind, &target.ids, "chown", &[uid.into(), gid.into()])
-        };
         match self {
-            Self::Chown(options) => chown(&options.target, Some(&options.owner), options.group.as_deref()),
-            Self::Chgrp(options) => chown(&options.target, None, Some(&options.group)),
-            Self::Chmod(options) => {
-                call_each(client, kind, &options.target.ids, "chmod", &permission_bits(&options.octet)?)
-            }
+            Self::Chown(options) => options.run(client, kind),
+            Self::Chgrp(options) => options.run(client, kind),
+            Self::Chmod(options) => options.run(client, kind, &[]),
         }
     }
 }
 
-/// `640` as the nine parameters of chmod: use, manage, admin of owner, group and others.
-fn permission_bits(octet: &str) -> Result<Vec<Param>> {
-    let digits: Option<Vec<u32>> = octet.chars().map(|digit| digit.to_digit(8)).collect();
-    match digits {
-        Some(digits) if digits.len() == 3 => {
-            let bits = digits.iter().flat_map(|digit| [digit >> 2 & 1, digit >> 1 & 1, digit & 1]);
-            Ok(bits.map(|bit| Param::from(i64::from(bit))).collect())
-        }
-        _ => bail!("{octet} says no permissions: write three digits from 0 to 7, like 640"),
+impl Chown {
+    /// Gives the objects away.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, unknown names.
+    pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
+        let uid = USER.id(client, &self.owner)?;
+        let gid = self.group.as_deref().map_or(Ok(-1), |word| GROUP.id(client, word))?;
+        call_each(client, kind, &self.target.ids, "chown", &[uid.into(), gid.into()])
     }
 }
 
@@ -376,6 +369,70 @@ impl Enabling {
         };
         call_each(client, kind, &target.ids, "enable", &[enable.into()])
     }
+}
+
+impl Chgrp {
+    /// Gives the objects to the group.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, unknown names.
+    pub fn run(&self, client: &Client, kind: &Kind) -> Result<()> {
+        let gid = GROUP.id(client, &self.group)?;
+        call_each(client, kind, &self.target.ids, "chown", &[(-1).into(), gid.into()])
+    }
+}
+
+impl Chmod {
+    /// Changes the permissions; `rest` goes behind the nine bits.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name, permissions that are none.
+    pub fn run(&self, client: &Client, kind: &Kind, rest: &[Param]) -> Result<()> {
+        let bits = permission_bits(&self.permissions)?;
+        let params: Vec<Param> = bits.into_iter().map(Param::Int).chain(rest.iter().cloned()).collect();
+        call_each(client, kind, &self.target.ids, "chmod", &params)
+    }
+}
+
+/// The nine parameters of chmod (use, manage, admin of owner, group and others), -1 for what stays: of `640`, or of
+/// changes like `u+m,go-u` and `g=um`, where u is the owner, g the group, o others and a all three.
+fn permission_bits(text: &str) -> Result<[i64; 9]> {
+    let digits: Option<Vec<i64>> = text.chars().map(|digit| digit.to_digit(8).map(i64::from)).collect();
+    let mut bits = [-1; 9];
+    match digits.as_deref() {
+        Some(digits @ [_, _, _]) => {
+            for (place, bit) in bits.iter_mut().enumerate() {
+                *bit = digits[place / 3] >> (2 - place % 3) & 1;
+            }
+            return Ok(bits);
+        }
+        None if text.split(',').all(|change| change_bits(&mut bits, change).is_some()) => return Ok(bits),
+        _ => {}
+    }
+    bail!("{text} says no permissions: write three digits from 0 to 7, like 640, or changes, like u+m,go-u")
+}
+
+/// One change, `go-u`; None when it is none.
+fn change_bits(bits: &mut [i64; 9], change: &str) -> Option<()> {
+    let at = change.find(['+', '-', '='])?;
+    let (who, what) = change.split_at(at);
+    let (sign, what) = what.split_at(1);
+    let places =
+        |letters: &str, known: &str| letters.chars().map(|letter| known.find(letter)).collect::<Option<Vec<_>>>();
+    let who = if matches!(who, "" | "a") { "ugo" } else { who };
+    let (who, rights) = (places(who, "ugo")?, places(what, "uma")?);
+    if rights.is_empty() && sign != "=" {
+        return None;
+    }
+    for whose in who {
+        if sign == "=" {
+            bits[whose * 3..whose * 3 + 3].fill(0);
+        }
+        for right in &rights {
+            bits[whose * 3 + right] = i64::from(sign != "-");
+        }
+    }
+    Some(())
 }
 
 /// Keeping objects from being changed.
@@ -436,12 +493,25 @@ mod tests {
 
     #[test]
     fn three_digits_become_nine_bits() {
-        let bits =
-            |octet| permission_bits(octet).map(|bits| bits.iter().map(|bit| *bit == Param::Int(1)).collect::<Vec<_>>());
-        assert_eq!(bits("640").unwrap(), [true, true, false, true, false, false, false, false, false]);
-        assert_eq!(bits("017").unwrap(), [false, false, false, false, false, true, true, true, true]);
-        for wrong in ["", "64", "6400", "648", "u+m", "-10"] {
-            assert!(bits(wrong).is_err(), "{wrong}");
+        assert_eq!(permission_bits("640").unwrap(), [1, 1, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(permission_bits("017").unwrap(), [0, 0, 0, 0, 0, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn letters_change_what_they_name_and_nothing_else() {
+        let cases = [
+            ("u+m", [-1, 1, -1, -1, -1, -1, -1, -1, -1]),
+            ("go-u", [-1, -1, -1, 0, -1, -1, 0, -1, -1]),
+            ("a+u", [1, -1, -1, 1, -1, -1, 1, -1, -1]),
+            ("+a", [-1, -1, 1, -1, -1, 1, -1, -1, 1]),
+            ("g=um,o=", [-1, -1, -1, 1, 1, 0, 0, 0, 0]),
+            ("u=u,u+a", [1, 0, 1, -1, -1, -1, -1, -1, -1]),
+        ];
+        for (text, bits) in cases {
+            assert_eq!(permission_bits(text).unwrap(), bits, "{text}");
+        }
+        for wrong in ["", "64", "6400", "648", "u", "u+", "u+x", "x+u", "u+m,", ",", "u+m g-u", "-10", "u++m"] {
+            assert!(permission_bits(wrong).is_err(), "{wrong}");
         }
     }
 }
