@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::xml::Element;
 
 /// Elements that may repeat, by what they stand in: those of OpenNebula's schemas, and ours.
-const LISTS: [(&str, &[&str]); 44] = [
+const LISTS: [(&str, &[&str]); 45] = [
     ("ACL_POOL", &["ACL"]),
     ("AR_POOL", &["AR"]),
     ("BACKUPJOB_POOL", &["BACKUPJOB"]),
@@ -32,6 +32,7 @@ const LISTS: [(&str, &[&str]); 44] = [
     ("NUMA_NODE", &["HUGEPAGE"]),
     ("NUMA_NODES", &["NODE"]),
     ("PCI_DEVICES", &["PCI"]),
+    ("RESTORE_POINTS", &["RESTORE_POINT"]),
     ("SECURITY_GROUP_POOL", &["SECURITY_GROUP"]),
     ("SERVER_POOL", &["SERVER"]),
     ("SHOWBACK_RECORDS", &["SHOWBACK"]),

@@ -1,5 +1,7 @@
 //! `onedatastore`: where images and backups lie.
 
+mod usage;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -42,6 +44,8 @@ enum Verb {
     Owning(Owning),
     /// Make images of the restore points that no image has, from what the datastore holds
     ImportBackups(ImportBackups),
+    /// How backup datastores fill, and when they are full
+    Usage(usage::Options),
 }
 
 #[derive(Args, Debug)]
@@ -86,6 +90,7 @@ impl Tool for Command {
             Verb::Changing(verb) => verb.run(client, &DATASTORE, verbs::template_of),
             Verb::Owning(verb) => verb.run(client, &DATASTORE),
             Verb::ImportBackups(options) => import_backups(client, &options),
+            Verb::Usage(options) => usage::run(client, &options),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `oneimage`: images, backups among them, and their restore.
 
+mod increments;
 mod restore;
 mod show_image;
 mod verify;
@@ -44,6 +45,8 @@ enum Verb {
     Restore(restore::Options),
     /// Look whether a backup can be given back
     Verify(verify::Options),
+    /// The restore points in a backup, oldest first
+    Increments(increments::Options),
     /// Remove images
     Delete(Delete),
     #[command(flatten)]
@@ -134,6 +137,7 @@ impl Tool for Command {
             Verb::Create(create) => run_create(client, &create),
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Verify(options) => verify::run(client, &options),
+            Verb::Increments(options) => increments::run(client, &options),
             Verb::Delete(options) => {
                 verbs::call_each(client, &IMAGE, &options.target.ids, "delete", &[options.force.into()])
             }

@@ -2,6 +2,7 @@
 
 mod actions;
 mod backup;
+mod backups;
 pub(super) mod reach;
 mod restore;
 mod show_vm;
@@ -52,6 +53,8 @@ enum Verb {
     Changing(Changing),
     /// Back up a VM, at once or on a schedule
     Backup(backup::Options),
+    /// Every restore point of a VM, over all images and datastores, newest first
+    Backups(backups::Options),
     /// Give up the running backup
     BackupCancel(One),
     /// Put disks of a VM that is off back from a backup
@@ -184,6 +187,7 @@ impl Tool for Command {
             Verb::Updateconf(options) => options.run(client, &VM, "updateconf", show_vm::present_configuration),
             Verb::Changing(verb) => verb.run(client, &VM, show_vm::present_user_template),
             Verb::Backup(options) => backup::run(client, &options),
+            Verb::Backups(options) => backups::run(client, &options),
             Verb::BackupCancel(target) => {
                 client.call("one.vm.backupcancel", [VM.id(client, &target.id)?.into()])?;
                 Ok(())
