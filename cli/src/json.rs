@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::xml::Element;
 
 /// Elements that may repeat, by what they stand in: those of OpenNebula's schemas, and ours.
-const LISTS: [(&str, &[&str]); 45] = [
+const LISTS: [(&str, &[&str]); 46] = [
     ("ACL_POOL", &["ACL"]),
     ("AR_POOL", &["AR"]),
     ("BACKUPJOB_POOL", &["BACKUPJOB"]),
@@ -16,6 +16,7 @@ const LISTS: [(&str, &[&str]); 45] = [
     ("DATASTORES", &["DATASTORE", "DS"]),
     ("DATASTORE_POOL", &["DATASTORE"]),
     ("DATASTORE_QUOTA", &["DATASTORE"]),
+    ("DATASTORE_USAGE", &["DATASTORE", "PERIOD", "VM"]),
     ("DOCUMENT_POOL", &["DOCUMENT"]),
     ("EVENTS", &["EVENT"]),
     ("GROUP_POOL", &["GROUP", "QUOTAS", "VLAN_RULES"]),

@@ -14,8 +14,8 @@ use clap::{Args, Parser};
 
 pub mod commands;
 pub mod events;
-pub mod help;
 pub mod growth;
+pub mod help;
 pub mod input;
 pub mod json;
 pub mod layout;

@@ -137,5 +137,5 @@ fn usage_of_what_holds_no_backups_is_refused() {
     let door = Door::open().says("one.datastore.info", images).says("one.imagepool.info", "<IMAGE_POOL/>");
     let told = door.run("onedatastore", &["usage", "100"]).bad();
     assert_eq!(told, "datastore 100 (RBackups) holds no backups; `onedatastore usage` lists those that do");
-    assert!(door.run("onedatastore", &["usage", "--vms"]).bad().contains("see --help"));
+    assert!(door.run("onedatastore", &["usage", "--vms"]).bad().contains("DATASTORE is missing"));
 }
