@@ -22,6 +22,7 @@ pub mod layout;
 pub mod links;
 pub mod names;
 pub mod objects;
+pub mod password;
 pub mod points;
 pub mod schedule;
 pub mod show;

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::objects::Kind;
 pub use endpoint::Endpoint;
 pub use session::Session;
+pub(crate) use session::auth_file;
 use tls::Trust;
 
 /// How long a connection may take to come up.
@@ -43,6 +44,8 @@ pub enum Param {
     Text(String),
     /// A boolean.
     Bool(bool),
+    /// An array of `i4`.
+    Ints(Vec<i64>),
 }
 
 impl From<i64> for Param {
@@ -114,6 +117,10 @@ pub struct Refused {
 impl Refused {
     /// The fault for "no such method": the daemon is another, or older than we.
     pub const NO_METHOD: i64 = -506;
+    /// The code for "nobody with this name and password".
+    pub const AUTHENTICATION: i64 = 0x0100;
+    /// The code for "not authorised".
+    pub const AUTHORIZATION: i64 = 0x0200;
     /// The code for "no such object".
     pub const NO_EXISTS: i64 = 0x0400;
 }
@@ -187,13 +194,29 @@ impl Client {
         self.told = Some(Told { kind, verb: verb.to_owned() });
     }
 
+    /// The same daemon, called by another user.
+    ///
+    /// # Errors
+    /// For a name that no user can have; when the event loop cannot be made.
+    pub fn as_user(&self, user: &str, password: &str) -> Result<Self> {
+        Self::new(self.endpoint.clone(), Session::of(user, password)?)
+    }
+
+    /// The name of the user who calls.
+    ///
+    /// # Errors
+    /// When there is no session.
+    pub fn user(&self) -> Result<&str> {
+        self.session.user()
+    }
+
     /// Calls `method` with the session put in front of `params`.
     ///
     /// # Errors
     /// [`Refused`] when the daemon says no; otherwise a sentence with the endpoint and what stood in the way.
     pub fn call(&self, method: &str, params: impl IntoIterator<Item = Param>) -> Result<Answer> {
         let params: Vec<Param> = params.into_iter().collect();
-        let mut values = vec![Value::String(self.session.text().to_owned())];
+        let mut values = vec![Value::String(self.session.text()?.to_owned())];
         for param in &params {
             values.push(encode(param.clone())?);
         }
@@ -292,6 +315,9 @@ fn encode(param: Param) -> Result<Value> {
     Ok(match param {
         Param::Int(number) => i32::try_from(number).map_or(Value::Long(number), Value::Integer),
         Param::Bool(yes) => Value::Boolean(yes),
+        Param::Ints(numbers) => {
+            Value::Array(numbers.into_iter().map(|number| encode(Param::Int(number))).collect::<Result<_>>()?)
+        }
         Param::Text(text) => {
             // XML 1.0 has no way to carry these, and the encoder would send them raw.
             if let Some(bad) =

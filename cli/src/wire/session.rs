@@ -1,64 +1,114 @@
-//! Who calls: the session string `user:password`.
+//! Who calls: the session string `user:password`, or `user:token`.
 //!
 //! It comes from `--user` with a password typed or read from a file, else from the file that `ONE_AUTH` names, else
-//! from `~/.one/one_auth`. A password is never an argument: arguments can be read by every process on the machine.
+//! from `~/.one/one_auth`. Nothing is asked or read before the first call needs it: who mistyped an argument is not
+//! asked for a password first, and what calls nothing needs no session.
 
 use std::fmt;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 
-/// Longest session file and password that we read, in bytes.
-const BYTES_MAX: u64 = 64 * 1024;
+use crate::password;
 
 /// The session string; shows itself as stars only.
 #[derive(Clone)]
-pub struct Session(String);
+pub struct Session {
+    source: Source,
+    text: OnceLock<String>,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// It is there already.
+    Given,
+    /// The password of this user is typed.
+    Typed(String),
+    /// The file of `ONE_AUTH`; none without a home directory.
+    File(Option<PathBuf>),
+}
 
 impl Session {
-    /// The text that goes over the wire.
-    pub(super) fn text(&self) -> &str {
-        &self.0
-    }
-
     /// The session for this call of the tool.
     ///
     /// # Errors
-    /// When no source exists, or the source does not hold `user:password`.
+    /// When the password file cannot be read. It is read at once: standard input may hold more than the password.
     pub fn choose(user: Option<&str>, password_file: Option<&Path>, home: Option<&Path>) -> Result<Self> {
         match (user, password_file) {
-            (Some(user), Some(file)) => Self::new(&format!("{user}:{}", password_from(file)?), "--user"),
-            (Some(user), None) => Self::new(&format!("{user}:{}", ask_password(user)?), "--user"),
+            (Some(user), Some(file)) => Self::of(user, &password::from_file(file)?),
+            (Some(user), None) => Ok(Self::from(Source::Typed(user.to_owned()))),
             (None, Some(_)) => bail!("--password-file needs --user"),
-            (None, None) => Self::from_auth_file(home),
+            (None, None) => Ok(Self::from(Source::File(auth_file(home)))),
         }
     }
 
-    fn from_auth_file(home: Option<&Path>) -> Result<Self> {
-        let file = match std::env::var_os("ONE_AUTH").filter(|name| !name.is_empty()) {
-            Some(name) => PathBuf::from(name),
-            None => {
-                home.context("no session: set ONE_AUTH to a file with user:password, or HOME")?.join(".one/one_auth")
+    /// The session of a user with his password or token.
+    ///
+    /// # Errors
+    /// When the name is empty or holds a colon, which ends a name in a session.
+    pub fn of(user: &str, password: &str) -> Result<Self> {
+        if user.is_empty() || user.contains(':') {
+            bail!("no session: {user:?} cannot be the name of a user");
+        }
+        Ok(Self { source: Source::Given, text: OnceLock::from(format!("{user}:{password}")) })
+    }
+
+    fn from(source: Source) -> Self {
+        Self { source, text: OnceLock::new() }
+    }
+
+    /// The text that goes over the wire.
+    ///
+    /// # Errors
+    /// When no source exists, or the source does not hold `user:password`.
+    pub(super) fn text(&self) -> Result<&str> {
+        if let Some(text) = self.text.get() {
+            return Ok(text);
+        }
+        let text = match &self.source {
+            Source::Given => bail!("no session"),
+            Source::Typed(user) => {
+                let way_out = "name a file with it by --password-file FILE (- for standard input)";
+                let password = password::ask(&format!("Password of {}: ", crate::terminal::one_line(user)), way_out)?;
+                return Ok(self.text.get_or_init(|| format!("{user}:{password}")));
             }
+            Source::File(None) => bail!("no session: set ONE_AUTH to a file with user:password, or HOME"),
+            Source::File(Some(file)) => from_auth_file(file)?,
         };
-        if !file.exists() {
-            bail!(
-                "no session: the file {} does not exist; write user:password into it (mode 600), or name another with ONE_AUTH",
-                file.display()
-            );
-        }
-        warn_if_others_can_read(&file);
-        let line = super::first_line(&file, BYTES_MAX)?;
-        Self::new(line.trim(), &file.display().to_string())
+        Ok(self.text.get_or_init(|| text))
     }
 
-    fn new(text: &str, source: &str) -> Result<Self> {
-        match text.split_once(':') {
-            Some((user, _)) if !user.is_empty() => Ok(Self(text.to_owned())),
-            _ => bail!("no session: {source} does not give user:password"),
-        }
+    /// The user's name.
+    ///
+    /// # Errors
+    /// As [`Session::text`].
+    pub(super) fn user(&self) -> Result<&str> {
+        Ok(self.text()?.split_once(':').map_or("", |(user, _)| user))
+    }
+}
+
+/// The file that holds the session when nobody says otherwise: `ONE_AUTH`, else `~/.one/one_auth`.
+pub(crate) fn auth_file(home: Option<&Path>) -> Option<PathBuf> {
+    match std::env::var_os("ONE_AUTH").filter(|name| !name.is_empty()) {
+        Some(name) => Some(PathBuf::from(name)),
+        None => home.map(|home| home.join(".one/one_auth")),
+    }
+}
+
+fn from_auth_file(file: &Path) -> Result<String> {
+    if !file.exists() {
+        bail!(
+            "no session: the file {} does not exist; write user:password into it (mode 600), or name another with ONE_AUTH",
+            file.display()
+        );
+    }
+    password::warn_if_others_can_read(file);
+    let line = super::first_line(file, password::BYTES_MAX)?;
+    match line.trim().split_once(':') {
+        Some((user, _)) if !user.is_empty() => Ok(line.trim().to_owned()),
+        _ => Err(anyhow::anyhow!("its first line is not user:password"))
+            .with_context(|| format!("no session in {}", file.display())),
     }
 }
 
@@ -68,55 +118,30 @@ impl fmt::Debug for Session {
     }
 }
 
-fn password_from(file: &Path) -> Result<String> {
-    if file == Path::new("-") {
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).context("reading the password from standard input")?;
-        return Ok(line.trim_end_matches(['\n', '\r']).to_owned());
-    }
-    warn_if_others_can_read(file);
-    super::first_line(file, BYTES_MAX)
-}
-
-/// Asks on the terminal with the echo off. The echo is switched by stty(1), so that no terminal library is needed.
-fn ask_password(user: &str) -> Result<String> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        bail!("--user needs a terminal to type the password, or --password-file FILE (- for standard input)");
-    }
-    crate::terminal::warn_raw(&format!("Password of {user}: "));
-    let echo = |mode: &str| Command::new("stty").arg(mode).stdin(Stdio::inherit()).status();
-    echo("-echo").context("switching the echo off with stty")?;
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    let restored = echo("echo");
-    let _ = writeln!(std::io::stderr());
-    read.context("reading the password")?;
-    restored.context("switching the echo on again with stty")?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
-}
-
-#[cfg(unix)]
-fn warn_if_others_can_read(file: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    if let Ok(meta) = std::fs::metadata(file)
-        && meta.is_file()
-        && meta.permissions().mode() & 0o044 != 0
-    {
-        crate::terminal::warn(&format!("others can read the password in {0}: chmod 600 {0}", file.display()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_session_is_split_at_the_first_colon_and_never_shown() {
-        let session = Session::new("oneadmin:a:b", "test").unwrap();
-        assert_eq!(session.text(), "oneadmin:a:b");
+        let session = Session::of("oneadmin", "a:b").unwrap();
+        assert_eq!((session.text().unwrap(), session.user().unwrap()), ("oneadmin:a:b", "oneadmin"));
         assert_eq!(format!("{session:?}"), "Session(***)");
-        assert!(Session::new("oneadmin", "test").is_err());
-        assert!(Session::new(":x", "test").is_err());
+        assert!(Session::of("one:admin", "x").is_err());
+        assert!(Session::of("", "x").is_err());
+    }
+
+    #[test]
+    fn a_session_file_holds_a_user_and_what_lets_him_in() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            from_auth_file(file.path())
+        };
+        assert_eq!(read("alice:to:ken \nmore").unwrap(), "alice:to:ken");
+        for text in ["", "alice", ":secret", "\nalice:secret"] {
+            let error = format!("{:#}", read(text).unwrap_err());
+            assert!(error.contains("user:password") && !error.contains("secret"), "{error}");
+        }
     }
 }
