@@ -41,6 +41,8 @@ pub const HOST: Kind = Kind { prefix: "host", pool: "hostpool", member: "HOST", 
 pub const USER: Kind = Kind { prefix: "user", pool: "userpool", member: "USER", label: "user", filtered: false };
 /// Groups.
 pub const GROUP: Kind = Kind { prefix: "group", pool: "grouppool", member: "GROUP", label: "group", filtered: false };
+/// Access rules; they have no names.
+pub const ACL: Kind = Kind { prefix: "acl", pool: "acl", member: "ACL", label: "access rule", filtered: false };
 /// Clusters.
 pub const CLUSTER: Kind =
     Kind { prefix: "cluster", pool: "clusterpool", member: "CLUSTER", label: "cluster", filtered: false };

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use crate::commands::{
-    keeplast, onebackupjob, onecluster, onedatastore, onehost, oneimage, onetemplate, oneuser, onevm, onezone,
+    keeplast, oneacl, onebackupjob, onecluster, onedatastore, onegroup, onehost, oneimage, onetemplate, oneuser, onevm,
+    onezone,
 };
 use crate::objects::{self, Kind};
 use crate::{Tool, finish, help, terminal, usage};
@@ -44,7 +45,7 @@ impl Entry {
 }
 
 /// All tools, in the order in which help lists them.
-pub const TOOLS: [Entry; 9] = [
+pub const TOOLS: [Entry; 11] = [
     Entry::of::<onevm::Command>("onevm", "vm", &objects::VM),
     Entry::of::<onetemplate::Command>("onetemplate", "template", &objects::TEMPLATE),
     Entry::of::<onebackupjob::Command>("onebackupjob", "backupjob", &objects::BACKUP_JOB),
@@ -53,6 +54,8 @@ pub const TOOLS: [Entry; 9] = [
     Entry::of::<onehost::Command>("onehost", "host", &objects::HOST),
     Entry::of::<onecluster::Command>("onecluster", "cluster", &objects::CLUSTER),
     Entry::of::<oneuser::Command>("oneuser", "user", &objects::USER),
+    Entry::of::<onegroup::Command>("onegroup", "group", &objects::GROUP),
+    Entry::of::<oneacl::Command>("oneacl", "acl", &objects::ACL),
     Entry::of::<onezone::Command>("onezone", "zone", &objects::ZONE),
 ];
 

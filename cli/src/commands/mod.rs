@@ -2,15 +2,18 @@
 
 pub mod keeplast;
 pub mod making;
+pub mod oneacl;
 pub mod onebackupjob;
 pub mod onecluster;
 pub mod onedatastore;
+pub mod onegroup;
 pub mod onehost;
 pub mod oneimage;
 pub mod onetemplate;
 pub mod oneuser;
 pub mod onevm;
 pub mod onezone;
+mod quotas;
 mod scheduling;
 pub mod verbs;
 

@@ -1,17 +1,22 @@
 //! `oneuser`: who may call.
 
-use anyhow::Result;
+mod passwords;
+mod show_user;
+mod tokens;
+
+use std::cell::OnceCell;
+
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
+use super::quotas::{self, Limiting};
 use super::text_cell;
-use super::verbs::{self, Top, Update};
-use crate::objects::USER;
-use crate::show::{Page, ShowOptions, join, yes_no};
+use super::verbs::{self, Several, Top, Update, call_each};
+use crate::objects::{GROUP, USER};
+use crate::show::{ShowOptions, template_text};
 use crate::table::{self, Column, Fit, ListOptions};
-use crate::units;
 use crate::wire::Client;
-use crate::xml::Element;
-use crate::{Connection, Tool};
+use crate::{Connection, Tool, each, terminal};
 
 /// Users
 #[derive(Parser, Debug)]
@@ -21,6 +26,9 @@ pub struct Command {
     connection: Connection,
     #[command(subcommand)]
     verb: Verb,
+    /// `connection`, as it is meant beside the verb.
+    #[arg(skip)]
+    meant: OnceCell<Connection>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -31,8 +39,42 @@ enum Verb {
     Top(Top),
     /// Everything about one user; without an id about the caller
     Show(Show),
+    /// A new user; the password is asked for
+    Create(passwords::Create),
+    /// Remove users; what they own stays
+    Delete(Several),
+    /// Change a password, one's own without an id; it is asked for
+    Passwd(passwords::Passwd),
+    /// Change how a user logs in
+    Chauth(passwords::Chauth),
+    /// Let users in again
+    Enable(Several),
+    /// Keep users out
+    Disable(Several),
+    /// Put users into another group, too
+    Addgroup(Membership),
+    /// Take users out of a group
+    Delgroup(Membership),
+    /// Change the primary group of users
+    Chgrp(Membership),
     /// Change the attributes
     Update(Update),
+    /// Set which permissions new objects of users do not get
+    Umask(Umask),
+    #[command(flatten)]
+    Limiting(Limiting),
+    /// Make a token that works in place of the password for a while, and log in with it
+    TokenCreate(tokens::Create),
+    /// The same as token-create
+    Login(tokens::Create),
+    /// Choose one of the tokens made here: prints what to set in the shell
+    TokenSet(tokens::Set),
+    /// End a token
+    TokenDelete(tokens::Delete),
+    /// End all tokens of a user
+    TokenDeleteAll(tokens::DeleteAll),
+    /// Print user and password as a session, with % for what URLs cannot hold; the password is asked for
+    Encode(passwords::Encode),
 }
 
 #[derive(Args, Debug)]
@@ -44,95 +86,126 @@ struct Show {
     options: ShowOptions,
 }
 
+#[derive(Args, Debug)]
+struct Membership {
+    #[command(flatten)]
+    target: Several,
+    /// Group, id or name
+    #[arg(value_name = "GROUP")]
+    group: String,
+}
+
+#[derive(Args, Debug)]
+struct Umask {
+    #[command(flatten)]
+    target: Several,
+    /// Three octal digits for owner, group and others, like 077; without it the default holds again
+    #[arg(value_name = "MASK")]
+    mask: Option<String>,
+}
+
 impl Tool for Command {
+    /// Without --user, a --password-file is for the user whom the verb is about: the new one, or who logs in.
     fn connection(&self) -> &Connection {
-        &self.connection
+        self.meant.get_or_init(|| {
+            let mut meant = self.connection.clone();
+            if meant.user.is_none() {
+                match &self.verb {
+                    Verb::Create(_) | Verb::Passwd(_) | Verb::Chauth(_) | Verb::Encode(_) => meant.password_file = None,
+                    Verb::TokenCreate(options) | Verb::Login(options) if meant.password_file.is_some() => {
+                        meant.user.clone_from(&options.name);
+                    }
+                    _ => {}
+                }
+            }
+            meant
+        })
     }
 
     fn run(self, client: &Client) -> Result<()> {
+        let password_file = self.connection.password_file.as_deref().filter(|_| self.connection.user.is_none());
         match self.verb {
             Verb::List(options) => list(client, &options),
             Verb::Top(top) => top.draw(|options| list(client, options)),
+            Verb::Show(show) => run_show(client, &show),
+            Verb::Create(create) => passwords::create(client, &create, password_file),
+            Verb::Delete(target) => verbs::delete(client, &USER, &target),
+            Verb::Passwd(passwd) => passwords::passwd(client, &passwd, password_file),
+            Verb::Chauth(chauth) => passwords::chauth(client, &chauth, password_file),
+            Verb::Enable(target) => call_each(client, &USER, &target.ids, "enable", &[true.into()]),
+            Verb::Disable(target) => call_each(client, &USER, &target.ids, "enable", &[false.into()]),
+            Verb::Addgroup(options) => options.run(client, "addgroup"),
+            Verb::Delgroup(options) => options.run(client, "delgroup"),
+            Verb::Chgrp(options) => options.run(client, "chgrp"),
             Verb::Update(options) => options.run(client, &USER, "update", verbs::template_of),
-            Verb::Show(show) => {
-                // −1 is the caller.
-                let id = show.id.as_deref().map_or(Ok(-1), |word| USER.id(client, word))?;
-                verbs::put_document(
-                    &USER.info(client, id, show.options.decrypt)?,
-                    &show.options,
-                    verbs::LABEL_WIDTH,
-                    fill,
-                )
-            }
+            Verb::Umask(options) => umask(client, &options),
+            Verb::Limiting(verb) => verb.run(client, &USER),
+            Verb::TokenCreate(options) | Verb::Login(options) => tokens::create(client, &options),
+            Verb::TokenSet(options) => tokens::set(client, &options),
+            Verb::TokenDelete(options) => tokens::delete(client, &options),
+            Verb::TokenDeleteAll(options) => tokens::delete_all(client, &options),
+            Verb::Encode(options) => passwords::encode(&options, password_file),
         }
     }
+}
+
+impl Membership {
+    fn run(&self, client: &Client, verb: &str) -> Result<()> {
+        let group = GROUP.id(client, &self.group)?;
+        call_each(client, &USER, &self.target.ids, verb, &[group.into()])
+    }
+}
+
+fn run_show(client: &Client, show: &Show) -> Result<()> {
+    // −1 is the caller.
+    let id = show.id.as_deref().map_or(Ok(-1), |word| USER.id(client, word))?;
+    let user = USER.info(client, id, show.options.decrypt)?;
+    verbs::put_document(&user, &show.options, verbs::LABEL_WIDTH, show_user::fill)
+}
+
+fn umask(client: &Client, options: &Umask) -> Result<()> {
+    let mask = options.mask.as_deref().filter(|mask| !mask.is_empty());
+    if let Some(mask) = mask {
+        if mask.len() != 3 || !mask.bytes().all(|digit| matches!(digit, b'0'..=b'7')) {
+            bail!("{mask} is no mask: write three digits from 0 to 7, like 077");
+        }
+        let text = format!("UMASK = \"{mask}\"");
+        return call_each(client, &USER, &options.target.ids, "update", &[text.into(), 1.into()]);
+    }
+    each(&USER.ids(client, &options.target.ids)?, |id| {
+        let user = USER.info(client, id, false)?;
+        let template = user.at("TEMPLATE").context("the daemon's document has no TEMPLATE")?;
+        if template.child("UMASK").is_none() {
+            return Ok(());
+        }
+        let rest = template_text(template, &["UMASK"]);
+        client.call("one.user.update", [id.into(), rest.into(), 0.into()]).map(drop)
+    })
 }
 
 fn list(client: &Client, options: &ListOptions) -> Result<()> {
     let mut pool = USER.pool_for(client, options, "info")?;
     if !options.xml && !options.json && !options.yaml {
-        adopt_quotas(&mut pool);
+        quotas::adopt(&mut pool, USER.member, "DEFAULT_USER_QUOTAS");
     }
-    table::list(&pool, USER.member, &COLUMNS, &DEFAULT, options)
+    let is_narrow = terminal::width().is_some_and(|width| width < WIDE);
+    let default: &[&str] = if is_narrow { &DEFAULT[..DEFAULT.len() - 1] } else { &DEFAULT };
+    table::list(&pool, USER.member, &COLUMNS, default, options)
 }
 
-/// In the pool the quotas are siblings of the users; put each user's own inside.
-fn adopt_quotas(pool: &mut Element) {
-    let (quotas, users): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut pool.children).into_iter().partition(|child| child.name == "QUOTAS");
-    pool.children = users;
-    for quota in quotas {
-        let id = quota.int_at("ID");
-        if let Some(user) = pool.children.iter_mut().find(|user| user.name == "USER" && user.int_at("ID") == id) {
-            user.children.extend(quota.children.into_iter().filter(|child| child.name != "ID"));
-        }
-    }
-}
+/// On a terminal with fewer columns the last of them, PCI, has to be asked for.
+const WIDE: usize = 90;
 
-fn fill(page: &mut Page, user: &Element) {
-    let text = |name| user.text_at(name);
-    page.header(&format!("USER {} INFORMATION", text("ID")))
-        .line("ID", text("ID"))
-        .line("NAME", text("NAME"))
-        .line("GROUP", text("GNAME"))
-        .line("GROUPS", join(&user.ids_at("GROUPS")))
-        .line("AUTH_DRIVER", text("AUTH_DRIVER"))
-        .line("ENABLED", yes_no(text("ENABLED")))
-        .template("USER TEMPLATE", user.at("TEMPLATE"), &[]);
-    let used = [
-        ("VMS", quota(user, "VMS", |n| n.to_string())),
-        ("MEMORY", quota(user, "MEMORY", units::mib)),
-        ("CPU", quota(user, "CPU", |n| n.to_string())),
-    ];
-    if user.at("VM_QUOTA/VM").is_some() {
-        page.header("RESOURCE USAGE & QUOTAS");
-        for (label, value) in used {
-            page.line(label, value);
-        }
-    }
-}
+const DEFAULT: [&str; 9] = ["ID", "NAME", "ENAB", "GROUP", "AUTH", "VMS", "MEMORY", "CPU", "PCI"];
 
-const DEFAULT: [&str; 8] = ["ID", "NAME", "ENAB", "GROUP", "AUTH", "VMS", "MEMORY", "CPU"];
-
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     Column::right("ID", 4, text_cell!("ID")),
     Column::left("NAME", 15, text_cell!("NAME")).fit(Fit::Share),
     Column::left("ENAB", 4, |user, _| if user.text_at("ENABLED") == "1" { "yes" } else { "no" }.to_owned()),
     Column::left("GROUP", 10, |user, options| user.text_at(if options.numeric { "GID" } else { "GNAME" }).to_owned()),
-    Column::left("AUTH", 8, text_cell!("AUTH_DRIVER")),
-    Column::right("VMS", 11, |user, _| quota(user, "VMS", |number| number.to_string())),
-    Column::right("MEMORY", 17, |user, _| quota(user, "MEMORY", units::mib)),
-    Column::right("CPU", 11, |user, _| quota(user, "CPU", |number| number.to_string())),
+    Column::left("AUTH", 7, text_cell!("AUTH_DRIVER")),
+    Column::right("VMS", 9, |user, _| quotas::cell(user, "VMS")).fit(Fit::Full),
+    Column::right("MEMORY", 15, |user, _| quotas::cell(user, "MEMORY")).fit(Fit::Full),
+    Column::right("CPU", 9, |user, _| quotas::cell(user, "CPU")).fit(Fit::Full),
+    Column::right("PCI", 9, |user, _| quotas::cell(user, "PCI_DEV")).fit(Fit::Full),
 ];
-
-/// `1 / 10`: used and limit; `-` where nothing is counted or nothing limits.
-fn quota(user: &Element, name: &str, shown: fn(i64) -> String) -> String {
-    let Some(counted) = user.at("VM_QUOTA/VM") else { return "-".to_owned() };
-    // CPU counts have decimals; whole ones are exact enough for a table.
-    let number = |name: &str| counted.text_at(name).parse::<f64>().unwrap_or(0.0) as i64;
-    let limit = match number(name) {
-        limit if limit < 0 => "-".to_owned(),
-        limit => shown(limit),
-    };
-    format!("{} / {limit}", shown(number(&format!("{name}_USED"))))
-}

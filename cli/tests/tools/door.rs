@@ -298,7 +298,9 @@ fn readable(method: &str, call: &str) -> String {
             .replace("&quot;", "\"")
             .replace("&apos;", "'")
             .replace("&amp;", "&");
-        parameters.push(if inner.starts_with("<boolean>") {
+        parameters.push(if inner.starts_with("<array>") {
+            "array of".to_owned()
+        } else if inner.starts_with("<boolean>") {
             (text == "1").to_string()
         } else if inner.starts_with("<string>") {
             format!("{text:?}")
