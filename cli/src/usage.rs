@@ -165,7 +165,7 @@ fn unknown_argument(place: &Place<'_>, argument: &str) -> String {
 }
 
 /// The names that a slip of the fingers may have meant, nearest first.
-fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let far = (word.chars().count() / 3).clamp(1, 3);
     let mut near: Vec<_> = names.map(|name| (distance(word, name), name)).filter(|(apart, _)| *apart <= far).collect();
     near.sort_unstable();

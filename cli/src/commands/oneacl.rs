@@ -31,7 +31,7 @@ enum Verb {
     List(ListOptions),
     /// The table again and again
     Top(Top),
-    /// A new rule: "@1 VM+NET/* USE+MANAGE" lets group 1 use and manage all VMs and networks
+    /// A new rule, like "@1 VM+NET/* USE+MANAGE"
     Create(Create),
     /// Remove rules
     Delete(Delete),
@@ -46,7 +46,7 @@ struct Create {
 }
 
 const EXPLANATION: &str = "\
-A rule is WHO KINDS/WHICH RIGHTS [ZONE]:
+A rule is WHO KINDS/WHICH RIGHTS [ZONE]
   WHO     #2 or #alice (a user), @1 or @users (a group), * (everybody)
   KINDS   VM, HOST, NET, IMAGE, USER, TEMPLATE, GROUP, DATASTORE, CLUSTER, DOCUMENT, ZONE,
           SECGROUP, VDC, VROUTER, VMGROUP, VNTEMPLATE, BACKUPJOB; several with +

@@ -346,7 +346,7 @@ mod tests {
         let mut page = Page::new(15);
         blocks(&mut page, &Element::parse(OWNER).unwrap());
         let text = page.finish();
-        assert!(text.contains("         100         2 /        -     512M /       2G\n"), "{text}");
+        assert!(text.contains("         100         2 /        -      512M /       2G\n"), "{text}");
         assert!(text.contains("           0         0 /        4\n"), "{text}");
         assert!(!text.contains("RUNNING") && !text.contains("IMAGE USAGE"), "{text}");
     }

@@ -8,6 +8,7 @@ use one_core::access::{Rule, Selector};
 use one_core::refusal::{ObjectKind, Right};
 
 use crate::objects::{self, Kind};
+use crate::usage;
 
 /// How a rule looks, for refusals.
 const EXAMPLE: &str = "write for instance \"@1 VM+NET/* USE+MANAGE\"";
@@ -152,33 +153,12 @@ fn split(text: &str) -> (char, &str) {
 
 /// `: did you mean USE? There are …`
 fn known_words(word: &str, known: &[&str]) -> String {
-    let word = word.to_ascii_uppercase();
-    let allowed = (word.len() / 2).min(2);
-    let near = known.iter().map(|known| (distance(&word, known), known)).min().filter(|(steps, _)| *steps <= allowed);
+    let near = usage::nearest(&word.to_ascii_uppercase(), known.iter().copied());
     let all = known.join(", ");
-    match near {
-        Some((_, near)) => format!(": did you mean {near}? There are {all}"),
+    match near.first() {
+        Some(near) => format!(": did you mean {near}? There are {all}"),
         None => format!("; there are {all}"),
     }
-}
-
-/// Letters to add, drop or change between two words (Levenshtein); long words are far from everything.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len() > 64 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (index, left) in a.chars().enumerate() {
-        let mut diagonal = index;
-        row[0] = index + 1;
-        for (column, right) in b.iter().enumerate() {
-            let change = diagonal + usize::from(left != *right);
-            diagonal = row[column + 1];
-            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ pub(super) struct Set {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Which {
     /// The token whose id, as `oneuser show` prints it, begins so
     #[arg(long, value_name = "TOKEN")]
@@ -145,6 +145,7 @@ pub(super) fn set(client: &Client, options: &Set) -> Result<()> {
                 format!("{name} has no token for group {group}: `oneuser token-create --group` makes one")
             })?
         }
+        Which { global: false, .. } => bail!("say which token: --token TOKEN, --group GROUP or --global"),
         _ => longest(&user, -1, &home)
             .with_context(|| format!("{name} has no token for all groups: `oneuser token-create` makes one"))?,
     };
