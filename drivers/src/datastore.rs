@@ -98,6 +98,10 @@ pub struct Stored {
     pub read_bytes: u64,
     /// Bytes that the datastore grew by.
     pub stored_bytes: u64,
+    /// Bytes read that needed no storing, because the datastore held the same already or because they are zeros; before
+    /// compression, never more than `read_bytes`. None = stored by a version that did not count them.
+    #[serde(default)]
+    pub saved_bytes: Option<u64>,
     /// Bytes that differed from the parent although the record of changes did not list them; 0 is the only good value,
     /// and means nothing unless [`Change::Compare`] was asked for.
     pub unmarked_bytes: u64,

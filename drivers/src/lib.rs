@@ -36,9 +36,9 @@ pub use hypervisor::{BackupSession, Hypervisor};
 pub use pace::Pace;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a range of a disk holds.
@@ -157,32 +157,88 @@ impl Cancel {
 /// How often [`Progress::beat_during`] beats.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
+/// The most disks that [`Progress`] counts apart.
+const MAX_DISKS_APART: usize = 4096;
+
 /// Counters of a running transfer, in bytes; cheap to clone, written by the driver, read by whoever shows them.
+///
+/// What belongs to one disk is counted through [`Progress::of_disk`], so that each can be shown for itself; the sum is
+/// over all.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<ProgressCounters>);
+pub struct Progress {
+    all: Arc<AllCounters>,
+    /// Where this one adds to; None = what belongs to no disk.
+    disk: Option<Arc<Counters>>,
+}
 
 #[derive(Debug, Default)]
-struct ProgressCounters {
-    total: AtomicU64,
-    done: AtomicU64,
+struct AllCounters {
+    rest: Counters,
+    disks: Mutex<Vec<(u32, Arc<Counters>)>>,
     beats: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct Counters {
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Counters {
+    fn get(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
+/// How far one disk is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiskProgress {
+    /// The VM's disk id.
+    pub id: u32,
+    /// Moved so far.
+    pub done: u64,
+    /// To be moved in all, as far as known.
+    pub total: u64,
+}
+
 impl Progress {
+    /// The same transfer, with what is added to it counting for the disk `id`.
+    #[must_use]
+    pub fn of_disk(&self, id: u32) -> Self {
+        let mut disks = self.disk_counters();
+        let known = disks.iter().find(|(other, _)| *other == id).map(|(_, counters)| Arc::clone(counters));
+        let disk = known.or_else(|| {
+            (disks.len() < MAX_DISKS_APART).then(|| {
+                let counters = Arc::<Counters>::default();
+                disks.push((id, Arc::clone(&counters)));
+                counters
+            })
+        });
+        Self { all: Arc::clone(&self.all), disk }
+    }
+
+    fn disk_counters(&self) -> std::sync::MutexGuard<'_, Vec<(u32, Arc<Counters>)>> {
+        self.all.disks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counters(&self) -> &Counters {
+        self.disk.as_deref().unwrap_or(&self.all.rest)
+    }
+
     /// Adds to what has to be moved in all.
     pub fn add_total(&self, bytes: u64) {
-        self.0.total.fetch_add(bytes, Ordering::Relaxed);
+        self.counters().total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Adds to what has been moved.
     pub fn add_done(&self, bytes: u64) {
-        self.0.done.fetch_add(bytes, Ordering::Relaxed);
+        self.counters().done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Says that the work goes on although nothing was moved: a wait that has its own deadline, a file looked at. Whoever
     /// watches from another process takes long silence for a dead server.
     pub fn beat(&self) {
-        self.0.beats.fetch_add(1, Ordering::Relaxed);
+        self.all.beats.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Beats about every half second while `work` runs: for what takes long without a word and cannot hang on what is being
@@ -206,13 +262,34 @@ impl Progress {
     #[must_use]
     pub fn pulse(&self) -> u64 {
         let (done, total) = self.get();
-        self.0.beats.load(Ordering::Relaxed).wrapping_add(done).wrapping_add(total)
+        self.all.beats.load(Ordering::Relaxed).wrapping_add(done).wrapping_add(total)
     }
 
-    /// (done, total) in bytes.
+    /// (done, total) in bytes, over all disks and the rest.
     #[must_use]
     pub fn get(&self) -> (u64, u64) {
-        (self.0.done.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
+        let rest = self.all.rest.get();
+        self.disk_counters()
+            .iter()
+            .map(|(_, counters)| counters.get())
+            .fold(rest, |sum, (done, total)| (sum.0.saturating_add(done), sum.1.saturating_add(total)))
+    }
+
+    /// (done, total) of what belongs to no disk.
+    #[must_use]
+    pub fn rest(&self) -> (u64, u64) {
+        self.all.rest.get()
+    }
+
+    /// Each disk that was begun, in the order of their beginnings.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskProgress> {
+        let disks = self.disk_counters();
+        let shown = disks.iter().map(|(id, counters)| {
+            let (done, total) = counters.get();
+            DiskProgress { id: *id, done, total }
+        });
+        shown.collect()
     }
 }
 
@@ -249,6 +326,24 @@ impl std::fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_disk_is_counted_apart_and_all_together() {
+        let progress = Progress::default();
+        progress.add_total(1);
+        for (id, bytes) in [(2, 10), (0, 20), (2, 5)] {
+            let disk = progress.of_disk(id);
+            disk.add_total(bytes);
+            disk.add_done(bytes - 1);
+        }
+        let disks: Vec<_> = progress.disks().iter().map(|disk| (disk.id, disk.done, disk.total)).collect();
+        assert_eq!(disks, [(2, 13, 15), (0, 19, 20)]);
+        assert_eq!((progress.rest(), progress.get()), ((0, 1), (32, 36)));
+        assert_eq!(progress.of_disk(0).get(), (32, 36));
+        (0..2 * MAX_DISKS_APART as u32).for_each(|id| progress.of_disk(id).add_done(1));
+        assert_eq!(progress.disks().len(), MAX_DISKS_APART);
+        assert_eq!(progress.get().0, 32 + 2 * MAX_DISKS_APART as u64);
+    }
 
     #[test]
     fn long_work_beats_and_gives_its_result() {

@@ -377,7 +377,14 @@ impl BackupDatastore for Echo {
             text += &format!(" / {} {:?} {:?} {extents:?} {sum}", disk.id, disk.change, disk.marked);
             stored.push(StoredDisk { id: disk.id, size_bytes });
         }
-        Ok(Stored { point: text, read_bytes: 1, stored_bytes: 2, unmarked_bytes: 3, disks: stored })
+        Ok(Stored {
+            point: text,
+            read_bytes: 1,
+            stored_bytes: 2,
+            saved_bytes: Some(1),
+            unmarked_bytes: 3,
+            disks: stored,
+        })
     }
 
     fn find(&self, _: &str, job: &str) -> Result<Option<Stored>> {
@@ -385,7 +392,14 @@ impl BackupDatastore for Echo {
             "panic" => panic!("boom"),
             "huge" => {
                 let point = "x".repeat(40 << 20);
-                Ok(Some(Stored { point, read_bytes: 0, stored_bytes: 0, unmarked_bytes: 0, disks: Vec::new() }))
+                Ok(Some(Stored {
+                    point,
+                    read_bytes: 0,
+                    stored_bytes: 0,
+                    saved_bytes: None,
+                    unmarked_bytes: 0,
+                    disks: Vec::new(),
+                }))
             }
             _ => Ok(None),
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drivers::Progress;
-use one_core::template::Vector;
+use one_core::backup::config::{DISK_PROGRESS, PROGRESS};
+use one_core::template::{Template, Vector};
 
 /// What is being worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,17 +29,23 @@ impl Board {
         Shown { board: self.clone(), subject }
     }
 
-    /// The transfer of `subject` as the vector that documents show: ACTION, DONE_BYTES, TOTAL_BYTES.
-    #[must_use]
-    pub fn vector(&self, subject: Subject) -> Option<Vector> {
+    /// Puts the transfer of `subject` into the template that its document shows: PROGRESS with ACTION, DONE_BYTES and
+    /// TOTAL_BYTES, and DISK_PROGRESS with DISK_ID, DONE_BYTES and TOTAL_BYTES for each disk that was begun.
+    pub fn put_into(&self, template: &mut Template, subject: Subject) {
         let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (action, progress) = board.get(&subject)?;
+        let Some((action, progress)) = board.get(&subject) else { return };
+        let vector = |(name, value): (&str, String), done: u64, total: u64| {
+            let bytes = [("DONE_BYTES", done.to_string()), ("TOTAL_BYTES", total.to_string())];
+            std::iter::once((name, value))
+                .chain(bytes)
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect::<Vector>()
+        };
         let (done, total) = progress.get();
-        let mut vector = Vector::new();
-        vector.set("ACTION", action.clone());
-        vector.set("DONE_BYTES", done.to_string());
-        vector.set("TOTAL_BYTES", total.to_string());
-        Some(vector)
+        template.set_vector(PROGRESS, vector(("ACTION", action.clone()), done, total));
+        for disk in progress.disks() {
+            template.push_vector(DISK_PROGRESS, vector(("DISK_ID", disk.id.to_string()), disk.done, disk.total));
+        }
     }
 }
 

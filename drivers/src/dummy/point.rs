@@ -30,6 +30,9 @@ pub(super) struct Manifest {
     parent: Option<String>,
     read_bytes: u64,
     stored_bytes: u64,
+    /// As in [`Stored::saved_bytes`]; manifests of old have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saved_bytes: Option<u64>,
     document_sha256: String,
     pub(super) disks: Vec<ManifestDisk>,
     /// Digest of the manifest as it is without this one; manifests of old have none.
@@ -60,6 +63,7 @@ impl Manifest {
             point: id.to_owned(),
             read_bytes: self.read_bytes,
             stored_bytes: self.stored_bytes,
+            saved_bytes: self.saved_bytes,
             unmarked_bytes: 0,
             disks: disks.collect(),
         }
@@ -222,6 +226,7 @@ impl Point {
             parent: request.parent.map(str::to_owned),
             read_bytes: 0,
             stored_bytes: request.document.len() as u64,
+            saved_bytes: Some(0),
             document_sha256: digest(request.document),
             disks: Vec::new(),
             sha256: None,
@@ -235,6 +240,8 @@ impl Point {
             })?;
             manifest.read_bytes = manifest.read_bytes.saturating_add(written.read_bytes);
             manifest.stored_bytes = manifest.stored_bytes.saturating_add(written.stored_bytes);
+            let saved = manifest.saved_bytes.unwrap_or_default();
+            manifest.saved_bytes = Some(saved.saturating_add(written.saved_bytes));
             unmarked_bytes = unmarked_bytes.saturating_add(written.unmarked_bytes);
             manifest.disks.push(ManifestDisk { id: disk.id, table: written.table });
         }

@@ -213,6 +213,7 @@ impl Point {
         if let (Some(wound), false) = (disk.misfit(), skip_bad) {
             return Err(disk.corrupt(&wound));
         }
+        let progress = progress.of_disk(id);
         progress.add_total(table.size_bytes);
         let mut restoring =
             Restoring { disk, at_hand: AtHand(current), skip_bad, wounds: Vec::new(), written: 0, fetched: 0 };

@@ -29,6 +29,8 @@ pub(super) struct Written {
     /// Bytes of the blocks that were written, those of zeros left out.
     pub(super) stored_bytes: u64,
     /// As in [`crate::datastore::Stored`].
+    pub(super) saved_bytes: u64,
+    /// As in [`crate::datastore::Stored`].
     pub(super) unmarked_bytes: u64,
 }
 
@@ -47,6 +49,7 @@ pub(super) fn store_disk(
     let length = |run: &Run| (run.end * BLOCK_BYTES).min(size) - run.first * BLOCK_BYTES;
     let to_read = runs.iter().filter(|run| !run.zero);
     let wanted: u64 = to_read.clone().map(length).sum();
+    let progress = progress.of_disk(disk.id);
     progress.add_total(wanted);
 
     let marked = (disk.change == Change::Compare).then(|| disk.marked.as_deref().map(merged));
@@ -80,7 +83,8 @@ pub(super) fn store_disk(
     }
     new.file.sync_all().map_err(failed)?;
     let NewDisk { table, stored_bytes, unmarked_bytes, .. } = new;
-    Ok(Written { table, read_bytes, stored_bytes, unmarked_bytes })
+    let saved_bytes = read_bytes.saturating_sub(stored_bytes);
+    Ok(Written { table, read_bytes, stored_bytes, saved_bytes, unmarked_bytes })
 }
 
 /// A disk while it is stored.

@@ -3,6 +3,7 @@
 //! Invariants: the caller's thread never waits for the process but in reads of [`TICK`]; what is sent goes through a
 //! thread of its own; a process that is silent for too long is given up, and every call to it with it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -159,7 +160,7 @@ impl<'a> Operation<'a> {
     }
 
     fn converse(&mut self, line: &mut Line, progress: &Progress, cancel: &Cancel) -> Result<End> {
-        let mut mirror = (0, 0);
+        let mut mirror = Mirror::default();
         let mut left: Option<(Instant, DriverError)> = None;
         loop {
             if left.is_none() && cancel.is_cancelled() {
@@ -199,18 +200,14 @@ impl<'a> Operation<'a> {
     }
 
     /// Does what the process asks for.
-    fn serve(
-        &mut self,
-        line: &mut Line,
-        content: ToParent,
-        progress: &Progress,
-        mirror: &mut (u64, u64),
-    ) -> Result<()> {
+    fn serve(&mut self, line: &mut Line, content: ToParent, progress: &Progress, mirror: &mut Mirror) -> Result<()> {
         match content {
-            ToParent::Progress(done, total) => {
-                progress.add_done(done.saturating_sub(mirror.0));
-                progress.add_total(total.saturating_sub(mirror.1));
-                *mirror = (done.max(mirror.0), total.max(mirror.1));
+            ToParent::Progress(done, total, disks) => {
+                mirror.rest.follow(progress, done, total);
+                for disk in disks {
+                    let shown = mirror.disks.entry(disk.id).or_default();
+                    shown.follow(&progress.of_disk(disk.id), disk.done, disk.total);
+                }
                 progress.beat();
                 Ok(())
             }
@@ -234,6 +231,28 @@ impl<'a> Operation<'a> {
             }
             ToParent::Answer(_) => Ok(()),
         }
+    }
+}
+
+/// What the caller's progress was told of the process's own.
+#[derive(Default)]
+struct Mirror {
+    rest: Shown,
+    disks: BTreeMap<u32, Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    done: u64,
+    total: u64,
+}
+
+impl Shown {
+    /// Adds what is new to `progress`; numbers never go back.
+    fn follow(&mut self, progress: &Progress, done: u64, total: u64) {
+        progress.add_done(done.saturating_sub(self.done));
+        progress.add_total(total.saturating_sub(self.total));
+        *self = Self { done: done.max(self.done), total: total.max(self.total) };
     }
 }
 

@@ -105,8 +105,7 @@ fn operate(service: &Service, sockets: Vec<OwnedFd>) {
             let pulse = Some(progress.pulse());
             if pulse != last || parent.waiting.any() {
                 last = pulse;
-                let (done, total) = progress.get();
-                if parent.send(&ToParent::Progress(done, total), &[]).is_err() {
+                if parent.send(&told(&progress), &[]).is_err() {
                     return;
                 }
             }
@@ -123,8 +122,7 @@ fn operate(service: &Service, sockets: Vec<OwnedFd>) {
     drop(stop);
     // Its last message comes before the answer.
     drop(ticker.map(std::thread::JoinHandle::join));
-    let (done, total) = progress.get();
-    drop(parent.send(&ToParent::Progress(done, total), &[]));
+    drop(parent.send(&told(&progress), &[]));
     let (answer, tail) = match result {
         Ok((answer, tail)) => (Ok(answer), tail),
         Err(error) => (Err(Fault::from(&error)), Vec::new()),
@@ -133,6 +131,11 @@ fn operate(service: &Service, sockets: Vec<OwnedFd>) {
         // The answer was too long, or nobody is there.
         drop(parent.send(&ToParent::Answer(Err(Fault::from(&error))), &[]));
     }
+}
+
+fn told(progress: &Progress) -> ToParent {
+    let (done, total) = progress.rest();
+    ToParent::Progress(done, total, progress.disks())
 }
 
 /// The first messages: the call with its tail, and extents.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datastore::{Capacity, Change, Depth, Forgotten, ImageTarget, PointFacts, Restored, Stored, Verified};
 use crate::room::is_full;
-use crate::{Content, DriverError, Extent, Kind, MAX_READ_BYTES, Result};
+use crate::{Content, DiskProgress, DriverError, Extent, Kind, MAX_READ_BYTES, Result};
 
 /// Bytes of a frame's head.
 const HEAD_BYTES: usize = 17;
@@ -377,8 +377,8 @@ pub(super) enum ToChild {
 /// Messages of the child during an operation.
 #[derive(Serialize, Deserialize)]
 pub(super) enum ToParent {
-    /// It goes on: bytes done, bytes in all.
-    Progress(u64, u64),
+    /// It goes on: bytes done and bytes in all of what belongs to no disk, and the same for each disk.
+    Progress(u64, u64, Vec<DiskProgress>),
     AskExtents(u32),
     /// Ranges (offset, length) to read.
     Read(u32, Vec<(u64, u32)>),

@@ -43,6 +43,9 @@ pub(super) struct Manifest {
     pub(super) parent: Option<String>,
     pub(super) read_bytes: u64,
     pub(super) stored_bytes: u64,
+    /// As in [`Stored::saved_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) saved_bytes: Option<u64>,
     pub(super) document: DocumentFacts,
     /// Ascending by id.
     pub(super) disks: Vec<DiskFacts>,
@@ -209,6 +212,7 @@ impl Manifest {
             point: self.point.clone(),
             read_bytes: self.read_bytes,
             stored_bytes: self.stored_bytes,
+            saved_bytes: self.saved_bytes,
             unmarked_bytes: 0,
             disks: self.disks.iter().map(|disk| StoredDisk { id: disk.id, size_bytes: disk.size_bytes }).collect(),
         }

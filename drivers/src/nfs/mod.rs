@@ -242,7 +242,7 @@ impl BackupDatastore for NfsDatastore {
             threads: self.config.threads,
             pace: &self.config.pace,
             skip_bad,
-            progress,
+            progress: &progress.of_disk(disk),
             cancel,
         };
         restoring.run(&open, point, target, current)

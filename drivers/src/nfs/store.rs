@@ -62,12 +62,13 @@ impl Storing<'_> {
         aside: &str,
     ) -> Result<Stored> {
         let folder = self.series.folder().make_folder(aside)?;
-        let (mut facts, mut read_bytes, mut unmarked_bytes) = (Vec::new(), 0_u64, 0_u64);
+        let (mut facts, mut read_bytes, mut saved_bytes, mut unmarked_bytes) = (Vec::new(), 0_u64, 0_u64, 0_u64);
         for (mut disk, base) in disks.into_iter().zip(bases) {
             self.cancel.check()?;
             let done = self.disk(&folder, &mut disk, base.as_ref())?;
             facts.push(done.facts);
             read_bytes = read_bytes.saturating_add(done.read_bytes);
+            saved_bytes = saved_bytes.saturating_add(done.saved_bytes);
             unmarked_bytes = unmarked_bytes.saturating_add(done.unmarked_bytes);
         }
         facts.sort_by_key(|disk| disk.id);
@@ -83,6 +84,7 @@ impl Storing<'_> {
             parent: parent.map(|node| node.manifest.point),
             read_bytes,
             stored_bytes: 0,
+            saved_bytes: Some(saved_bytes),
             document: DocumentFacts { length: document.len() as u64, sha256: hex(&sum(document)) },
             disks: facts,
         };
@@ -104,7 +106,8 @@ impl Storing<'_> {
         let plan = stretches(size_bytes, &disk.reader.extents()?, whole)?;
         let clusters: u64 = plan.iter().filter(|run| !run.zero).map(|run| run.end - run.first).sum();
         let to_read = clusters.saturating_mul(CLUSTER_BYTES);
-        self.progress.add_total(to_read);
+        let progress = self.progress.of_disk(disk.id);
+        progress.add_total(to_read);
         self.check_room(folder, disk, to_read)?;
 
         let file = disk_file(disk.id, base.map_or(0, |base| base.label));
@@ -123,6 +126,7 @@ impl Storing<'_> {
         let sums_writer = SumsWriter::create(folder.create(&sums)?, sums_path, folder.gate().clone(), size_bytes)?;
         let work = DiskWork {
             storing: self,
+            progress,
             folder,
             path,
             size_bytes,
@@ -134,6 +138,7 @@ impl Storing<'_> {
                 pages: BTreeMap::new(),
                 asked: HashMap::new(),
                 sums: sums_writer,
+                saved_bytes: 0,
                 unmarked_bytes: 0,
             }),
         };
@@ -158,7 +163,8 @@ impl Storing<'_> {
             taken_bytes,
             sums: ledger.sums.finish(sums)?,
         };
-        Ok(Done { facts, read_bytes, unmarked_bytes: ledger.unmarked_bytes })
+        let Ledger { saved_bytes, unmarked_bytes, .. } = ledger;
+        Ok(Done { facts, read_bytes, saved_bytes, unmarked_bytes })
     }
 }
 
@@ -166,12 +172,15 @@ impl Storing<'_> {
 struct Done {
     facts: DiskFacts,
     read_bytes: u64,
+    saved_bytes: u64,
     unmarked_bytes: u64,
 }
 
 /// A disk that is being stored.
 struct DiskWork<'a> {
     storing: &'a Storing<'a>,
+    /// Counts for this disk.
+    progress: Progress,
     folder: &'a Folder,
     path: PathBuf,
     size_bytes: u64,
@@ -188,6 +197,7 @@ struct Ledger {
     /// Offsets and lengths that were asked for and did not come yet.
     asked: HashMap<u64, u32>,
     sums: SumsWriter,
+    saved_bytes: u64,
     unmarked_bytes: u64,
 }
 
@@ -232,7 +242,7 @@ impl DiskWork<'_> {
             let length = piece.bytes.len() as u64;
             crew.give(piece)?;
             read_bytes += length;
-            self.storing.progress.add_done(length.next_multiple_of(CLUSTER_BYTES));
+            self.progress.add_done(length.next_multiple_of(CLUSTER_BYTES));
             Ok(())
         };
         if ranges.peek().is_some() {
@@ -291,11 +301,12 @@ impl DiskWork<'_> {
     fn take(&self, piece: Piece) -> Result<()> {
         let Piece { first, mut bytes, parent } = piece;
         let mut fates = Vec::with_capacity(PIECE_CLUSTERS as usize);
-        let mut unmarked_bytes = 0_u64;
+        let (mut saved_bytes, mut unmarked_bytes) = (0_u64, 0_u64);
         for (cluster, data) in (first..).zip(bytes.chunks(CLUSTER_BYTES as usize)) {
             let held = if crate::is_zero(data) { Held::Zeros } else { Held::Bytes(sum(data)) };
             let (fate, unmarked) = self.fate(cluster, held, parent.as_deref().map(Vec::as_slice));
             unmarked_bytes += if unmarked { data.len() as u64 } else { 0 };
+            saved_bytes += if matches!(fate, Held::Bytes(_)) { 0 } else { data.len() as u64 };
             fates.push(fate);
         }
         // The image ends with a sector, the disk with any byte.
@@ -322,6 +333,7 @@ impl DiskWork<'_> {
             at += count;
         }
         let mut ledger = self.ledger();
+        ledger.saved_bytes += saved_bytes;
         ledger.unmarked_bytes += unmarked_bytes;
         let number = first / PAGE_CLUSTERS;
         if let Some(open) = ledger.pages.get_mut(&number) {

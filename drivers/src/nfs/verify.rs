@@ -172,9 +172,12 @@ impl Verifying<'_> {
 
     fn deep(&self, opened: &Opened, saved: &mut Saved, save: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
         let size = |chains: &Vec<(usize, Chain)>| chains.iter().map(|(_, chain)| chain.size_bytes).max().unwrap_or(0);
-        self.progress.add_total(opened.chains.values().map(size).sum());
+        for (disk, chains) in &opened.chains {
+            self.progress.of_disk(*disk).add_total(size(chains));
+        }
         let mut saved_at = Instant::now();
         for (disk, chains) in opened.chains.iter().skip(saved.disks) {
+            let progress = self.progress.of_disk(*disk);
             let pages = size(chains).div_ceil(CLUSTER_BYTES).div_ceil(PAGE_CLUSTERS);
             while saved.pages < pages {
                 let end = pages.min(saved.pages + BATCH_PAGES);
@@ -187,7 +190,7 @@ impl Verifying<'_> {
                     }
                 };
                 let bytes = |page: u64| page.saturating_mul(PAGE_CLUSTERS * CLUSTER_BYTES).min(size(chains));
-                self.progress.add_done(bytes(end) - bytes(saved.pages));
+                progress.add_done(bytes(end) - bytes(saved.pages));
                 saved.read_bytes = saved.read_bytes.saturating_add(read_bytes);
                 saved.damages.extend(damages);
                 saved.damages.truncate(MAX_DAMAGES);

@@ -216,6 +216,9 @@ pub(super) struct Extension {
     pub(super) read_bytes: u64,
     /// Bytes that the repository grew by, the snapshot file itself not counted.
     pub(super) stored_bytes: u64,
+    /// As in [`crate::datastore::Stored::saved_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) saved_bytes: Option<u64>,
     /// As in [`crate::datastore::Stored::unmarked_bytes`].
     #[serde(skip_serializing_if = "is_default")]
     pub(super) unmarked_bytes: u64,

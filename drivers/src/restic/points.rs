@@ -80,6 +80,7 @@ impl Store<'_> {
         let own = Extension {
             read_bytes: written.read_bytes,
             stored_bytes: directory.written_bytes(),
+            saved_bytes: Some(counts.saved_bytes),
             unmarked_bytes: written.unmarked_bytes,
             disks: Some(sorted(&written.disks)),
             job: Some(request.job.to_owned()),
@@ -107,6 +108,7 @@ impl Store<'_> {
             point: id.hex(),
             read_bytes: written.read_bytes,
             stored_bytes: directory.written_bytes(),
+            saved_bytes: Some(counts.saved_bytes),
             unmarked_bytes: written.unmarked_bytes,
             disks: sorted(&written.disks),
         })
@@ -133,7 +135,8 @@ impl Store<'_> {
                 pipeline,
                 reader: &reader,
                 time: request.time,
-                progress: self.progress,
+                whole_progress: self.progress,
+                progress: self.progress.clone(),
                 read_bytes: 0,
                 unmarked_bytes: 0,
                 blank_parts: HashMap::new(),
@@ -237,6 +240,7 @@ pub(super) fn stored(
         point: id.hex(),
         read_bytes: own.read_bytes,
         stored_bytes: own.stored_bytes + own_bytes,
+        saved_bytes: own.saved_bytes,
         unmarked_bytes: own.unmarked_bytes,
         disks,
     })
@@ -401,7 +405,9 @@ struct DiskStore<'a> {
     pipeline: &'a Pipeline<'a>,
     reader: &'a PointReader<'a>,
     time: i64,
-    progress: &'a Progress,
+    whole_progress: &'a Progress,
+    /// Counts for the disk that is being stored.
+    progress: Progress,
     read_bytes: u64,
     unmarked_bytes: u64,
     /// Trees of parts that are all zeros, by length in bytes.
@@ -412,6 +418,7 @@ impl DiskStore<'_> {
     fn disk(&mut self, mut disk: SourceDisk, base: &Base) -> Result<Node> {
         let size = disk.reader.size_bytes();
         let Cut { chunk, part } = self.cut;
+        self.progress = self.whole_progress.of_disk(disk.id);
         let extents = disk.reader.extents()?;
         let origins = chunks::origins(size, chunk, &extents, disk.change)?;
         let to_read = origins.iter().enumerate().filter(|(_, origin)| **origin == Origin::Read);
@@ -480,7 +487,7 @@ impl DiskStore<'_> {
             }
             _ => (&[][..], 0),
         };
-        let (ids, read_bytes) = self.pipeline.file(disk.reader.as_mut(), span, origins, parent, self.progress)?;
+        let (ids, read_bytes) = self.pipeline.file(disk.reader.as_mut(), span, origins, parent, &self.progress)?;
         self.read_bytes += read_bytes;
         if let (Change::Compare, Some(marked)) = (disk.change, &disk.marked) {
             let marked = Marked::new(marked);

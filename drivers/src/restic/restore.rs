@@ -50,6 +50,7 @@ pub(super) fn restore(
 ) -> Result<Restored> {
     let RestoreRequest { point, disk, skip_bad, current, .. } = request;
     let doing = format!("restoring disk {disk} of restore point {point}");
+    let progress = &progress.of_disk(disk);
     let form = reader
         .disk(tree, disk)?
         .ok_or_else(|| DriverError::new(Kind::Missing, &doing, "the point holds no such disk"))?;

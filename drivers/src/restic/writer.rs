@@ -51,6 +51,8 @@ pub(super) struct Counts {
     pub(super) tree_blobs: u64,
     /// Plain bytes of both.
     pub(super) plain_bytes: u64,
+    /// Bytes read from disks whose chunk was stored already, before this run or in it.
+    pub(super) saved_bytes: u64,
     /// The packs that were written.
     pub(super) packs: Vec<Id>,
     /// The index files that were written.
@@ -88,6 +90,7 @@ struct Shared<'a> {
     trees: Mutex<Filling>,
     zeros: Mutex<Vec<(u32, Id)>>,
     plain_bytes: AtomicU64,
+    saved_bytes: AtomicU64,
     /// Packs and index files that are durable.
     written: Mutex<(Vec<Id>, Vec<Id>)>,
 }
@@ -96,6 +99,13 @@ struct Shared<'a> {
 struct Filling {
     fresh: IdSet,
     pack: PackBuilder,
+}
+
+/// What became of bytes to store.
+struct Blob {
+    id: Id,
+    /// Whether neither the repository nor this run had it.
+    is_new: bool,
 }
 
 struct Job {
@@ -140,6 +150,7 @@ impl<'a> Pipeline<'a> {
             trees: Mutex::new(Filling { fresh: IdSet::default(), pack: PackBuilder::new(BlobKind::Tree) }),
             zeros: Mutex::new(Vec::new()),
             plain_bytes: AtomicU64::new(0),
+            saved_bytes: AtomicU64::new(0),
             written: Mutex::default(),
         };
         let sealer = Mutex::new(shared.sealer()?);
@@ -167,6 +178,7 @@ impl<'a> Pipeline<'a> {
             data_blobs: lock(&shared.data).fresh.len() as u64,
             tree_blobs: lock(&shared.trees).fresh.len() as u64,
             plain_bytes: shared.plain_bytes.load(Ordering::Relaxed),
+            saved_bytes: shared.saved_bytes.load(Ordering::Relaxed),
         };
         Ok((value, counts))
     }
@@ -238,12 +250,12 @@ impl<'a> Pipeline<'a> {
 
     /// The id of `length` zeros, which are stored if they were not.
     fn zero(&self, length: u32) -> Result<Id> {
-        self.shared.zero(&mut lock(&self.sealer), length, &self.packs)
+        Ok(self.shared.zero(&mut lock(&self.sealer), length, &self.packs)?.id)
     }
 
     /// Stores bytes on the caller's thread.
     pub(super) fn blob(&self, bytes: &[u8]) -> Result<Id> {
-        self.shared.blob(&mut lock(&self.sealer), BlobKind::Data, Id::of(bytes), bytes, &self.packs)
+        Ok(self.shared.blob(&mut lock(&self.sealer), BlobKind::Data, Id::of(bytes), bytes, &self.packs)?.id)
     }
 
     /// Stores a directory.
@@ -251,7 +263,7 @@ impl<'a> Pipeline<'a> {
         let json = tree
             .encode()
             .map_err(|error| DriverError::other(Kind::Permanent, "encoding a directory of the repository", error))?;
-        self.shared.blob(&mut lock(&self.sealer), BlobKind::Tree, Id::of(&json), &json, &self.packs)
+        Ok(self.shared.blob(&mut lock(&self.sealer), BlobKind::Tree, Id::of(&json), &json, &self.packs)?.id)
     }
 
     fn flush(&self) -> Result<()> {
@@ -306,21 +318,26 @@ impl<'a> Shared<'a> {
                 self.blob(&mut sealer, BlobKind::Data, Id::of(&job.bytes), &job.bytes, packs)
             };
             match stored {
-                Ok(id) => job.slots.fill(job.number, id),
+                Ok(blob) => {
+                    if !blob.is_new {
+                        self.saved_bytes.fetch_add(job.bytes.len() as u64, Ordering::Relaxed);
+                    }
+                    job.slots.fill(job.number, blob.id);
+                }
                 Err(error) => self.fail(error),
             }
         }
     }
 
-    fn zero(&self, sealer: &mut BlobSealer, length: u32, packs: &Sender<PackBuilder>) -> Result<Id> {
+    fn zero(&self, sealer: &mut BlobSealer, length: u32, packs: &Sender<PackBuilder>) -> Result<Blob> {
         let known = lock(&self.zeros).iter().find(|(size, _)| *size == length).map(|(_, id)| *id);
         if let Some(id) = known {
-            return Ok(id);
+            return Ok(Blob { id, is_new: false });
         }
         let zeros = vec![0; length as usize];
-        let id = self.blob(sealer, BlobKind::Data, Id::of(&zeros), &zeros, packs)?;
-        lock(&self.zeros).push((length, id));
-        Ok(id)
+        let blob = self.blob(sealer, BlobKind::Data, Id::of(&zeros), &zeros, packs)?;
+        lock(&self.zeros).push((length, blob.id));
+        Ok(blob)
     }
 
     /// Stores `plain` unless the repository or this run has it.
@@ -331,13 +348,13 @@ impl<'a> Shared<'a> {
         id: Id,
         plain: &[u8],
         packs: &Sender<PackBuilder>,
-    ) -> Result<Id> {
+    ) -> Result<Blob> {
         let (filling, target) = match kind {
             BlobKind::Data => (&self.data, self.options.pack_bytes),
             BlobKind::Tree => (&self.trees, TREE_PACK_BYTES),
         };
         if self.index.get(kind, &id).is_some() || !lock(filling).fresh.insert(id) {
-            return Ok(id);
+            return Ok(Blob { id, is_new: false });
         }
         let sealed = sealer.seal(id, plain)?;
         self.plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
@@ -349,7 +366,7 @@ impl<'a> Shared<'a> {
         if let Some(pack) = full {
             packs.send(pack).map_err(|_| self.ended())?;
         }
-        Ok(id)
+        Ok(Blob { id, is_new: true })
     }
 
     fn write_packs(&self, packs: &Receiver<PackBuilder>) {

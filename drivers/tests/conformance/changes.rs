@@ -156,6 +156,8 @@ pub fn a_comparison_reads_all_and_stores_only_what_differs(rig: &dyn Rig) {
     reads.assert_within(&wanted, rig.chunk(), new.len() as u64);
     assert_eq!(reads.bytes(), (new.len() - 4 * chunk) as u64);
     assert_eq!(compared.read_bytes, reads.bytes());
+    let saved = compared.saved_bytes.unwrap();
+    assert!((compared.read_bytes - 3 * rig.chunk()..compared.read_bytes).contains(&saved), "{compared:?}");
     assert!(compared.stored_bytes < full.stored_bytes / 2, "{compared:?} on {full:?}");
     // Without a record of changes there is nothing that it could have missed.
     assert_eq!(compared.unmarked_bytes, 0);
@@ -164,7 +166,7 @@ pub fn a_comparison_reads_all_and_stores_only_what_differs(rig: &dyn Rig) {
     store.forget(&[&full.point]);
     store.check(&compared.point, &[&new]);
     let again = store.store("job=3", Some(&compared.point), vec![Source::of(&new).compared(0, Some(vec![]))]).unwrap();
-    assert_eq!(again.unmarked_bytes, 0);
+    assert_eq!((again.saved_bytes, again.unmarked_bytes), (Some(again.read_bytes), 0));
     store.check(&again.point, &[&new]);
 }
 

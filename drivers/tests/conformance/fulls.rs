@@ -19,7 +19,7 @@ pub fn a_full_comes_back_byte_for_byte(rig: &dyn Rig) {
     let reads = source.reads.clone();
     let stored = store.store("job=1", None, vec![source.whole(0)]).unwrap();
     assert_eq!(stored.read_bytes, reads.bytes());
-    assert_eq!(stored.unmarked_bytes, 0);
+    assert_eq!((stored.saved_bytes, stored.unmarked_bytes), (Some(0), 0));
     assert_eq!((stored.disks[0].id, stored.disks[0].size_bytes), (0, disk.len() as u64));
     assert!(stored.point.len() >= 8 && stored.point.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", stored.point);
     let (bytes, restored) = store.restore_with(&stored.point, 0, disk.len(), false, None).unwrap();
@@ -102,9 +102,36 @@ pub fn zeros_that_are_listed_as_data_are_not_stored(rig: &dyn Rig) {
     let stored = store.store("job=1", None, vec![source.whole(0)]).unwrap();
     assert_eq!(stored.read_bytes, disk.len() as u64);
     assert!(stored.stored_bytes < 64 << 10, "{} bytes for zeros", stored.stored_bytes);
+    // Of chunks one of each length may be stored.
+    let saved = stored.saved_bytes.unwrap();
+    assert!(
+        (stored.read_bytes - rig.chunk() - 512..=stored.read_bytes).contains(&saved),
+        "{saved} bytes of zeros saved"
+    );
     let (bytes, restored) = store.restore_with(&stored.point, 0, disk.len(), false, None).unwrap();
     assert_equal(&bytes, &disk, "the disk");
     assert_eq!(restored.written_bytes, 0);
+}
+
+pub fn each_disk_is_counted_for_itself(rig: &dyn Rig) {
+    let store = rig.open();
+    let store = series(&*store);
+    let disks = [noise(3 * rig.chunk() as usize, 1), noise(2 * rig.chunk() as usize, 2)];
+    let progress = Progress::default();
+    let sources = vec![Source::of(&disks[0]).whole(4), Source::of(&disks[1]).whole(0)];
+    let stored = store.store_with("job=1", None, sources, &progress, &Cancel::default()).unwrap();
+    let counted = |progress: &Progress| {
+        let disks: Vec<_> = progress.disks().iter().map(|disk| (disk.id, disk.done, disk.total)).collect();
+        assert_eq!(progress.get(), disks.iter().fold((0, 0), |sum, disk| (sum.0 + disk.1, sum.1 + disk.2)));
+        disks
+    };
+    let lengths = disks.each_ref().map(|disk| disk.len() as u64);
+    assert_eq!(counted(&progress), [(4, lengths[0], lengths[0]), (0, lengths[1], lengths[1])]);
+    let progress = Progress::default();
+    let mut target = Target::new(disks[1].len());
+    let request = RestoreRequest { series: SERIES, point: &stored.point, disk: 0, skip_bad: false, current: None };
+    store.datastore.restore(request, &mut target, &progress, &Cancel::default()).unwrap();
+    assert_eq!(counted(&progress), [(0, lengths[1], lengths[1])]);
 }
 
 pub fn zero_runs_at_every_alignment_come_back(rig: &dyn Rig) {

@@ -99,6 +99,7 @@ macro_rules! conformance {
                 a_full_restores_into_qcow2_and_raw_images_that_qemu_img_finds_equal,
                 zeros_are_neither_read_nor_written,
                 zeros_that_are_listed_as_data_are_not_stored,
+                each_disk_is_counted_for_itself,
                 zero_runs_at_every_alignment_come_back,
                 disks_of_many_sizes_come_back_and_take_increments,
                 several_disks_keep_their_ids_and_their_order,

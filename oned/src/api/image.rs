@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use one_core::access::{Caller, may, may_create, valid_name};
+use one_core::backup::config::{DISK_PROGRESS, PROGRESS};
 use one_core::backup::{BackupPath, Mode};
 use one_core::doc;
 use one_core::lifecycle::{ImageState, JobPhase};
@@ -292,7 +293,7 @@ pub fn pool(cloud: &Cloud, caller: &Caller, flag: i64, start: i64, end: i64) -> 
 pub fn update(cloud: &Cloud, caller: &Caller, id: i64, text: &str, kind: i64) -> Result<i64, Refusal> {
     let mut new = parse(text)?;
     // Shown in the document, kept elsewhere.
-    for name in ["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS"] {
+    for name in ["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", PROGRESS, DISK_PROGRESS] {
         new.remove(name);
     }
     cloud.store.write(|tx| {

@@ -115,7 +115,6 @@ fn make(
         let config = Some(&source.vm.backup_config).filter(|config| !config.is_empty());
         let mut restored = restore_template(&source.vm.template, &source.vm.user_template, config, options, &images);
         restored.remove("NAME");
-        restored.remove("PROGRESS");
         schedule::restored(cloud, tx, caller, &source.vm, &mut restored);
         without_hardware_addresses(cloud, caller, &mut restored);
         let restored = attributes::restored(cloud, restored)?;

@@ -39,6 +39,9 @@ pub(super) struct Sealed {
     pub read_bytes: u64,
     /// Bytes that the datastore grew by.
     pub stored_bytes: u64,
+    /// As in [`Stored::saved_bytes`].
+    #[serde(default)]
+    pub saved_bytes: Option<u64>,
     /// Disk ids with their sizes in bytes.
     pub disks: Vec<(u32, u64)>,
     /// Why everything was read although an increment was planned, or why it is a full one.
@@ -62,11 +65,12 @@ impl Sealed {
         let Copied { stored, reason, warning, whole } = copied;
         warnings.extend(warning);
         let disks = stored.disks.iter().map(|disk: &StoredDisk| (disk.id, disk.size_bytes)).collect();
-        let Stored { point, read_bytes, stored_bytes, unmarked_bytes, .. } = stored;
+        let Stored { point, read_bytes, stored_bytes, saved_bytes, unmarked_bytes, .. } = stored;
         Self {
             point,
             read_bytes,
             stored_bytes,
+            saved_bytes,
             disks,
             reason,
             warning: warnings.join("; "),
@@ -126,9 +130,15 @@ pub(super) fn write_point(
         verified_at: 0,
         verify_depth: String::new(),
         verify_result: String::new(),
+        saved_bytes: saved_column(sealed.saved_bytes),
         schedule_id: plan.origin.schedule_id(),
     })?;
     Ok((image_id, increment_id))
+}
+
+/// How the column says it: −1 = not known.
+pub(super) fn saved_column(saved_bytes: Option<u64>) -> i64 {
+    saved_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 fn audit_of(row: &IncrementRow) -> Audit {

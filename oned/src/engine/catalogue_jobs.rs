@@ -19,7 +19,7 @@ use one_core::lifecycle::ImageState;
 use one_core::template::Vector;
 use serde::{Deserialize, Serialize};
 
-use super::backup_record::free_name;
+use super::backup_record::{free_name, saved_column};
 use super::image_jobs::mb;
 use super::{Engine, Trouble};
 use crate::job::{BackupPlan, JobKind};
@@ -401,6 +401,7 @@ fn append(tx: &mut Tx<'_>, place: &Place<'_>, image_id: i64, chain: &[&Found]) -
             verified_at: 0,
             verify_depth: String::new(),
             verify_result: String::new(),
+            saved_bytes: saved_column(stored.saved_bytes),
             schedule_id: None,
         })?;
         parent_id += 1;

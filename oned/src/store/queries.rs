@@ -80,12 +80,12 @@ impl VmFilter {
 }
 
 type IncrementHead = (i64, i64, i64, String, i64, i64, String, String, String);
-type IncrementFacts = (i64, i64, i64, String, String, String);
+type IncrementFacts = (i64, i64, i64, i64, String, String, String);
 type IncrementChecks = (i64, i64, i64, String, String, Option<i64>);
 
 fn increment_row((head, facts, checks): (IncrementHead, IncrementFacts, IncrementChecks)) -> IncrementRow {
     let (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint) = head;
-    let (read_bytes, stored_bytes, duration_s, reason, warning, disks) = facts;
+    let (read_bytes, stored_bytes, saved_bytes, duration_s, reason, warning, disks) = facts;
     let (compare_age, unmarked_bytes, verified_at, verify_depth, verify_result, schedule_id) = checks;
     IncrementRow {
         image_id,
@@ -110,6 +110,7 @@ fn increment_row((head, facts, checks): (IncrementHead, IncrementFacts, Incremen
         verify_depth,
         verify_result,
         schedule_id,
+        saved_bytes,
     }
 }
 
@@ -293,7 +294,8 @@ impl Tx<'_> {
             of::point,
             of::checkpoint,
         );
-        let facts = (of::read_bytes, of::stored_bytes, of::duration_s, of::reason, of::warning, of::disks);
+        let facts =
+            (of::read_bytes, of::stored_bytes, of::saved_bytes, of::duration_s, of::reason, of::warning, of::disks);
         let checks = (
             of::compare_age,
             of::unmarked_bytes,

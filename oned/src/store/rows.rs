@@ -177,6 +177,7 @@ rows! {
         verify_depth: String,
         verify_result: String,
         schedule_id: Option<i64>,
+        saved_bytes: i64,
     }
 
     /// A stored VM template.

@@ -204,6 +204,7 @@ diesel::table! {
         verify_depth -> Text,
         verify_result -> Text,
         schedule_id -> Nullable<BigInt>,
+        saved_bytes -> BigInt,
     }
 }
 

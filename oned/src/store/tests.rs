@@ -32,6 +32,28 @@ fn migrations_go_up_down_and_up_again() {
 }
 
 #[test]
+fn a_database_of_the_first_version_is_carried_over_with_its_restore_points() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("one.db");
+    let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    connection.run_next_migration(MIGRATIONS).unwrap();
+    connection
+        .batch_execute(
+            "INSERT INTO increment (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint, \
+             read_bytes, stored_bytes, duration_s, reason, warning, disks, document, compare_age, unmarked_bytes, \
+             verified_at, verify_depth, verify_result) \
+             VALUES (3, 0, -1, 'FULL', 5, 1, '7', 'ab', '', 10, 4, 2, 'why', '', '0', '<VM/>', 0, 0, 0, '', '')",
+        )
+        .unwrap();
+    drop(connection);
+    let store = Store::open(&path).unwrap();
+    let rows = store.read(|tx| tx.increments(3)).unwrap();
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((row.point.as_str(), row.read_bytes, row.stored_bytes, row.reason.as_str()), ("ab", 10, 4, "why"));
+    assert_eq!(row.saved_bytes, -1, "what was not counted is not known");
+}
+
+#[test]
 fn the_schema_file_says_what_the_migrations_make() {
     let (_directory, store) = store();
     let written = include_str!("schema.rs");

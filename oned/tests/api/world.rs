@@ -330,6 +330,7 @@ impl World {
                     verify_depth: String::new(),
                     verify_result: String::new(),
                     schedule_id: None,
+                    saved_bytes: -1,
                 })?;
             }
             Ok(id)

@@ -354,6 +354,7 @@ fn chain(tx: &mut Tx<'_>, vm: i64, numbers: &mut Numbers) -> Result<(), StoreErr
             verify_depth: String::new(),
             verify_result: String::new(),
             schedule_id: None,
+            saved_bytes: -1,
         })?;
     }
     Ok(())

@@ -42,8 +42,14 @@ pub const LAST_SUCCESS: &str = "LAST_SUCCESS";
 /// The vectors in a VM's USER_TEMPLATE that show what was last done to it.
 pub const BACKUP_EVENT: &str = "BACKUP_EVENT";
 
+/// The vector in a VM's USER_TEMPLATE and an image's TEMPLATE that says how far a transfer is, and those that say it of each
+/// disk.
+pub const PROGRESS: &str = "PROGRESS";
+/// As [`PROGRESS`], of one disk.
+pub const DISK_PROGRESS: &str = "DISK_PROGRESS";
+
 /// Vectors in a USER_TEMPLATE that only show, so that what a client sends of them is not stored.
-pub const SHOWN_ONLY: [&str; 3] = [BACKUP_EVENT, BACKUP_INFO, SCHED_INFO];
+pub const SHOWN_ONLY: [&str; 5] = [BACKUP_EVENT, BACKUP_INFO, SCHED_INFO, PROGRESS, DISK_PROGRESS];
 
 /// Splits a stored BACKUP_CONFIG into what the published document shows of it and what BACKUP_INFO does.
 pub fn split(stored: &Vector) -> (Vector, Vector) {

@@ -65,9 +65,7 @@ pub fn image(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &ImageRow) -> R
 #[must_use]
 pub fn image_with(names: &Names, board: &Board, row: &ImageRow, related: &mut ImageRelated) -> ImageView {
     let mut template = shown(&row.template);
-    if let Some(progress) = board.vector(Subject::Image(row.id)) {
-        template.set_vector("PROGRESS", progress);
-    }
+    board.put_into(&mut template, Subject::Image(row.id));
     if let Some((job_id, deep)) = related.verifications.get(&row.id) {
         let mut verifying = Vector::new();
         verifying.set("JOB", job_id.to_string());
@@ -165,6 +163,9 @@ fn increment_info(row: &IncrementRow, seen: Option<&Seen>) -> Vector {
     info.set("POINT", row.point.clone());
     info.set("READ_BYTES", row.read_bytes.to_string());
     info.set("STORED_BYTES", row.stored_bytes.to_string());
+    if row.saved_bytes >= 0 {
+        info.set("SAVED_BYTES", row.saved_bytes.to_string());
+    }
     info.set("DURATION", row.duration_s.to_string());
     if !row.reason.is_empty() {
         info.set("REASON", row.reason.clone());

@@ -91,9 +91,6 @@ pub fn vm_with(names: &Names, board: &Board, row: &VmRow, related: &mut VmRelate
     view.backup_ids = related.backup_ids.remove(&row.id).unwrap_or_default();
     let (shown, info) = config::split(&ledger::config_vector(row));
     view.backup_config = shown;
-    for name in SHOWN_ONLY {
-        view.user_template.remove(name);
-    }
     if !info.is_empty() {
         view.user_template.set_vector(BACKUP_INFO, info);
     }
@@ -110,9 +107,10 @@ pub fn vm_short_with(names: &Names, board: &Board, row: &VmRow, related: &mut Vm
 
 fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
     let mut user_template = shown(&row.user_template);
-    if let Some(progress) = board.vector(Subject::Vm(row.id)) {
-        user_template.set_vector("PROGRESS", progress);
+    for name in SHOWN_ONLY {
+        user_template.remove(name);
     }
+    board.put_into(&mut user_template, Subject::Vm(row.id));
     VmView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),

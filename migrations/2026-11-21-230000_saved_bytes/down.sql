@@ -1,0 +1,1 @@
+ALTER TABLE increment DROP COLUMN saved_bytes;
