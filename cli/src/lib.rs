@@ -5,7 +5,7 @@
 //! files; all it knows it reads over the wire.
 //!
 //! Conduct: silent on success except for ids, one line on standard error and exit status 255 on failure (also for wrong
-//! options), results on standard output, progress on standard error.
+//! options; 130 after an interrupt), results on standard output, progress on standard error.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,7 +101,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
             if !error.is::<AlreadyTold>() {
                 terminal::complain(&format!("{error:#}"));
             }
-            ExitCode::from(FAILURE)
+            ExitCode::from(if error.is::<watch::Stopped>() { watch::Stopped::STATUS } else { FAILURE })
         }
     }
 }
@@ -117,6 +117,10 @@ pub fn each(ids: &[i64], mut act: impl FnMut(i64) -> anyhow::Result<()>) -> anyh
     let mut failed = false;
     for id in ids {
         if let Err(error) = act(*id) {
+            // Nobody wants to watch the others either.
+            if error.is::<watch::Stopped>() {
+                return Err(error);
+            }
             terminal::complain(&format!("{error:#}"));
             failed = true;
         }

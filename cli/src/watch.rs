@@ -1,29 +1,25 @@
 //! `--wait`: looking at an object again and again until it is where it should be, with progress on standard error.
 //!
-//! On a terminal there is a bar with bytes, rate and time left; elsewhere a plain line every two seconds. The daemon works
-//! on whether somebody watches or not: a deadline or an interrupt ends the watching only.
+//! On a terminal there are bars with bytes, rate and time left ([`show`]), and Ctrl-C asks what to do ([`interrupt`]);
+//! elsewhere there is a plain line every two seconds, and an interrupt ends the process. The daemon works on whether somebody
+//! watches or not: only who asks for a cancel gives the work up.
 
-use std::io::IsTerminal as _;
-use std::thread::sleep;
+mod interrupt;
+mod show;
+
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::terminal::complain;
-use crate::units;
-use crate::wire::Unreachable;
+use self::interrupt::{Answer, Interrupts};
+use self::show::Teller;
+use crate::wire::{Refused, Unreachable};
 use crate::xml::Element;
 
 /// Time between two looks: short enough to feel immediate, long enough to cost the daemon nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Time between two plain lines.
-const TELL_EVERY: Duration = Duration::from_secs(2);
-
-/// Time between two plain lines that say the same.
-const REPEAT_EVERY: Duration = Duration::from_secs(30);
 
 /// How long the daemon may be away while we watch: a restart, with recovery, is no reason to give up.
 const RESTART_MAX: Duration = Duration::from_secs(60);
@@ -52,9 +48,50 @@ impl Progress {
     /// The progress that a document shows at a path like `USER_TEMPLATE/PROGRESS`.
     #[must_use]
     pub fn at(document: &Element, path: &str) -> Option<Self> {
-        let progress = document.at(path)?;
+        Self::of(document.at(path)?)
+    }
+
+    fn of(progress: &Element) -> Option<Self> {
         let number = |name| progress.int_at(name).and_then(|value| u64::try_from(value).ok());
         Some(Self { done: number("DONE_BYTES")?, total: number("TOTAL_BYTES").unwrap_or(0) })
+    }
+}
+
+/// One of several things that move at the same time, with a bar of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// `disk 0`, `VM 3`.
+    pub name: String,
+    /// Its bytes, once known.
+    pub progress: Option<Progress>,
+}
+
+/// What is to be seen of something that is not done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scene {
+    /// Lines that are told once.
+    pub news: Vec<String>,
+    /// What it does: `backup`, `waiting in PROLOG`.
+    pub phrase: String,
+    /// The phrase where the parts are shown below it, if another one.
+    pub brief: Option<String>,
+    /// The bytes in all, if known.
+    pub progress: Option<Progress>,
+    /// What moves in it; bars are shown for two and more.
+    pub parts: Vec<Part>,
+}
+
+impl Scene {
+    /// The progress in a section of a document (`USER_TEMPLATE`, `TEMPLATE`): PROGRESS, and DISK_PROGRESS of each disk.
+    #[must_use]
+    pub fn of(document: &Element, section: &str, phrase: &str) -> Self {
+        let disks = document.at(section).into_iter().flat_map(|section| section.all("DISK_PROGRESS"));
+        let part = |disk: &Element| {
+            Some(Part { name: format!("disk {}", disk.int_at("DISK_ID")?), progress: Some(Progress::of(disk)?) })
+        };
+        let parts = disks.filter_map(part).collect();
+        let progress = Progress::at(document, &format!("{section}/PROGRESS"));
+        Self { phrase: phrase.to_owned(), progress, parts, ..Self::default() }
     }
 }
 
@@ -64,165 +101,177 @@ pub enum Look<T> {
     Done(T),
     /// Not yet: a phrase for the progress display ("backup", "waiting in PROLOG"), and the bytes if known.
     Busy(String, Option<Progress>),
-    /// Not yet, but a step further: lines to be told once, then as [`Look::Busy`].
-    Step {
-        /// What is told once.
-        news: Vec<String>,
-        /// As in [`Look::Busy`].
-        phrase: String,
-        /// As in [`Look::Busy`].
-        progress: Option<Progress>,
-    },
+    /// Not yet, with more to be seen.
+    Moving(Scene),
 }
 
-/// Looks until done.
+/// Giving up what is watched: what the user may choose when he presses Ctrl-C.
+pub struct Cancel<'a> {
+    what: &'a str,
+    call: &'a dyn Fn() -> Result<()>,
+    is_asked: Cell<bool>,
+}
+
+impl<'a> Cancel<'a> {
+    /// `what` is "backup"; `call` asks the daemon to end it.
+    #[must_use]
+    pub fn new(what: &'a str, call: &'a dyn Fn() -> Result<()>) -> Self {
+        Self { what, call, is_asked: Cell::new(false) }
+    }
+
+    /// Whether the daemon was asked, and agreed.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.get()
+    }
+}
+
+/// The user does not want to watch any longer; the work goes on. The process ends with the shell's status for Ctrl-C.
+#[derive(Debug)]
+pub struct Stopped(String);
+
+impl Stopped {
+    /// Exit status: 128 and the number of SIGINT, as the shell has it.
+    pub const STATUS: u8 = 130;
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// Looks until done. What is watched cannot be cancelled.
 ///
 /// `subject` begins each line ("VM 0").
 ///
 /// # Errors
-/// What a look says, or that the time is over.
-pub fn until<T>(subject: &str, options: &WaitOptions, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+/// What a look says, that the time is over, [`Stopped`].
+pub fn until<T>(subject: &str, options: &WaitOptions, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    watch(subject, options, None, look)
+}
+
+/// As [`until`]; Ctrl-C offers to cancel. After that, what a look says counts as the end that was asked for.
+///
+/// # Errors
+/// As [`until`], and that it was cancelled.
+pub fn until_or_cancelled<T>(
+    subject: &str,
+    options: &WaitOptions,
+    cancel: &Cancel<'_>,
+    look: impl FnMut() -> Result<Look<T>>,
+) -> Result<T> {
+    watch(subject, options, Some(cancel), look).map_err(|error| {
+        let is_other = error.is::<Refused>() || error.is::<Unreachable>() || error.is::<Stopped>();
+        if !cancel.is_asked() || is_other || error.is::<TimeOver>() {
+            return error;
+        }
+        anyhow!("{subject}: the {} was cancelled", cancel.what)
+    })
+}
+
+/// The longest time to wait is over.
+#[derive(Debug)]
+struct TimeOver(String);
+
+impl std::fmt::Display for TimeOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TimeOver {}
+
+fn watch<T>(
+    subject: &str,
+    options: &WaitOptions,
+    cancel: Option<&Cancel<'_>>,
+    mut look: impl FnMut() -> Result<Look<T>>,
+) -> Result<T> {
     let begin = Instant::now();
     let deadline = Duration::from_secs(options.timeout);
+    let goodbye = format!("{subject}: it goes on without being watched");
     let mut teller = Teller::new(subject);
+    let interrupts = Interrupts::listen(teller.bars(), &goodbye);
     let mut last_reached = begin;
     loop {
-        let (phrase, progress) = match look() {
+        let scene = match look() {
             Ok(Look::Done(value)) => return Ok(value),
-            Ok(Look::Busy(phrase, progress)) => {
-                last_reached = Instant::now();
-                (phrase, progress)
-            }
-            Ok(Look::Step { news, phrase, progress }) => {
-                last_reached = Instant::now();
-                news.iter().for_each(|line| teller.tell_news(line));
-                (phrase, progress)
-            }
+            Ok(Look::Busy(phrase, progress)) => Scene { phrase, progress, ..Scene::default() },
+            Ok(Look::Moving(scene)) => scene,
             Err(error) if error.is::<Unreachable>() && last_reached.elapsed() < RESTART_MAX => {
-                ("waiting for the daemon to come back".to_owned(), None)
+                teller.tell(&Scene { phrase: "waiting for the daemon to come back".to_owned(), ..Scene::default() });
+                pause(&interrupts, &teller, cancel, LOOK_EVERY, &goodbye)?;
+                continue;
             }
             Err(error) => return Err(error),
         };
-        teller.tell(&phrase, progress);
+        last_reached = Instant::now();
+        teller.tell(&scene);
         if begin.elapsed() >= deadline {
-            bail!("{subject}: not done within {} s ({phrase}); it goes on without being watched", options.timeout);
+            let (seconds, phrase) = (options.timeout, scene.phrase);
+            let text = format!("{subject}: not done within {seconds} s ({phrase}); it goes on without being watched");
+            return Err(TimeOver(text).into());
         }
-        sleep(LOOK_EVERY.min(deadline.saturating_sub(begin.elapsed())));
+        let rest = deadline.saturating_sub(begin.elapsed());
+        pause(&interrupts, &teller, cancel, LOOK_EVERY.min(rest), &goodbye)?;
     }
 }
 
-/// Shows progress; the bar vanishes when this is dropped.
-struct Teller {
-    subject: String,
-    bar: Option<ProgressBar>,
-    bytes_shown: bool,
-    last_told: Option<(Instant, String)>,
-    first: Option<(Instant, u64)>,
-}
-
-impl Teller {
-    fn new(subject: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner();
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Self { subject: subject.to_owned(), bar, bytes_shown: false, last_told: None, first: None }
+/// The time between two looks; whoever presses Ctrl-C in it is asked what to do.
+fn pause(
+    interrupts: &Interrupts,
+    teller: &Teller,
+    cancel: Option<&Cancel<'_>>,
+    time: Duration,
+    goodbye: &str,
+) -> Result<()> {
+    if !interrupts.come_within(time) {
+        return Ok(());
     }
-
-    fn tell(&mut self, phrase: &str, progress: Option<Progress>) {
-        let Some(bar) = &self.bar else {
-            self.tell_line(phrase, progress);
-            return;
-        };
-        bar.set_message(format!("{}: {phrase}", self.subject));
-        if let Some(progress) = progress {
-            if !self.bytes_shown {
-                bar.set_style(bar_style());
-                bar.reset_eta();
-                self.bytes_shown = true;
+    let offer = cancel.filter(|cancel| !cancel.is_asked());
+    match interrupts.ask(teller.bars(), offer.map(|cancel| cancel.what)) {
+        Answer::GoOn => Ok(()),
+        Answer::Stop => Err(Stopped(goodbye.to_owned()).into()),
+        Answer::Cancel => {
+            let Some(cancel) = offer else { return Ok(()) };
+            match (cancel.call)() {
+                Ok(()) => {
+                    cancel.is_asked.set(true);
+                    teller.tell_news(&format!("the {} is being cancelled", cancel.what));
+                }
+                // It may have ended meanwhile; the next look tells.
+                Err(error) => teller.tell_news(&format!("not cancelled: {error:#}")),
             }
-            bar.set_length(progress.total.max(progress.done));
-            bar.set_position(progress.done);
+            Ok(())
         }
     }
-
-    /// A line that stays, above the bar if there is one.
-    fn tell_news(&self, news: &str) {
-        let line = format!("{}: {news}", self.subject);
-        match &self.bar {
-            Some(bar) => bar.suspend(|| complain(&line)),
-            None => complain(&line),
-        }
-    }
-
-    fn tell_line(&mut self, phrase: &str, progress: Option<Progress>) {
-        let now = Instant::now();
-        let figures = progress.map(|progress| {
-            let (since, from) = *self.first.get_or_insert((now, progress.done));
-            figures(progress, progress.done.saturating_sub(from), now.duration_since(since))
-        });
-        let line = format!("{}: {phrase}{}", self.subject, figures.unwrap_or_default());
-        let pause = |told: &str| if told == line { REPEAT_EVERY } else { TELL_EVERY };
-        if self.last_told.as_ref().is_some_and(|(at, told)| now.duration_since(*at) < pause(told)) {
-            return;
-        }
-        complain(&line);
-        self.last_told = Some((now, line));
-    }
-}
-
-impl Drop for Teller {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// ` 12M of 100M (12%), 4.2M/s, 21s left`
-fn figures(progress: Progress, moved: u64, elapsed: Duration) -> String {
-    let size = |bytes: u64| units::bytes(i64::try_from(bytes).unwrap_or(i64::MAX));
-    let mut text = format!(" {}", size(progress.done));
-    if progress.total > 0 {
-        let percent = u128::from(progress.done) * 100 / u128::from(progress.total);
-        text.push_str(&format!(" of {} ({percent}%)", size(progress.total)));
-    }
-    let seconds = elapsed.as_secs_f64();
-    if moved > 0 && seconds >= 1.0 {
-        let rate = moved as f64 / seconds;
-        text.push_str(&format!(", {}/s", size(rate as u64)));
-        if progress.total > progress.done {
-            let left = (progress.total - progress.done) as f64 / rate;
-            text.push_str(&format!(", {} left", units::duration(left as i64)));
-        }
-    }
-    text
-}
-
-/// The template is a constant; should indicatif ever reject it, its own default bar is good enough.
-fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     #[test]
-    fn figures_show_share_rate_and_time_left() {
-        let progress = Progress { done: 30 << 20, total: 100 << 20 };
-        assert_eq!(figures(progress, 10 << 20, Duration::from_secs(5)), " 30M of 100M (30%), 2M/s, 35s left");
-        assert_eq!(figures(progress, 0, Duration::from_secs(5)), " 30M of 100M (30%)");
-        assert_eq!(figures(Progress { done: 5, total: 0 }, 5, Duration::ZERO), " 5B");
-    }
-
-    #[test]
     fn progress_is_read_from_a_document() {
-        let vm = Element::parse("<VM><U><PROGRESS><ACTION>backup</ACTION><DONE_BYTES>5</DONE_BYTES><TOTAL_BYTES>10</TOTAL_BYTES></PROGRESS></U></VM>").unwrap();
+        let vm = Element::parse(
+            "<VM><U><PROGRESS><ACTION>backup</ACTION><DONE_BYTES>5</DONE_BYTES><TOTAL_BYTES>10</TOTAL_BYTES></PROGRESS>\
+             <DISK_PROGRESS><DISK_ID>2</DISK_ID><DONE_BYTES>5</DONE_BYTES><TOTAL_BYTES>7</TOTAL_BYTES></DISK_PROGRESS>\
+             <DISK_PROGRESS><DISK_ID>3</DISK_ID><DONE_BYTES>0</DONE_BYTES><TOTAL_BYTES>3</TOTAL_BYTES></DISK_PROGRESS>\
+             </U></VM>",
+        )
+        .unwrap();
         assert_eq!(Progress::at(&vm, "U/PROGRESS"), Some(Progress { done: 5, total: 10 }));
         assert_eq!(Progress::at(&vm, "X/PROGRESS"), None);
+        let scene = Scene::of(&vm, "U", "backup");
+        let part = |name: &str, done, total| Part { name: name.into(), progress: Some(Progress { done, total }) };
+        assert_eq!(scene.parts, [part("disk 2", 5, 7), part("disk 3", 0, 3)]);
+        assert_eq!((scene.phrase.as_str(), scene.progress), ("backup", Some(Progress { done: 5, total: 10 })));
+        assert_eq!(Scene::of(&vm, "X", "backup").parts, []);
     }
 
     #[test]
@@ -231,5 +280,18 @@ mod tests {
         let error = until("VM 0", &options, || Ok(Look::<()>::Busy("backup".into(), None))).unwrap_err();
         assert_eq!(error.to_string(), "VM 0: not done within 0 s (backup); it goes on without being watched");
         assert_eq!(until("VM 0", &options, || Ok(Look::Done(7))).unwrap(), 7);
+    }
+
+    #[test]
+    fn what_a_look_says_after_a_cancel_is_the_end_that_was_asked_for() {
+        let options = WaitOptions { wait: true, timeout: 5 };
+        let call = || Ok(());
+        let cancel = Cancel::new("backup", &call);
+        let end = |cancel: &Cancel<'_>| {
+            until_or_cancelled("VM 0", &options, cancel, || -> Result<Look<()>> { bail!("VM 0: no point") })
+        };
+        assert_eq!(end(&cancel).unwrap_err().to_string(), "VM 0: no point");
+        cancel.is_asked.set(true);
+        assert_eq!(end(&cancel).unwrap_err().to_string(), "VM 0: the backup was cancelled");
     }
 }

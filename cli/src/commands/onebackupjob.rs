@@ -47,7 +47,7 @@ enum Verb {
     /// Give up the running backups, and those that wait
     Cancel(Several),
     /// Back up the VMs again that failed
-    Retry(Several),
+    Retry(run::Retry),
     /// Which job's VMs go first: 0 to 99, high first
     Priority(Priority),
     /// What was done, newest first
@@ -89,7 +89,7 @@ impl Tool for Command {
             Verb::Backup(options) => run::run(client, &options),
             Verb::Events(options) => options.run(client, &BACKUP_JOB, true),
             Verb::Cancel(target) => each(&target, "cancel"),
-            Verb::Retry(target) => each(&target, "retry"),
+            Verb::Retry(options) => run::retry(client, &options),
             Verb::Priority(options) => {
                 let priority = [options.priority.into()];
                 verbs::call_each(client, &BACKUP_JOB, &options.target.ids, "priority", &priority)

@@ -19,7 +19,7 @@ use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
-use crate::{Connection, Tool, input, template_text};
+use crate::{Connection, Tool, each, input, template_text};
 
 /// Images and backups
 #[derive(Parser, Debug)]
@@ -77,6 +77,8 @@ struct Delete {
     /// Drop the record whatever the datastore says; files may remain
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -138,9 +140,7 @@ impl Tool for Command {
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Verify(options) => verify::run(client, &options),
             Verb::Increments(options) => increments::run(client, &options),
-            Verb::Delete(options) => {
-                verbs::call_each(client, &IMAGE, &options.target.ids, "delete", &[options.force.into()])
-            }
+            Verb::Delete(options) => run_delete(client, &options),
             Verb::Changing(verb) => verb.run(client, &IMAGE, verbs::template_of),
             Verb::Owning(verb) => verb.run(client, &IMAGE),
             Verb::Locking(verb) => verb.run(client, &IMAGE),
@@ -148,6 +148,19 @@ impl Tool for Command {
             Verb::Nonpersistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[false.into()]),
         }
     }
+}
+
+/// Begins to remove all, then waits for each that began.
+fn run_delete(client: &Client, options: &Delete) -> Result<()> {
+    let mut begun = Vec::new();
+    let result = each(&IMAGE.ids(client, &options.target.ids)?, |id| {
+        client.call("one.image.delete", [id.into(), options.force.into()])?;
+        begun.push(id);
+        Ok(())
+    });
+    let waited =
+        if options.wait.wait { each(&begun, |id| restore::until_gone(client, id, &options.wait)) } else { Ok(()) };
+    result.and(waited)
 }
 
 fn run_create(client: &Client, options: &Create) -> Result<()> {

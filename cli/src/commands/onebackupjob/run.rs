@@ -12,7 +12,7 @@ use crate::events::BACKUP_EVENT;
 use crate::objects::{BACKUP_JOB, VM};
 use crate::schedule::{KeepOptions, ScheduleOptions};
 use crate::show::join;
-use crate::watch::{self, Look, Progress, WaitOptions};
+use crate::watch::{self, Cancel, Look, Part, Progress, Scene, WaitOptions};
 use crate::wire::{Client, Unreachable};
 use crate::xml::Element;
 use crate::{each, terminal, units};
@@ -34,20 +34,39 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     let ids = BACKUP_JOB.ids(client, &options.target.ids)?;
     let Some(plan) = plan else {
         options.keep.must_be_unsaid()?;
-        let mut begun = Vec::new();
-        let result = each(&ids, |id| {
-            client.call("one.backupjob.backup", [id.into()])?;
-            begun.push(id);
-            Ok(())
-        });
-        let waited = if options.wait.wait { each(&begun, |id| wait(client, id, &options.wait)) } else { Ok(()) };
-        return result.and(waited);
+        return begin(client, &ids, "one.backupjob.backup", &options.wait);
     };
     if options.wait.wait {
         bail!("--wait goes with a run that starts at once: leave the schedule out");
     }
     let text = plan.text("backup", "", &options.keep)?;
     each(&ids, |id| scheduling::add(client, &BACKUP_JOB, id, &plan, &text, "backup").map(|_| ()))
+}
+
+/// Jobs whose failed VMs are tried again.
+#[derive(Args, Debug)]
+pub struct Retry {
+    #[command(flatten)]
+    target: Several,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+/// `onebackupjob retry`
+pub fn retry(client: &Client, options: &Retry) -> Result<()> {
+    begin(client, &BACKUP_JOB.ids(client, &options.target.ids)?, "one.backupjob.retry", &options.wait)
+}
+
+/// Begins all, then waits for each that began.
+fn begin(client: &Client, ids: &[i64], method: &str, options: &WaitOptions) -> Result<()> {
+    let mut begun = Vec::new();
+    let result = each(ids, |id| {
+        client.call(method, [id.into()])?;
+        begun.push(id);
+        Ok(())
+    });
+    let waited = if options.wait { each(&begun, |id| wait(client, id, options)) } else { Ok(()) };
+    result.and(waited)
 }
 
 /// The four lists of a job.
@@ -78,12 +97,18 @@ impl Lists {
         self.updated.len() + self.outdated.len() + self.ongoing.len() + self.failed.len()
     }
 
-    /// `2 of 5 VMs done, 1 failed, backing up 3,4`
-    fn phrase(&self) -> String {
+    /// `2 of 5 VMs done, 1 failed`
+    fn brief(&self) -> String {
         let mut text = format!("{} of {} VMs done", self.updated.len(), self.all());
         if !self.failed.is_empty() {
             text.push_str(&format!(", {} failed", self.failed.len()));
         }
+        text
+    }
+
+    /// `2 of 5 VMs done, 1 failed, backing up 3,4`
+    fn phrase(&self) -> String {
+        let mut text = self.brief();
         text.push_str(&match self.ongoing.is_empty() {
             true => ", waiting for a place".to_owned(),
             false => format!(", backing up {}", join(&self.ongoing)),
@@ -95,7 +120,9 @@ impl Lists {
 /// Watches a run to its end; a VM that is done is told once.
 fn wait(client: &Client, id: i64, options: &WaitOptions) -> Result<()> {
     let mut told: BTreeSet<i64> = BTreeSet::new();
-    let job = watch::until(&format!("Backup job {id}"), options, || {
+    let call = || client.call("one.backupjob.cancel", [id.into()]).map(drop);
+    let cancel = Cancel::new("run", &call);
+    let job = watch::until_or_cancelled(&format!("Backup job {id}"), options, &cancel, || {
         let job = BACKUP_JOB.info(client, id, false)?;
         let lists = Lists::of(&job);
         if lists.is_over() {
@@ -107,16 +134,22 @@ fn wait(client: &Client, id: i64, options: &WaitOptions) -> Result<()> {
         for (vms, word) in [(&lists.updated, "done"), (&lists.failed, "failed")] {
             news.extend(vms.iter().filter(|vm| told.insert(**vm)).map(|vm| format!("VM {vm} {word}")));
         }
-        Ok(Look::Step { news, phrase: lists.phrase(), progress: moved(client, &lists.ongoing)? })
+        let parts = moving(client, &lists.ongoing)?;
+        let (phrase, brief) = (lists.phrase(), Some(lists.brief()));
+        Ok(Look::Moving(Scene { news, phrase, brief, progress: sum(&parts), parts }))
     })?;
+    if cancel.is_asked() {
+        let lists = Lists::of(&job);
+        bail!("Backup job {id}: the run was cancelled; {}", lists.brief());
+    }
     // Events are a courtesy: without them the end is told in fewer words.
     let job = show_job::extended(client, id, false).unwrap_or(job);
     conclude(&job, id)
 }
 
-/// Bytes of all backups that are under way; None as long as none is known.
-fn moved(client: &Client, vms: &[i64]) -> Result<Option<Progress>> {
-    let mut sum: Option<Progress> = None;
+/// How far each backup is that is under way.
+fn moving(client: &Client, vms: &[i64]) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
     for vm in vms {
         let document = match VM.info(client, *vm, false) {
             Ok(document) => document,
@@ -124,15 +157,17 @@ fn moved(client: &Client, vms: &[i64]) -> Result<Option<Progress>> {
             // A VM that went away, or that we must not see.
             Err(_) => continue,
         };
-        if let Some(more) = Progress::at(&document, "USER_TEMPLATE/PROGRESS") {
-            let before = sum.unwrap_or(Progress { done: 0, total: 0 });
-            sum = Some(Progress {
-                done: before.done.saturating_add(more.done),
-                total: before.total.saturating_add(more.total),
-            });
-        }
+        parts.push(Part { name: format!("VM {vm}"), progress: Progress::at(&document, "USER_TEMPLATE/PROGRESS") });
     }
-    Ok(sum)
+    Ok(parts)
+}
+
+/// Bytes of all; None as long as none is known.
+fn sum(parts: &[Part]) -> Option<Progress> {
+    parts.iter().filter_map(|part| part.progress).reduce(|sum, more| Progress {
+        done: sum.done.saturating_add(more.done),
+        total: sum.total.saturating_add(more.total),
+    })
 }
 
 /// `Backup job 0: 5 VMs backed up in 2m03s, read 12G, stored 3G`; an error when a VM failed.

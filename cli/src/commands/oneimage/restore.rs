@@ -6,8 +6,8 @@ use one_core::lifecycle::ImageState;
 
 use crate::objects::{DATASTORE, IMAGE};
 use crate::states;
-use crate::watch::{self, Look, Progress, WaitOptions};
-use crate::wire::Client;
+use crate::watch::{self, Look, Scene, WaitOptions};
+use crate::wire::{Client, Refused};
 use crate::{each, template_text, terminal};
 
 #[derive(Args, Debug)]
@@ -102,9 +102,33 @@ pub fn until_ready(client: &Client, id: i64, options: &WaitOptions) -> Result<()
                     "" => states::image_state(&image).to_owned(),
                     action => action.to_owned(),
                 };
-                Ok(Look::Busy(phrase, Progress::at(&image, "TEMPLATE/PROGRESS")))
+                Ok(Look::Moving(Scene::of(&image, "TEMPLATE", &phrase)))
             }
         }
+    })
+}
+
+/// Waits until an image is gone.
+///
+/// # Errors
+/// When it could not be removed, with the image's own text; when the time is over.
+pub fn until_gone(client: &Client, id: i64, options: &WaitOptions) -> Result<()> {
+    watch::until(&format!("Image {id}"), options, || {
+        let image = match IMAGE.info(client, id, false) {
+            Ok(image) => image,
+            Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == Refused::NO_EXISTS) => {
+                return Ok(Look::Done(()));
+            }
+            Err(error) => return Err(error),
+        };
+        if states::image(&image) == Some(ImageState::Delete) {
+            return Ok(Look::Moving(Scene::of(&image, "TEMPLATE", "delete")));
+        }
+        let reason = match image.text_at("TEMPLATE/ERROR") {
+            "" => String::new(),
+            text => format!(": {text}"),
+        };
+        bail!("image {id} was not removed, it is in {}{reason}", states::image_state(&image))
     })
 }
 

@@ -12,7 +12,7 @@ pub fn fill(page: &mut Page, image: &Element) {
     page.template(
         "IMAGE TEMPLATE",
         image.at("TEMPLATE"),
-        &["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS"],
+        &["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS", "DISK_PROGRESS"],
     );
     if states::is_backup(image) {
         backup(page, image);

@@ -7,7 +7,7 @@ use crate::objects::IMAGE;
 use crate::show::join;
 use crate::terminal;
 use crate::units;
-use crate::watch::{self, Look, Progress, WaitOptions};
+use crate::watch::{self, Cancel, Look, Scene, WaitOptions};
 use crate::wire::Client;
 use crate::xml::Element;
 
@@ -48,12 +48,14 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     if !options.wait.wait {
         return Ok(());
     }
-    let image = watch::until(&format!("Image {id}"), &options.wait, || {
+    let call = || client.call("one.image.verifycancel", [id.into()]).map(drop);
+    let cancel = Cancel::new("verification", &call);
+    let image = watch::until_or_cancelled(&format!("Image {id}"), &options.wait, &cancel, || {
         let image = IMAGE.info(client, id, false)?;
         if image.at("TEMPLATE/VERIFYING").is_none() {
             return Ok(Look::Done(image));
         }
-        Ok(Look::Busy("verify".to_owned(), Progress::at(&image, "TEMPLATE/PROGRESS")))
+        Ok(Look::Moving(Scene::of(&image, "TEMPLATE", "verify")))
     })?;
     tell(&image, id, before)
 }

@@ -12,7 +12,7 @@ use crate::schedule::{KeepOptions, ScheduleOptions};
 use crate::states;
 use crate::terminal;
 use crate::units;
-use crate::watch::{self, Look, Progress, WaitOptions};
+use crate::watch::{self, Cancel, Look, Scene, WaitOptions};
 use crate::wire::Client;
 use crate::xml::Element;
 
@@ -122,11 +122,13 @@ fn wait(client: &Client, id: i64, before: &Backups, schedule: Option<i64>, optio
     let mut started = schedule.is_none();
     let mut seen_running = false;
     let mut idle_looks = 0;
-    let point = watch::until(&format!("VM {id}"), options, || {
+    let call = || client.call("one.vm.backupcancel", [id.into()]).map(drop);
+    let cancel = Cancel::new("backup", &call);
+    let point = watch::until_or_cancelled(&format!("VM {id}"), options, &cancel, || {
         let vm = VM.info(client, id, false)?;
         if in_backup(&vm) {
             (started, seen_running) = (true, true);
-            return Ok(Look::Busy("backup".to_owned(), Progress::at(&vm, "USER_TEMPLATE/PROGRESS")));
+            return Ok(Look::Moving(Scene::of(&vm, "USER_TEMPLATE", "backup")));
         }
         let now = Backups::of(&vm);
         if let Some(point) = now.new_since(before) {
@@ -147,6 +149,9 @@ fn wait(client: &Client, id: i64, before: &Backups, schedule: Option<i64>, optio
         }
         Ok(Look::Busy("backup".to_owned(), None))
     })?;
+    if cancel.is_asked() {
+        terminal::complain(&format!("VM {id}: the cancel came when the restore point was complete; it stays"));
+    }
     put_point(client, point)
 }
 
@@ -164,7 +169,7 @@ fn schedule_ran(vm: &Element, id: i64, schedule: i64) -> Result<bool> {
     }
 }
 
-/// `Backup 3, increment 1: read 4.2M, stored 1.1M in 2s`
+/// `Backup 3, increment 1: read 4.2M, stored 1.1M, saved 3M by deduplication (71%), in 2s`
 fn put_point(client: &Client, point: Point) -> Result<()> {
     let image = IMAGE.info(client, point.image, false)?;
     let (line, notes) = describe(&image, point);
@@ -186,10 +191,23 @@ fn describe(image: &Element, point: Point) -> (String, Vec<String>) {
     };
     let size = |name| units::bytes(info.int_at(name).unwrap_or(0));
     let took = units::duration(info.int_at("DURATION").unwrap_or(0));
-    line.push_str(&format!(": read {}, stored {} in {took}", size("READ_BYTES"), size("STORED_BYTES")));
+    line.push_str(&format!(": read {}, stored {}{} in {took}", size("READ_BYTES"), size("STORED_BYTES"), saved(info)));
     let notes = [("REASON", "note"), ("WARNING", "warning")];
     let notes = notes.iter().filter(|(name, _)| !info.text_at(name).is_empty());
     (line, notes.map(|(name, word)| format!("{word}: {}", info.text_at(name))).collect())
+}
+
+/// `, saved 3M by deduplication (71%),`: the share of what was read that needed no storing, because the datastore had it or
+/// it is zeros. Nothing when that was not counted, or nothing was read.
+fn saved(info: &Element) -> String {
+    let read = info.int_at("READ_BYTES").unwrap_or(0);
+    match info.int_at("SAVED_BYTES") {
+        Some(saved) if read > 0 => {
+            let percent = i128::from(saved) * 100 / i128::from(read);
+            format!(", saved {} by deduplication ({percent}%),", units::bytes(saved))
+        }
+        _ => String::new(),
+    }
 }
 
 /// What the daemon recorded about one restore point.
@@ -219,12 +237,23 @@ mod tests {
     #[test]
     fn a_point_is_described_with_what_is_known() {
         let image = Element::parse(
-            "<IMAGE><SIZE>172</SIZE><TEMPLATE><INCREMENT_INFO><ID>1</ID><READ_BYTES>4404019</READ_BYTES><STORED_BYTES>1153434</STORED_BYTES><DURATION>2</DURATION><REASON>the bitmap was lost</REASON></INCREMENT_INFO></TEMPLATE></IMAGE>",
+            "<IMAGE><SIZE>172</SIZE><TEMPLATE><INCREMENT_INFO><ID>1</ID><READ_BYTES>4404019</READ_BYTES><STORED_BYTES>1153434</STORED_BYTES><SAVED_BYTES>3145728</SAVED_BYTES><DURATION>2</DURATION><REASON>the bitmap was lost</REASON></INCREMENT_INFO></TEMPLATE></IMAGE>",
         )
         .unwrap();
         let described = |increment| describe(&image, Point { image: 3, increment });
-        assert_eq!(described(Some(1)).0, "Backup 3, increment 1: read 4.2M, stored 1.1M in 2s");
+        assert_eq!(
+            described(Some(1)).0,
+            "Backup 3, increment 1: read 4.2M, stored 1.1M, saved 3M by deduplication (71%), in 2s"
+        );
         assert_eq!(described(Some(1)).1, ["note: the bitmap was lost"]);
         assert_eq!(described(None).0, "Backup 3: 172M");
+        let of = |info: &str| {
+            let info = Element::parse(&format!("<I>{info}</I>")).unwrap();
+            saved(&info)
+        };
+        // A point of a version that did not count, and one that had nothing to read.
+        assert_eq!(of("<READ_BYTES>5</READ_BYTES>"), "");
+        assert_eq!(of("<READ_BYTES>0</READ_BYTES><SAVED_BYTES>0</SAVED_BYTES>"), "");
+        assert_eq!(of("<READ_BYTES>5</READ_BYTES><SAVED_BYTES>0</SAVED_BYTES>"), ", saved 0B by deduplication (0%),");
     }
 }

@@ -8,7 +8,7 @@ use super::reach::reason;
 use crate::objects::{IMAGE, VM};
 use crate::states;
 use crate::terminal;
-use crate::watch::{self, Look, Progress, WaitOptions};
+use crate::watch::{self, Look, Scene, WaitOptions};
 use crate::wire::Client;
 
 #[derive(Args, Debug)]
@@ -43,7 +43,7 @@ fn wait(client: &Client, id: i64, image: i64, options: &WaitOptions) -> Result<(
     watch::until(&format!("VM {id}"), options, || {
         let vm = VM.info(client, id, false)?;
         if states::lcm(&vm) == Some(LcmState::Restore) {
-            return Ok(Look::Busy("restore".to_owned(), Progress::at(&vm, "USER_TEMPLATE/PROGRESS")));
+            return Ok(Look::Moving(Scene::of(&vm, "USER_TEMPLATE", "restore")));
         }
         let is_back = matches!(states::vm(&vm), Some(VmState::Poweroff | VmState::Undeployed));
         if !is_back || !reason(&vm).is_empty() {

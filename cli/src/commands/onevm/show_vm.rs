@@ -85,7 +85,7 @@ pub fn present_configuration(vm: &Element) -> String {
 
 /// The text that an editor begins with for `update`: the user's own attributes.
 pub fn present_user_template(vm: &Element) -> String {
-    let hidden = [BACKUP_INFO, SCHED_INFO, BACKUP_EVENT, "PROGRESS"];
+    let hidden = [BACKUP_INFO, SCHED_INFO, BACKUP_EVENT, "PROGRESS", "DISK_PROGRESS"];
     vm.at("USER_TEMPLATE").map(|template| template_text(template, &hidden)).unwrap_or_default()
 }
 
