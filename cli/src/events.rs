@@ -111,8 +111,11 @@ fn dash() -> String {
     "-".to_owned()
 }
 
+/// Of what was done, also when it took less than a second; `-` for what was not.
 fn took(event: &Element) -> String {
-    event.int_at("DURATION").filter(|seconds| *seconds > 0).map_or_else(dash, units::duration)
+    let is_done = event.text_at("RESULT") == "DONE";
+    let seconds = event.int_at("DURATION").unwrap_or(0);
+    if seconds > 0 || is_done { units::duration(seconds) } else { dash() }
 }
 
 /// `READ_BYTES`, or READ_MB of a vector; `-` when nothing was moved.

@@ -16,13 +16,31 @@ struct Mask {
 }
 
 /// In the order in which they are laid on.
-static MASKS: [Mask; 9] = [
+static MASKS: [Mask; 13] = [
     Mask { name: "port", pattern: LazyLock::new(|| regex(r"127\.0\.0\.1:\d{4,5}\b")), cover: port },
     // uuids, digests, tokens, keys.
     Mask {
         name: "hex",
         pattern: LazyLock::new(|| regex(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{32,}\b")),
         cover: |text| letters(text, |c| c.is_ascii_hexdigit(), 'x'),
+    },
+    // Where the text of an editor was kept.
+    Mask {
+        name: "kept text",
+        pattern: LazyLock::new(|| regex(r"\bone-template-\d+-\d+\.txt\b")),
+        cover: |_| "one-template-N-N.txt".into(),
+    },
+    // Sat Nov 21 22:52:45 2026
+    Mask {
+        name: "long date",
+        pattern: LazyLock::new(|| regex(r"\b[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d 20\d\d\b")),
+        cover: |_| "Www Mon DD hh:mm:ss YYYY".into(),
+    },
+    // The id of a restore point, which may happen to be all digits.
+    Mask {
+        name: "point",
+        pattern: LazyLock::new(|| regex(r"\b[0-9a-f]{8}\b")),
+        cover: |text| letters(text, |_| true, 'x'),
     },
     // 2026-11-21 06:46:47, 2026-11-21T06:46, 2026-11-21
     Mask {
@@ -57,8 +75,14 @@ static MASKS: [Mask; 9] = [
     // "  0d 00h01m01s", "0d 00h00", "0h00m01s", "in 1m05s", "    2s", "in 12s"
     Mask {
         name: "duration",
-        pattern: LazyLock::new(|| regex(r" *\b(\d+d \d\dh\d\d(m(\d\ds)?)?|\d+h\d\dm\d\ds|\d+m\d\ds|\d+s)\b")),
+        pattern: LazyLock::new(|| regex(r" *\b(\d+d \d\dh\d\d(m(\d\ds)?)?|\d+h\d\dm\d\ds|\d+m\d\ds|\d{1,4}s)\b")),
         cover: duration,
+    },
+    // "LAST_BACKUP_DURATION": "1", DURATION="1", <DURATION>1</DURATION>
+    Mask {
+        name: "seconds",
+        pattern: LazyLock::new(|| regex(r#"DURATION(": "|="|: "|>)\d+"#)),
+        cover: |text| format!("{}N", text.trim_end_matches(|c: char| c.is_ascii_digit())),
     },
     // "Next in 19.2 hours"
     Mask {
@@ -131,6 +155,8 @@ mod tests {
             ("11/21 06:46:47 11/21 06:46", "MM/DD hh:mm:ss MM/DD hh:mm"),
             ("0 21-Nov 06.46.47 backups", "0 DD-Mon hh.mm.ss backups"),
             ("0 21-Nov 06.46.4 backups", "0 DD-Mon hh.mm.s backups"),
+            ("Sat Nov 21 22:52:45 2026 : why", "Www Mon DD hh:mm:ss YYYY : why"),
+            ("dc3d7827      0B", "xxxxxxxx      0B"),
             ("<STIME>1795267607</STIME>", "<STIME>EEEEEEEEEE</STIME>"),
             ("  0d 00h01m01s", "  Nd NNhNNmNNs"),
             ("  0d 00h00", "  Nd NNhNN"),
@@ -145,12 +171,24 @@ mod tests {
         assert_eq!(apply("in 0s", &[]), apply("in 12s", &[]));
         assert_eq!(apply("Next in 19.2 hours", &[]), "Next in N days");
         assert_eq!(apply("in /tmp/one1234.", &[("/tmp/one1234".into(), "/var/lib/one".into())]), "in /var/lib/one.");
+        assert_eq!(apply("/tmp/one-template-1-17.txt", &[]), "/tmp/one-template-N-N.txt");
+        assert_eq!(apply("<DURATION>12</DURATION>", &[]), "<DURATION>N</DURATION>");
+        assert_eq!(apply("\"LAST_BACKUP_DURATION\": \"0\",", &[]), "\"LAST_BACKUP_DURATION\": \"N\",");
         assert_eq!(names().count(), MASKS.len());
     }
 
     #[test]
     fn what_a_session_says_itself_stays() {
-        for text in ["2100-01-04 02:30:00 +0100", "4102444800", "10.0.0.1:80", "60 s", "1024M", "dead beef", "12.5K"] {
+        for text in [
+            "2100-01-04 02:30:00 +0100",
+            "4102444800",
+            "10.0.0.1:80",
+            "60 s",
+            "1024M",
+            "+2592000s",
+            "dead beef",
+            "12.5K",
+        ] {
             assert_eq!(apply(text, &[]), text);
         }
     }

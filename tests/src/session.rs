@@ -160,9 +160,13 @@ impl Room {
     fn play(&self, file: &Path, screen: Screen, transcript: &mut Option<&mut String>) -> Result<()> {
         let named = || file.display().to_string();
         let steps = parse(&fs::read_to_string(file).with_context(named)?).with_context(named)?;
+        let mut behind_comment = true;
         for step in &steps {
             match (step, transcript.as_deref_mut()) {
-                (Step::Comment(line), Some(shown)) => shown.push_str(&format!("{line}\n")),
+                (Step::Comment(line), Some(shown)) => {
+                    let gap = if behind_comment { "" } else { "\n" };
+                    shown.push_str(&format!("{gap}{line}\n"));
+                }
                 (Step::Comment(_), None) => {}
                 (Step::Setup(name), _) => {
                     let setup = file.parent().and_then(Path::parent).context("a session lies in sessions/")?;
@@ -184,6 +188,7 @@ impl Room {
                     );
                 }
             }
+            behind_comment = matches!(step, Step::Comment(_));
         }
         Ok(())
     }

@@ -13,9 +13,7 @@ const MISSING: &[(&str, &str)] = &[
     ("onecluster", "rename show top update"),
     ("onedatastore", "chgrp chmod chown create delete import-backups list rename show top update usage"),
     ("onehost", "create delete list rename show top update"),
-    ("oneimage", "increments"),
     ("oneuser", "list show top update"),
-    ("onevm", "backups"),
     ("onezone", "list rename show top update"),
 ];
 
