@@ -11,13 +11,15 @@ use system_tests::place;
 const LINES_MAX: usize = 500;
 
 /// A path (or an external crate) and the only places that may name it.
-const OWNERS: [(&[&str], &[&str]); 8] = [
+const OWNERS: [(&[&str], &[&str]); 10] = [
     (&["diesel::", "diesel_migrations::"], &["oned/src/store"]),
     (&["virt::", "virt_sys::"], &["drivers/src/libvirt"]),
     (&["dxr::", "hyper::", "hyper_util::"], &["oned/src/rpc", "cli/src/wire"]),
     (&["rustls::", "tokio_rustls::"], &["oned/src/rpc", "oned/tests/tls.rs", "cli/src/wire"]),
     (&["aes_gcm::"], &["oned/src/secret.rs"]),
     (&["rustic_core::", "rustic_backend::"], &["drivers/src/restic"]),
+    (&["clap_complete::"], &["cli/src/completion.rs"]),
+    (&["clap_mangen::"], &["cli/src/man.rs"]),
     (&["quick_xml::"], &["oned/core/src", "drivers/src/libvirt", "cli/src", "tests"]),
     (&["SystemTime::now"], &["oned/src/clock.rs", "drivers/src", "cli/src", "tests"]),
 ];

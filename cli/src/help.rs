@@ -363,7 +363,7 @@ mod tests {
             for verb in command.get_subcommands_mut() {
                 let help = verb.render_help().to_string();
                 fits(&help);
-                let last = help.lines().filter(|line| !line.starts_with(' ') && line.ends_with(':')).next_back();
+                let last = help.lines().rfind(|line| !line.starts_with(' ') && line.ends_with(':'));
                 assert_eq!(last, Some("Connection:"), "{help}");
             }
         }

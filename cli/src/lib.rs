@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 
 pub mod commands;
+pub mod completion;
 pub mod events;
 pub mod growth;
 pub mod help;
@@ -20,6 +21,7 @@ pub mod input;
 pub mod json;
 pub mod layout;
 pub mod links;
+pub mod man;
 pub mod names;
 pub mod objects;
 pub mod password;
@@ -44,10 +46,10 @@ const FAILURE: u8 = 255;
 /// How to reach the daemon, and as whom.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Connection {
-    /// Address of oned (`ONE_XMLRPC`, `~/.one/one_endpoint`)
+    /// Address of oned (ONE_XMLRPC, ~/.one/one_endpoint)
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// User, instead of that in `ONE_AUTH`; asks the password
+    /// User, not that of ONE_AUTH; asks for a password
     #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
     /// File with the password of --user (- for stdin)

@@ -105,6 +105,14 @@ impl Kind {
         Element::parse(&client.call(&format!("one.{}.{verb}", self.pool), params)?.text())
     }
 
+    /// The pool document with everything that the caller may see.
+    ///
+    /// # Errors
+    /// As [`Kind::pool`].
+    pub fn pool_of_all(&self, client: &Client) -> Result<Element> {
+        self.pool(client, ALL, "info")
+    }
+
     /// The pool document for the options of a `list`.
     ///
     /// # Errors

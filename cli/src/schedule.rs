@@ -42,7 +42,7 @@ pub struct ScheduleOptions {
     #[arg(long, value_name = "NUMBER|DATE")]
     pub end: Option<String>,
     /// Zone of its calendar and clock, like Europe/Berlin; else the daemon's
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "TIMEZONE")]
     pub timezone: Option<String>,
     /// Spread the starts of many over so many seconds: 0 to 86400
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]

@@ -3,14 +3,43 @@
 //! A reader that goes away (`onevm list | head -1`) is no error. One message is one line.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+
+/// Set while nothing may be said beside results.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// Where results go instead of standard output.
+static CAUGHT: Mutex<Option<String>> = Mutex::new(None);
+
+/// From now on nothing is said on standard error: a shell that completes a line would show it in the middle of it.
+pub fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
+
+/// The results of `work`, instead of showing them.
+///
+/// # Errors
+/// What `work` says.
+pub fn caught(work: impl FnOnce() -> Result<()>) -> Result<String> {
+    let set = |value| CAUGHT.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
+    let _ = set(String::new());
+    let done = work();
+    let text = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    done.map(|()| text.unwrap_or_default())
+}
 
 /// Writes a result to standard output.
 ///
 /// # Errors
 /// When standard output cannot take it (disk full); a closed pipe is fine.
 pub fn put(text: &str) -> Result<()> {
+    if let Some(caught) = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        caught.push_str(text);
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing the result"),
@@ -28,6 +57,9 @@ pub fn put_line(text: &str) -> Result<()> {
 
 /// One line on standard error, whatever line breaks the text holds.
 pub fn complain(text: &str) {
+    if HUSHED.load(Ordering::Relaxed) {
+        return;
+    }
     let text = one_line(text);
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -13,7 +13,7 @@ use crate::commands::{
     onezone,
 };
 use crate::objects::{self, Kind};
-use crate::{Tool, finish, help, terminal, usage};
+use crate::{Connection, Tool, completion, finish, help, terminal, usage};
 
 /// A tool: its names, what it is about, and what runs it.
 pub struct Entry {
@@ -36,6 +36,22 @@ impl Entry {
     #[must_use]
     pub fn command(&self) -> Command {
         help::of_tool((self.command)(), self.name)
+    }
+
+    /// The titles of all columns of its table, a line each.
+    ///
+    /// # Errors
+    /// What its `list` says.
+    pub fn columns(&self, connection: &Connection) -> anyhow::Result<String> {
+        let mut words: Vec<OsString> = [self.name, "list", "--describe"].map(OsString::from).into();
+        if let Some(endpoint) = &connection.endpoint {
+            words.extend(["--endpoint".into(), endpoint.into()]);
+        }
+        if let (Some(user), Some(file)) = (&connection.user, &connection.password_file) {
+            words.extend(["--user".into(), user.into(), "--password-file".into(), file.into()]);
+        }
+        let matches = self.command().try_get_matches_from(words)?;
+        terminal::caught(|| (self.run)(&matches, self.kind))
     }
 
     /// The options of the tool behind `keeplast`.
@@ -73,6 +89,9 @@ pub fn command() -> Command {
 
 /// Runs what the arguments of this process say; the first is the name under which it was started.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    if let Some(answered) = completion::answer(arguments) {
+        return answered;
+    }
     let started_as = usage::started_as(arguments);
     let tool = started_as.and_then(named);
     match started_as {

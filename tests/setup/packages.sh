@@ -23,6 +23,8 @@ packages=(
     libxml2-utils jq                                   # documents against schemas
     python3 python3-venv ca-certificates               # Python's clients at the door; the processes' supervisor
     util-linux
+    zsh fish                                           # completion of the commands, beside bash
+    man-db groff-base mandoc                           # judges of the man pages
     openssh-server sshfs                               # shares: over ssh …
     nfs-ganesha nfs-ganesha-vfs nfs-common             # … and NFS, whose client is a kernel in user mode
     user-mode-linux iproute2

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::Connection;
-use crate::links;
+use crate::completion::{self, Shell};
+use crate::{Connection, links, man, terminal};
 
 /// Virtual machines and their backups
 #[derive(Parser, Debug)]
@@ -22,6 +22,24 @@ pub struct Command {
 enum Verb {
     /// Make onevm, oneimage and so on links to this program
     InstallLinks(InstallLinks),
+    /// Print the completion of all these for bash, zsh or fish
+    Completion(Completion),
+    /// Write a man page per tool into a directory
+    Man(Man),
+}
+
+#[derive(Args, Debug)]
+struct Man {
+    /// Directory for the pages, like /usr/local/share/man/man1; it must exist
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Completion {
+    /// Shell
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
 }
 
 #[derive(Args, Debug)]
@@ -42,6 +60,8 @@ impl Command {
     pub fn run(self) -> Result<()> {
         match self.verb {
             Verb::InstallLinks(options) => links::install(&options.directory, options.force),
+            Verb::Man(options) => man::write(&options.directory),
+            Verb::Completion(options) => terminal::put(&completion::script(options.shell)?),
         }
     }
 }

@@ -6,9 +6,11 @@
 )]
 
 mod backups;
+mod completion;
 mod door;
 mod failures;
 mod jobs;
+mod man;
 mod people;
 mod schedules;
 mod sessions;
