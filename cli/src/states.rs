@@ -198,6 +198,43 @@ pub fn datastore_state(datastore: &Element) -> &'static str {
     }
 }
 
+/// STATE of a virtual network, long and short.
+const VNET_STATE: [(&str, &str); 7] = [
+    ("INIT", "init"),
+    ("READY", "rdy"),
+    ("LOCK_CREATE", "lock"),
+    ("LOCK_DELETE", "lock"),
+    ("DONE", "done"),
+    ("ERROR", "err"),
+    ("UPDATE_FAILURE", "fail"),
+];
+
+fn vnet(network: &Element) -> Option<&'static (&'static str, &'static str)> {
+    VNET_STATE.get(usize::try_from(network.int_at("STATE")?).ok()?)
+}
+
+/// `READY`
+#[must_use]
+pub fn vnet_state(network: &Element) -> &'static str {
+    vnet(network).map_or(UNKNOWN, |(name, _)| name)
+}
+
+/// `rdy`
+#[must_use]
+pub fn vnet_short(network: &Element) -> &'static str {
+    vnet(network).map_or(UNKNOWN_SHORT, |(_, short)| short)
+}
+
+/// `ENABLED`
+#[must_use]
+pub fn zone_state(zone: &Element) -> &'static str {
+    match zone.int_at("STATE") {
+        Some(0) => "ENABLED",
+        Some(1) => "DISABLED",
+        _ => UNKNOWN,
+    }
+}
+
 /// `FILE`
 #[must_use]
 pub fn disk_type(element: &Element) -> &'static str {

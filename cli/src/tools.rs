@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use crate::commands::{
-    keeplast, oneacl, onebackupjob, onecluster, onedatastore, onegroup, onehost, oneimage, onetemplate, oneuser, onevm,
-    onezone,
+    keeplast, oneacl, onebackupjob, onecluster, onedatastore, onegroup, onehost, oneimage, onesecgroup, onetemplate,
+    oneuser, onevdc, onevm, onevnet, onezone,
 };
 use crate::objects::{self, Kind};
 use crate::{Connection, Tool, completion, finish, help, terminal, usage};
@@ -61,7 +61,7 @@ impl Entry {
 }
 
 /// All tools, in the order in which help lists them.
-pub const TOOLS: [Entry; 11] = [
+pub const TOOLS: [Entry; 14] = [
     Entry::of::<onevm::Command>("onevm", "vm", &objects::VM),
     Entry::of::<onetemplate::Command>("onetemplate", "template", &objects::TEMPLATE),
     Entry::of::<onebackupjob::Command>("onebackupjob", "backupjob", &objects::BACKUP_JOB),
@@ -69,9 +69,12 @@ pub const TOOLS: [Entry; 11] = [
     Entry::of::<onedatastore::Command>("onedatastore", "datastore", &objects::DATASTORE),
     Entry::of::<onehost::Command>("onehost", "host", &objects::HOST),
     Entry::of::<onecluster::Command>("onecluster", "cluster", &objects::CLUSTER),
+    Entry::of::<onevnet::Command>("onevnet", "vnet", &objects::VNET),
+    Entry::of::<onesecgroup::Command>("onesecgroup", "secgroup", &objects::SECURITY_GROUP),
     Entry::of::<oneuser::Command>("oneuser", "user", &objects::USER),
     Entry::of::<onegroup::Command>("onegroup", "group", &objects::GROUP),
     Entry::of::<oneacl::Command>("oneacl", "acl", &objects::ACL),
+    Entry::of::<onevdc::Command>("onevdc", "vdc", &objects::VDC),
     Entry::of::<onezone::Command>("onezone", "zone", &objects::ZONE),
 ];
 

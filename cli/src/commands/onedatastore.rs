@@ -2,14 +2,13 @@
 
 mod usage;
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::making::{self, InCluster, Source};
 use super::text_cell;
-use super::verbs::{self, Changing, Face, Owning, Several, Viewing};
-use crate::objects::{self, CLUSTER, DATASTORE};
+use super::verbs::{self, Changing, Enabling, Face, Owning, Several, Viewing};
+use crate::objects::DATASTORE;
 use crate::show::{Page, join, or_dash};
 use crate::states;
 use crate::table::{Column, Fit};
@@ -18,7 +17,7 @@ use crate::units;
 use crate::watch::{self, Look, WaitOptions};
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, input, template_text};
+use crate::{Connection, Tool};
 
 /// Datastores for images, systems and backups
 #[derive(Parser, Debug)]
@@ -34,7 +33,7 @@ pub struct Command {
 enum Verb {
     #[command(flatten)]
     Viewing(Viewing),
-    /// A new datastore
+    /// A new datastore, from options or a template
     Create(Create),
     /// Remove datastores; they must be empty
     Delete(Several),
@@ -42,6 +41,8 @@ enum Verb {
     Changing(Changing),
     #[command(flatten)]
     Owning(Owning),
+    #[command(flatten)]
+    Enabling(Enabling),
     /// Make images of the restore points that no image has, from what the datastore holds
     ImportBackups(ImportBackups),
     /// How backup datastores fill, and when they are full
@@ -59,15 +60,36 @@ struct ImportBackups {
 
 #[derive(Args, Debug)]
 struct Create {
-    /// File with the template (- or nothing for standard input)
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Name, instead of the one in the template
-    #[arg(long)]
-    name: Option<String>,
-    /// Cluster, id or name; default is the default cluster
-    #[arg(short, long, value_name = "CLUSTER")]
-    cluster: Option<String>,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    cluster: InCluster,
+    /// What it holds
+    #[arg(long = "type", value_enum, ignore_case = true, value_name = "TYPE")]
+    kind: Option<Holds>,
+    /// Driver: fs for images; restic or nfs for backups
+    #[arg(long, visible_alias = "ds-mad", value_name = "DRIVER")]
+    ds_mad: Option<String>,
+    /// Driver that brings disks to hosts: qcow2
+    #[arg(long, visible_alias = "tm-mad", value_name = "DRIVER")]
+    tm_mad: Option<String>,
+    /// Directory; default is one of the daemon's
+    #[arg(long, visible_alias = "base-path", value_name = "DIRECTORY")]
+    base_path: Option<String>,
+}
+
+/// TYPE of a datastore, with and without its ending.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "UPPER")]
+enum Holds {
+    #[value(alias = "IMAGE_DS")]
+    Image,
+    #[value(alias = "SYSTEM_DS")]
+    System,
+    #[value(alias = "FILE_DS")]
+    File,
+    #[value(alias = "BACKUP_DS")]
+    Backup,
 }
 
 impl Tool for Command {
@@ -78,21 +100,28 @@ impl Tool for Command {
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
             Verb::Viewing(verb) => verb.run(client, &FACE),
-            Verb::Create(create) => {
-                let mut text = input::read_required(create.file.as_deref())?;
-                if let Some(name) = &create.name {
-                    text = format!("{}{text}", template_text::attribute("NAME", name)?);
-                }
-                let cluster = create.cluster.as_deref().map_or(Ok(-1), |word| CLUSTER.id(client, word))?;
-                objects::put_id(&client.call("one.datastore.allocate", [text.into(), cluster.into()])?).map(|_| ())
-            }
+            Verb::Create(options) => create(client, &options),
             Verb::Delete(target) => verbs::delete(client, &DATASTORE, &target),
             Verb::Changing(verb) => verb.run(client, &DATASTORE, verbs::template_of),
             Verb::Owning(verb) => verb.run(client, &DATASTORE),
+            Verb::Enabling(verb) => verb.run(client, &DATASTORE),
             Verb::ImportBackups(options) => import_backups(client, &options),
             Verb::Usage(options) => usage::run(client, &options),
         }
     }
+}
+
+fn create(client: &Client, options: &Create) -> Result<()> {
+    let kind = options.kind.and_then(|kind| kind.to_possible_value());
+    let given = making::attributes(&[
+        ("TYPE", kind.map(|kind| format!("{}_DS", kind.get_name()))),
+        ("DS_MAD", options.ds_mad.clone()),
+        ("TM_MAD", options.tm_mad.clone()),
+        ("BASE_PATH", options.base_path.clone()),
+    ])?;
+    let text = options.source.text(&given)?;
+    let cluster = options.cluster.id(client)?;
+    making::allocate(client, &DATASTORE, [text.into(), cluster.into()]).map(|_| ())
 }
 
 fn import_backups(client: &Client, options: &ImportBackups) -> Result<()> {

@@ -1,14 +1,17 @@
 //! `onehost`: the hypervisors.
 
+mod monitoring;
+mod show_host;
+
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use super::making::{self, InCluster};
 use super::text_cell;
-use super::verbs::{self, Changing, Face, Several, Viewing};
-use crate::objects::{self, CLUSTER, HOST};
-use crate::show::{Page, join, or_dash};
+use super::verbs::{self, Changing, Face, Several, Show, Top};
+use crate::objects::HOST;
 use crate::states;
-use crate::table::{Column, Fit};
+use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
@@ -26,14 +29,26 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    #[command(flatten)]
-    Viewing(Viewing),
+    /// A table of the hosts
+    List(ListOptions),
+    /// The table again and again
+    Top(Top),
+    /// Everything about one host
+    Show(Show),
     /// A new host
     Create(Create),
-    /// Remove hosts
+    /// Remove hosts that run nothing
     Delete(Several),
+    /// Watch hosts and place VMs there
+    Enable(Several),
+    /// Watch hosts, but place no VMs there
+    Disable(Several),
+    /// Leave hosts alone
+    Offline(Several),
     #[command(flatten)]
     Changing(Changing),
+    /// What was measured, as a chart or a table
+    Monitoring(monitoring::Options),
 }
 
 #[derive(Args, Debug)]
@@ -47,9 +62,8 @@ struct Create {
     /// Driver that runs VMs on it: kvm, dummy
     #[arg(short, long, value_name = "DRIVER")]
     vm: String,
-    /// Cluster, id or name; default is the default cluster
-    #[arg(short, long, value_name = "CLUSTER")]
-    cluster: Option<String>,
+    #[command(flatten)]
+    cluster: InCluster,
 }
 
 impl Tool for Command {
@@ -58,65 +72,75 @@ impl Tool for Command {
     }
 
     fn run(self, client: &Client) -> Result<()> {
+        let status =
+            |target: &Several, number: i64| verbs::call_each(client, &HOST, &target.ids, "status", &[number.into()]);
         match self.verb {
-            Verb::Viewing(verb) => verb.run(client, &FACE),
+            Verb::List(options) => FACE.list(client, &options),
+            Verb::Top(top) => top.draw(|options| FACE.list(client, options)),
+            Verb::Show(options) => show_host::show(client, &options),
             Verb::Create(create) => {
-                let cluster = create.cluster.as_deref().map_or(Ok(-1), |word| CLUSTER.id(client, word))?;
+                let cluster = create.cluster.id(client)?;
                 let params = [create.name.into(), create.im.into(), create.vm.into(), cluster.into()];
-                objects::put_id(&client.call("one.host.allocate", params)?).map(|_| ())
+                making::allocate(client, &HOST, params).map(|_| ())
             }
             Verb::Delete(target) => verbs::delete(client, &HOST, &target),
+            Verb::Enable(target) => status(&target, 0),
+            Verb::Disable(target) => status(&target, 1),
+            Verb::Offline(target) => status(&target, 2),
             Verb::Changing(verb) => verb.run(client, &HOST, verbs::template_of),
+            Verb::Monitoring(options) => monitoring::run(client, &options),
         }
     }
 }
 
-fn fill(page: &mut Page, host: &Element) {
-    let text = |name| host.text_at(name);
-    page.header(&format!("HOST {} INFORMATION", text("ID")))
-        .line("ID", text("ID"))
-        .line("NAME", text("NAME"))
-        .line("CLUSTER", or_dash(text("CLUSTER")))
-        .line("STATE", states::host_state(host))
-        .line("IM_MAD", text("IM_MAD"))
-        .line("VM_MAD", text("VM_MAD"))
-        .header("HOST SHARES")
-        .line("RUNNING VMS", text("HOST_SHARE/RUNNING_VMS"))
-        .line("VMS", or_dash(&join(&host.ids_at("VMS"))));
-    let number = |name: &str| host.int_at(&format!("HOST_SHARE/{name}")).unwrap_or(0);
-    page.header("MEMORY")
-        .line("TOTAL", units::kib(number("TOTAL_MEM")))
-        .line("TOTAL +/- RES", units::kib(number("MAX_MEM")))
-        .line("USED (ALLOC)", units::kib(number("MEM_USAGE")))
-        .header("CPU")
-        .line("TOTAL", number("TOTAL_CPU").to_string())
-        .line("TOTAL +/- RES", number("MAX_CPU").to_string())
-        .line("USED (ALLOC)", number("CPU_USAGE").to_string())
-        .template("MONITORING INFORMATION", host.at("TEMPLATE"), &[]);
-}
-
-const FACE: Face = Face { kind: &HOST, columns: &COLUMNS, default: &DEFAULT, fill };
+/// Its page is made by [`show_host::show`], which lists the VMs, too.
+const FACE: Face = Face { kind: &HOST, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
 
 const DEFAULT: [&str; 7] = ["ID", "NAME", "CLUSTER", "TVM", "ALLOCATED_CPU", "ALLOCATED_MEM", "STAT"];
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 17] = [
     Column::right("ID", 4, text_cell!("ID")),
     Column::left("NAME", 15, text_cell!("NAME")).fit(Fit::Share),
     Column::left("CLUSTER", 9, text_cell!("CLUSTER")).fit(Fit::Share),
-    Column::right("TVM", 3, |host, _| host.int_at("HOST_SHARE/RUNNING_VMS").unwrap_or(0).to_string()),
-    Column::right("ALLOCATED_CPU", 18, |host, _| allocated(host, "CPU_USAGE", "MAX_CPU", |number| number.to_string())),
-    Column::right("ALLOCATED_MEM", 18, |host, _| allocated(host, "MEM_USAGE", "MAX_MEM", units::kib)),
+    Column::right("TVM", 3, |host, _| number(host, RUNNING_VMS).to_string()),
+    Column::right("ALLOCATED_CPU", 18, |host, _| share(host, CPU_USAGE, MAX_CPU, |number| number.to_string())),
+    Column::right("ALLOCATED_MEM", 18, |host, _| share(host, MEM_USAGE, MAX_MEM, units::kib)),
     Column::left("STAT", 6, |host, _| states::host_short(host).to_owned()),
+    Column::right("REAL_CPU", 18, |host, _| share(host, USED_CPU, MAX_CPU, |number| number.to_string())),
+    Column::right("REAL_MEM", 18, |host, _| share(host, USED_MEMORY, MAX_MEM, units::kib)),
+    Column::right("TCPU", 4, |host, _| number(host, MAX_CPU).to_string()),
+    Column::right("FCPU", 4, |host, _| rest(host, USED_CPU, MAX_CPU).to_string()),
+    Column::right("ACPU", 4, |host, _| rest(host, CPU_USAGE, MAX_CPU).to_string()),
+    Column::right("TMEM", 7, |host, _| units::kib(number(host, MAX_MEM))),
+    Column::right("FMEM", 7, |host, _| units::kib(number(host, FREE_MEMORY))),
+    Column::right("AMEM", 7, |host, _| units::kib(rest(host, MEM_USAGE, MAX_MEM))),
     Column::left("IM", 8, text_cell!("IM_MAD")),
     Column::left("VMM", 8, text_cell!("VM_MAD")),
 ];
 
-/// `100 / 400 (25%)`, or `-` for a host that reports nothing.
-fn allocated(host: &Element, used: &str, max: &str, shown: fn(i64) -> String) -> String {
-    let number = |name: &str| host.int_at(&format!("HOST_SHARE/{name}")).unwrap_or(0);
-    let (used, max) = (number(used), number(max));
-    if max <= 0 {
-        return "-".to_owned();
+/// Figures of a host: CPU in hundredths of a processor, memory in KiB.
+const RUNNING_VMS: &str = "HOST_SHARE/RUNNING_VMS";
+const CPU_USAGE: &str = "HOST_SHARE/CPU_USAGE";
+const MAX_CPU: &str = "HOST_SHARE/MAX_CPU";
+const MEM_USAGE: &str = "HOST_SHARE/MEM_USAGE";
+const MAX_MEM: &str = "HOST_SHARE/MAX_MEM";
+const USED_CPU: &str = "MONITORING/CAPACITY/USED_CPU";
+const USED_MEMORY: &str = "MONITORING/CAPACITY/USED_MEMORY";
+const FREE_MEMORY: &str = "MONITORING/CAPACITY/FREE_MEMORY";
+
+fn number(host: &Element, path: &str) -> i64 {
+    host.int_at(path).unwrap_or(0)
+}
+
+fn rest(host: &Element, used: &str, max: &str) -> i64 {
+    number(host, max).saturating_sub(number(host, used))
+}
+
+/// `100 / 400 (25%)`; `100 / -` when nobody knows how much there is; `-` for a host that reports nothing.
+fn share(host: &Element, used: &str, max: &str, shown: fn(i64) -> String) -> String {
+    match (number(host, used), number(host, max)) {
+        (0, ..=0) => "-".to_owned(),
+        (used, ..=0) => format!("{} / -", shown(used)),
+        (used, max) => format!("{} / {} ({}%)", shown(used), shown(max), used.saturating_mul(100) / max),
     }
-    format!("{} / {} ({:.0}%)", shown(used), shown(max), used as f64 * 100.0 / max as f64)
 }

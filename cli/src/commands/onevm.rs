@@ -262,7 +262,7 @@ fn datastore_id(client: &Client, datastore: Option<&str>) -> Result<i64> {
 }
 
 /// Its page is made by [`show_vm::show`], which asks the daemon for more than the VM's document.
-const FACE: Face = Face { kind: &VM, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
+pub(super) const FACE: Face = Face { kind: &VM, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
 
 const DEFAULT: [&str; 9] = ["ID", "USER", "GROUP", "NAME", "STAT", "CPU", "MEM", "HOST", "TIME"];
 
