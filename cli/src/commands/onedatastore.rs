@@ -68,13 +68,13 @@ struct Create {
     #[arg(long = "type", value_enum, ignore_case = true, value_name = "TYPE")]
     kind: Option<Holds>,
     /// Driver: fs for images; restic or nfs for backups
-    #[arg(long, visible_alias = "ds-mad", value_name = "DRIVER")]
+    #[arg(long = "ds_mad", alias = "ds-mad", value_name = "DRIVER")]
     ds_mad: Option<String>,
     /// Driver that brings disks to hosts: qcow2
-    #[arg(long, visible_alias = "tm-mad", value_name = "DRIVER")]
+    #[arg(long = "tm_mad", alias = "tm-mad", value_name = "DRIVER")]
     tm_mad: Option<String>,
     /// Directory; default is one of the daemon's
-    #[arg(long, visible_alias = "base-path", value_name = "DIRECTORY")]
+    #[arg(long = "base_path", alias = "base-path", value_name = "DIRECTORY")]
     base_path: Option<String>,
 }
 

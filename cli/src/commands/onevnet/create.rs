@@ -17,7 +17,7 @@ pub struct Options {
     #[command(flatten)]
     cluster: InCluster,
     /// Driver: bridge, fw, ebtables, 802.1Q, vxlan, ovswitch, dummy
-    #[arg(long, visible_alias = "vn-mad", value_name = "DRIVER")]
+    #[arg(long = "vn_mad", alias = "vn-mad", value_name = "DRIVER")]
     vn_mad: Option<String>,
     /// Bridge on the hosts
     #[arg(long)]

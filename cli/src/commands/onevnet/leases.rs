@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
+use crate::commands::making;
 use crate::objects::VNET;
 use crate::wire::Client;
 use crate::{template_text, terminal};
@@ -36,7 +37,7 @@ pub struct Lease {
 #[derive(Args, Debug)]
 struct InRange {
     /// Only in this address range
-    #[arg(short, long, visible_alias = "ar_id", value_name = "AR_ID")]
+    #[arg(short, long = "address_range", alias = "ar_id", value_name = "AR_ID")]
     address_range: Option<u32>,
 }
 
@@ -46,7 +47,7 @@ pub struct Reserve {
     #[arg(value_name = "ID")]
     id: String,
     /// Reservation that grows, id or name
-    #[arg(value_name = "RESERVATION", required_unless_present = "name")]
+    #[arg(value_name = "RESERVATION")]
     network: Option<String>,
     /// Name of the new network
     #[arg(short, long, conflicts_with = "network")]
@@ -87,7 +88,8 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self> {
         let is_mac = || {
             let bytes: Vec<&str> = text.split(':').collect();
-            bytes.len() == 6 && bytes.iter().all(|byte| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok())
+            bytes.len() == 6
+                && bytes.iter().all(|byte| byte.len() == 2 && byte.chars().all(|digit| digit.is_ascii_hexdigit()))
         };
         let key = match () {
             () if text.parse::<Ipv4Addr>().is_ok() => "IP",
@@ -123,10 +125,13 @@ impl Lease {
 }
 
 fn reserve(client: &Client, options: &Reserve) -> Result<()> {
+    if options.name.is_none() && options.network.is_none() {
+        bail!("say with --name how the reservation is called, or name the one that grows");
+    }
     let id = VNET.id(client, &options.id)?;
     let network = options.network.as_deref().map(|word| VNET.id(client, word)).transpose()?;
     let first = &options.first;
-    let text = super::super::making::attributes(&[
+    let text = making::attributes(&[
         ("SIZE", Some(options.size.to_string())),
         ("NAME", options.name.clone()),
         ("NETWORK_ID", network.map(|id| id.to_string())),

@@ -46,26 +46,31 @@ pub struct Range {
     #[arg(short = '6', long, value_name = "IP6/LENGTH")]
     ip6: Option<Counted>,
     /// Prefix of global IPv6 addresses that are made from MACs
-    #[arg(short = 'g', long, visible_alias = "ip6-global", value_name = "PREFIX")]
+    #[arg(short = 'g', long = "ip6_global", alias = "ip6-global", value_name = "PREFIX")]
     ip6_global: Option<Ipv6Addr>,
     /// Prefix of unique local IPv6 addresses that are made from MACs
-    #[arg(short = 'u', long, visible_alias = "ip6-ula", value_name = "PREFIX")]
+    #[arg(short = 'u', long = "ip6_ula", alias = "ip6-ula", value_name = "PREFIX")]
     ip6_ula: Option<Ipv6Addr>,
     /// Kind of addresses; else it follows from the other options
     #[arg(long = "type", value_enum, ignore_case = true, value_name = "TYPE")]
     kind: Option<Kind>,
 }
 
+/// TYPE of a range.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "UPPER")]
-#[expect(non_camel_case_types, reason = "the words that users type, underscores and all")]
 enum Kind {
+    #[value(name = "ETHER")]
     Ether,
+    #[value(name = "IP4")]
     Ip4,
+    #[value(name = "IP6")]
     Ip6,
-    Ip6_Static,
-    Ip4_6,
-    Ip4_6_Static,
+    #[value(name = "IP6_STATIC")]
+    Ip6Static,
+    #[value(name = "IP4_6")]
+    Ip4And6,
+    #[value(name = "IP4_6_STATIC")]
+    Ip4And6Static,
 }
 
 /// An IPv6 address with the length of its prefix.
@@ -120,9 +125,9 @@ impl Range {
         let counted = self.ip6.is_some();
         let made = self.ip6_global.is_some() || self.ip6_ula.is_some();
         let kind = self.kind.unwrap_or(match (self.ip.is_some(), counted, made) {
-            (true, true, _) => Kind::Ip4_6_Static,
-            (false, true, _) => Kind::Ip6_Static,
-            (true, false, true) => Kind::Ip4_6,
+            (true, true, _) => Kind::Ip4And6Static,
+            (false, true, _) => Kind::Ip6Static,
+            (true, false, true) => Kind::Ip4And6,
             (false, false, true) => Kind::Ip6,
             (true, false, false) => Kind::Ip4,
             (false, false, false) => Kind::Ether,
@@ -161,7 +166,7 @@ pub struct Add {
     #[arg(long, value_name = "MASK")]
     netmask: Option<Ipv4Addr>,
     /// Driver, if it is not that of the network
-    #[arg(long, visible_alias = "vn-mad", value_name = "DRIVER")]
+    #[arg(long = "vn_mad", alias = "vn-mad", value_name = "DRIVER")]
     vn_mad: Option<String>,
     /// VLAN, if it is not that of the network
     #[arg(long, value_name = "NUMBER")]
@@ -232,8 +237,9 @@ fn add(client: &Client, options: &Add) -> Result<()> {
     let text = match (&options.file, by_options) {
         (Some(_), true) => bail!("say what the address range is either by options or by a file"),
         (None, true) => options.range.text(more)?,
-        (file, false) => input::read(file.as_deref())?
-            .context("say what the address range is: --size, --ip, --mac … (see --help), or name a file")?,
+        (Some(file), false) => input::read_required(Some(file))?,
+        (None, false) => input::read_required(None)
+            .context("say what the address range is by options (--size, --ip, --mac …) or a template")?,
     };
     client.call("one.vn.add_ar", [VNET.id(client, &options.id)?.into(), text.into()]).map(|_| ())
 }

@@ -99,7 +99,7 @@ fn leases(page: &mut Page, network: &Element) {
         ("MAC", 17, false),
         ("IP", 15, false),
         ("PORT_FORWARD", 12, false),
-        ("IP6", 26, false),
+        ("IP6", 3, false),
     ];
     let rows: Vec<Vec<String>> = ranges(network)
         .flat_map(|range| {
