@@ -9,6 +9,7 @@ mod backups;
 mod completion;
 mod door;
 mod failures;
+mod infrastructure;
 mod jobs;
 mod man;
 mod people;

@@ -112,7 +112,7 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
         .collect();
     samples.drain(..samples.len().saturating_sub(options.last as usize));
     if samples.is_empty() {
-        bail!("there are no measurements of host {id} in that time");
+        bail!("there are no measurements of host {id} in that time; it is monitored while it is enabled");
     }
     terminal::put(&render(id, &shown, &samples, options))
 }
