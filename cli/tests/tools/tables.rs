@@ -19,6 +19,8 @@ fn objects() -> Door {
     Door::open()
         .says("one.vm.info", document("one.vm.info"))
         .says("one.cluster.info", document("one.cluster.info"))
+        .says("one.vmpool.info", document("one.vmpool.info"))
+        .says("one.hostpool.info", document("one.hostpool.info"))
         .says("one.image.info", document("one.image.info"))
         .says("one.datastore.info", document("one.datastore.info"))
         .says("one.template.info", document("one.template.info"))
