@@ -48,7 +48,7 @@ pub struct Options {
     /// Columns to show, in this order
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     list: Vec<String>,
-    /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (part of the text)
+    /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (a regular expression)
     #[arg(short, long, value_name = "COLUMN=VALUE,...", value_delimiter = ',')]
     filter: Vec<String>,
     /// Comma separated values

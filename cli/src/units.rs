@@ -22,6 +22,26 @@ pub fn mib(value: i64) -> String {
     scaled(value as f64, 2)
 }
 
+/// A size as people write it, in whole MiB, rounded up: `512`, `512m`, `8g`, `1.5T`, `2048k`.
+///
+/// None when it is none, or too large to be meant.
+#[must_use]
+pub fn parse_mib(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[number.len()..] {
+        "k" | "kb" | "kib" => 1.0 / 1024.0,
+        "" | "m" | "mb" | "mib" => 1.0,
+        "g" | "gb" | "gib" => 1024.0,
+        "t" | "tb" | "tib" => 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let plain = number.chars().all(|c| c.is_ascii_digit() || c == '.') && !number.is_empty();
+    let value = (plain.then_some(number)?.parse::<f64>().ok()? * factor).ceil();
+    // An exbibyte; every smaller whole number is exact.
+    (value <= f64::from(1_u32 << 20) * f64::from(1_u32 << 20)).then_some(value as u64)
+}
+
 /// Divides by 1024 while the value is above 1024; one decimal, left out when it is zero.
 fn scaled(mut value: f64, mut suffix: usize) -> String {
     while value > 1024.0 && suffix + 1 < SUFFIXES.len() {
@@ -190,6 +210,17 @@ fn parse_time(text: &str) -> Option<NaiveTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let cases = [("512", 512), ("512m", 512), ("8G", 8192), ("1.5g", 1536), ("1TiB", 1 << 20), ("1k", 1), ("0", 0)];
+        for (text, value) in cases {
+            assert_eq!(parse_mib(text), Some(value), "{text}");
+        }
+        for text in ["", "g", "-1", "1e9", "1 g", "1gg", "inf", "nan", "1.2.3", "99999999999999999999t", "é"] {
+            assert_eq!(parse_mib(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_divided_until_at_most_1024() {

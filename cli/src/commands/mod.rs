@@ -18,7 +18,9 @@ pub mod onevnet;
 pub mod onezone;
 mod quotas;
 mod scheduling;
+mod snapshots;
 pub mod verbs;
+mod vm_options;
 
 use crate::table::ListOptions;
 use crate::xml::Element;

@@ -3,29 +3,33 @@
 mod actions;
 mod backup;
 mod backups;
+mod capacity;
+mod cards;
+pub(super) mod create;
+mod disks;
+mod listing;
+mod measures;
+mod placing;
 pub(super) mod reach;
 mod restore;
+mod saving;
 mod show_vm;
-
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::scheduling::Scheduling;
-use super::text_cell;
-use super::verbs::{Changing, Face, Locking, One, Owning, Several, Top, Update};
-use crate::objects::{self, DATASTORE, VM};
+use super::verbs::{Changing, Locking, One, Owning, Several, Top, Update};
+use crate::objects::{DATASTORE, VM};
 use crate::show::ShowOptions;
-use crate::states;
-use crate::table::{Column, Fit, ListOptions};
-use crate::units;
-use crate::watch::WaitOptions;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, each, events, input, template_text, terminal};
+use crate::{Connection, Tool, each, events, template_text, terminal};
 use actions::Action;
-use reach::Goal;
+use cards::Cards;
+use disks::Disks;
+use listing::List;
+use placing::Placing;
 
 /// Virtual machines and their backups
 #[derive(Parser, Debug)]
@@ -40,13 +44,13 @@ pub struct Command {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// A table of the VMs
-    List(List),
+    List(Box<List>),
     /// The table again and again
-    Top(Top),
+    Top(Box<Top<List>>),
     /// Everything about one VM
     Show(Show),
-    /// A VM from a template file, without a stored template
-    Create(Create),
+    /// VMs from options or a template file, without a stored template
+    Create(Box<create::Options>),
     /// Change the configuration: BACKUP_CONFIG, CONTEXT, OS, …
     Updateconf(Update),
     #[command(flatten)]
@@ -63,6 +67,18 @@ enum Verb {
     Backupmode(Backupmode),
     #[command(flatten)]
     Action(Action),
+    #[command(flatten)]
+    Placing(Placing),
+    #[command(flatten)]
+    Disks(Disks),
+    #[command(flatten)]
+    Cards(Cards),
+    /// Change processors and memory
+    Resize(capacity::Options),
+    /// A VM that is off as a new template, with copies of its disks
+    Save(saving::Options),
+    /// What a VM was measured to use
+    Monitoring(measures::Options),
     /// Say how a stuck operation ended
     Recover(Recover),
     #[command(flatten)]
@@ -78,39 +94,15 @@ enum Verb {
 }
 
 #[derive(Args, Debug)]
-struct List {
-    #[command(flatten)]
-    options: ListOptions,
-    /// Full documents with --xml and --json
-    #[arg(long)]
-    extended: bool,
-}
-
-#[derive(Args, Debug)]
 struct Show {
     /// Id or name
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", allow_negative_numbers = true)]
     id: String,
     #[command(flatten)]
     options: ShowOptions,
-    /// Accepted for compatibility: everything is shown anyway
+    /// The template with what the blocks above it show
     #[arg(long)]
     all: bool,
-}
-
-#[derive(Args, Debug)]
-struct Create {
-    /// File with the template (- or nothing for standard input)
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Name, instead of the one in the template
-    #[arg(long)]
-    name: Option<String>,
-    /// Create it in state HOLD
-    #[arg(long)]
-    hold: bool,
-    #[command(flatten)]
-    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -177,13 +169,10 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(list) => {
-                let verb = if list.extended { "infoextended" } else { "info" };
-                FACE.table(&VM.pool_for(client, &list.options, verb)?, &list.options)
-            }
-            Verb::Top(top) => top.draw(|options| FACE.list(client, options)),
-            Verb::Show(show) => show_vm::show(client, &show.id, &show.options),
-            Verb::Create(create) => run_create(client, &create),
+            Verb::List(list) => list.run(client),
+            Verb::Top(top) => top.draw(|list| list.run(client)),
+            Verb::Show(show) => show_vm::show(client, &show.id, &show.options, show.all),
+            Verb::Create(options) => create::run(client, &options),
             Verb::Updateconf(options) => options.run(client, &VM, "updateconf", show_vm::present_configuration),
             Verb::Changing(verb) => verb.run(client, &VM, show_vm::present_user_template),
             Verb::Backup(options) => backup::run(client, &options),
@@ -195,6 +184,12 @@ impl Tool for Command {
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Backupmode(options) => run_backupmode(client, &options),
             Verb::Action(action) => action.run(client),
+            Verb::Placing(verb) => verb.run(client),
+            Verb::Disks(verb) => verb.run(client),
+            Verb::Cards(verb) => verb.run(client),
+            Verb::Resize(options) => capacity::run(client, &options),
+            Verb::Save(options) => saving::run(client, &options),
+            Verb::Monitoring(options) => measures::run(client, &options),
             Verb::Recover(options) => run_recover(client, &options),
             Verb::Scheduling(verb) => verb.run(client, &VM, |id| Ok((VM.info(client, id, false)?, "USER_TEMPLATE"))),
             Verb::Events(options) => options.run(client, &VM, false),
@@ -203,20 +198,6 @@ impl Tool for Command {
             Verb::Locking(verb) => verb.run(client, &VM),
         }
     }
-}
-
-fn run_create(client: &Client, options: &Create) -> Result<()> {
-    let mut text = input::read_required(options.file.as_deref())?;
-    if let Some(name) = &options.name {
-        // Of two scalars of one name the first counts.
-        text = format!("{}{text}", template_text::attribute("NAME", name)?);
-    }
-    let id = objects::put_id(&client.call("one.vm.allocate", [text.into(), options.hold.into()])?)?;
-    if options.wait.wait {
-        let goal = if options.hold { Goal::Held } else { Goal::Running };
-        reach::reach(client, id, goal, &options.wait)?;
-    }
-    Ok(())
 }
 
 fn run_backupmode(client: &Client, options: &Backupmode) -> Result<()> {
@@ -261,41 +242,6 @@ fn datastore_id(client: &Client, datastore: Option<&str>) -> Result<i64> {
     datastore.map_or(Ok(-1), |word| DATASTORE.id(client, word))
 }
 
-/// Its page is made by [`show_vm::show`], which asks the daemon for more than the VM's document.
-pub(super) const FACE: Face = Face { kind: &VM, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
-
-const DEFAULT: [&str; 9] = ["ID", "USER", "GROUP", "NAME", "STAT", "CPU", "MEM", "HOST", "TIME"];
-
-const COLUMNS: [Column; 12] = [
-    Column::right("ID", 4, text_cell!("ID")),
-    Column::left("USER", 8, super::user_cell),
-    Column::left("GROUP", 8, super::group_cell),
-    Column::left("NAME", 15, text_cell!("NAME")).fit(Fit::Share),
-    Column::right("STAT", 4, |vm, _| states::vm_short(vm).to_owned()),
-    Column::right("CPU", 4, text_cell!("TEMPLATE/CPU")),
-    Column::right("MEM", 7, |vm, _| units::mib(vm.int_at("TEMPLATE/MEMORY").unwrap_or(0))),
-    Column::left("HOST", 10, |vm, _| host(vm).to_owned()).fit(Fit::Share),
-    Column::right("TIME", 10, |vm, _| units::days(lifetime(vm))).fit(Fit::Cut),
-    Column::left("IP", 15, |vm, _| addresses(vm)),
-    Column::right("STIME", 14, |vm, _| units::time(vm.int_at("STIME").unwrap_or(0))),
-    Column::left("LCM_STATE", 15, |vm, _| states::vm_lcm_state(vm).to_owned()),
-];
-
-/// The host of the last history record.
-fn host(vm: &Element) -> &str {
-    last_record(vm).map_or("", |record| record.text_at("HOSTNAME"))
-}
-
 fn last_record(vm: &Element) -> Option<&Element> {
     vm.at("HISTORY_RECORDS")?.all("HISTORY").last()
-}
-
-fn lifetime(vm: &Element) -> i64 {
-    let end = vm.int_at("ETIME").filter(|end| *end > 0).unwrap_or_else(units::now);
-    end.saturating_sub(vm.int_at("STIME").unwrap_or(end))
-}
-
-fn addresses(vm: &Element) -> String {
-    let nics = vm.at("TEMPLATE").into_iter().flat_map(|template| template.all("NIC"));
-    nics.map(|nic| nic.text_at("IP")).filter(|ip| !ip.is_empty()).collect::<Vec<_>>().join(",")
 }

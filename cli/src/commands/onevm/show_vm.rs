@@ -4,7 +4,8 @@ use anyhow::Result;
 use one_core::backup::config::{BACKUP_INFO, USER_KEYS};
 use one_core::lifecycle::VmState;
 
-use super::last_record;
+use super::{disks, last_record};
+use crate::commands::snapshots;
 use crate::commands::verbs::put_document;
 use crate::events::{self, BACKUP_EVENT};
 use crate::objects::{CLUSTER, VM};
@@ -38,7 +39,8 @@ const CONFIGURATION: [&str; 8] = ["OS", "FEATURES", "INPUT", "GRAPHICS", "VIDEO"
 /// Vectors of USER_TEMPLATE that are the daemon's and have blocks of their own.
 const SHOWN_ELSEWHERE: [&str; 3] = [BACKUP_INFO, SCHED_INFO, BACKUP_EVENT];
 
-pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()> {
+/// The page of a VM; with `all` its template shows also what has a block of its own.
+pub fn show(client: &Client, argument: &str, options: &ShowOptions, all: bool) -> Result<()> {
     let vm = VM.info(client, VM.id(client, argument)?, options.decrypt)?;
     let cluster_id = last_record(&vm).and_then(|record| record.int_at("CID")).filter(|id| *id >= 0);
     // The name of the cluster is a courtesy: without the right to see it the page is still good.
@@ -51,10 +53,10 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()
         monitoring(page, vm);
         page.permissions(vm);
         if let Some(template) = vm.at("TEMPLATE") {
-            disks(page, template);
+            disks::block(page, template);
             nics(page, template);
             security(page, template);
-            snapshots(page, template);
+            snapshots(page, vm, template);
         }
         history(page, vm);
         actions(page, vm);
@@ -62,7 +64,8 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions) -> Result<()
         events::block(page, vm.at("USER_TEMPLATE"), false);
         page.template("USER TEMPLATE", vm.at("USER_TEMPLATE"), &SHOWN_ELSEWHERE);
         let shown_above = ["DISK", "NIC", "NIC_ALIAS", "SNAPSHOT", "SECURITY_GROUP_RULE", "SCHED_ACTION"];
-        page.template("VIRTUAL MACHINE TEMPLATE", vm.at("TEMPLATE"), &shown_above);
+        let hidden = if all { &[] } else { &shown_above[..] };
+        page.template("VIRTUAL MACHINE TEMPLATE", vm.at("TEMPLATE"), hidden);
     })
 }
 
@@ -130,36 +133,6 @@ fn monitoring(page: &mut Page, vm: &Element) {
     }
 }
 
-fn disks(page: &mut Page, template: &Element) {
-    let row = |disk: &Element| {
-        let size = disk.int_at("SIZE").map_or("-".to_owned(), |size| format!("-/{}", units::mib(size)));
-        let text = |name| or_dash(disk.text_at(name));
-        vec![
-            text("DISK_ID"),
-            text("DATASTORE"),
-            text("TARGET"),
-            text("IMAGE"),
-            size,
-            disk.text_at("TYPE").to_lowercase(),
-            text("SAVE"),
-        ]
-    };
-    let rows: Vec<_> = template.all("DISK").map(row).collect();
-    if rows.is_empty() {
-        return;
-    }
-    let titles = [
-        ("ID", 3, false),
-        ("DATASTORE", 10, true),
-        ("TARGET", 6, true),
-        ("IMAGE", 35, true),
-        ("SIZE", 11, true),
-        ("TYPE", 4, true),
-        ("SAVE", 4, false),
-    ];
-    page.header("VM DISKS").table(&titles, &rows);
-}
-
 fn nics(page: &mut Page, template: &Element) {
     let row = |nic: &Element| {
         let text = |name| or_dash(nic.text_at(name));
@@ -186,20 +159,14 @@ fn security(page: &mut Page, template: &Element) {
     }
 }
 
-fn snapshots(page: &mut Page, template: &Element) {
-    let row = |snapshot: &Element| {
-        let text = |name| or_dash(snapshot.text_at(name));
-        vec![
-            text("SNAPSHOT_ID"),
-            units::time(snapshot.int_at("TIME").unwrap_or(0)),
-            text("NAME"),
-            text("HYPERVISOR_ID"),
-        ]
-    };
-    let rows: Vec<_> = template.all("SNAPSHOT").map(row).collect();
-    if !rows.is_empty() {
-        page.header("SNAPSHOTS")
-            .table(&[("ID", 3, false), ("TIME", 14, true), ("NAME", 15, true), ("HYPERVISOR_ID", 13, true)], &rows);
+fn snapshots(page: &mut Page, vm: &Element, template: &Element) {
+    if template.child("SNAPSHOT").is_some() {
+        page.header("SNAPSHOTS");
+        snapshots::of_vm(page, template);
+    }
+    for list in vm.all("SNAPSHOTS").filter(|list| snapshots::is_any(list)) {
+        page.header(&format!("SNAPSHOTS OF DISK {}", list.text_at("DISK_ID")));
+        snapshots::table(page, std::iter::once(list));
     }
 }
 

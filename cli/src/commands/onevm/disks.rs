@@ -1,0 +1,219 @@
+//! The disks of a VM: attached, detached, grown, saved as images, and the lists of their snapshots.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use crate::commands::snapshots;
+use crate::commands::verbs::One;
+use crate::commands::vm_options::mib;
+use crate::objects::{IMAGE, VM};
+use crate::show::{Page, or_dash};
+use crate::wire::{Client, Param};
+use crate::xml::Element;
+use crate::{input, template_text, terminal, units};
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Disks {
+    /// Give a VM another disk
+    DiskAttach(Attach),
+    /// Take a disk from a VM
+    DiskDetach(Disk),
+    /// Make a disk larger
+    DiskResize(Resize),
+    /// Save a disk as a new image
+    DiskSaveas(SaveAs),
+    /// Give a snapshot of a disk a new name
+    DiskSnapshotRename(SnapshotRename),
+    /// The snapshots of a disk
+    DiskSnapshotList(Disk),
+    /// The snapshots of a whole VM
+    SnapshotList(One),
+}
+
+#[derive(Args, Debug)]
+pub struct Attach {
+    #[command(flatten)]
+    vm: One,
+    /// Image, id or name
+    #[arg(short, long, value_name = "IMAGE", conflicts_with = "file")]
+    image: Option<String>,
+    /// File with a DISK vector (- for standard input)
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// First letters of the device: vd, sd or hd
+    #[arg(long, value_name = "PREFIX", requires = "image")]
+    prefix: Option<String>,
+    /// Device in the guest, like vdb
+    #[arg(long, value_name = "DEVICE", requires = "image")]
+    target: Option<String>,
+    /// How the host caches it: none, writethrough, writeback, directsync or unsafe
+    #[arg(long, value_name = "CACHE", requires = "image")]
+    cache: Option<String>,
+    /// What becomes of blocks that the guest gives up: ignore or unmap
+    #[arg(long, value_name = "DISCARD", requires = "image")]
+    discard: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Disk {
+    #[command(flatten)]
+    vm: One,
+    /// Id of the disk
+    #[arg(value_name = "DISK")]
+    disk: u32,
+}
+
+#[derive(Args, Debug)]
+pub struct Resize {
+    #[command(flatten)]
+    disk: Disk,
+    /// New size: 20g, 512m; without a unit MB
+    #[arg(value_name = "SIZE")]
+    size: String,
+}
+
+#[derive(Args, Debug)]
+pub struct SaveAs {
+    #[command(flatten)]
+    disk: Disk,
+    /// Name of the image
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Its type: OS, DATABLOCK or CDROM; else that of the disk's image
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// This snapshot of the disk; else the disk as it is
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    snapshot: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub struct SnapshotRename {
+    #[command(flatten)]
+    disk: Disk,
+    /// Id of the snapshot
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: u32,
+    /// New name
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+impl Disks {
+    /// Does it.
+    pub fn run(&self, client: &Client) -> Result<()> {
+        match self {
+            Self::DiskAttach(options) => {
+                let text = options.text(client)?;
+                call(client, &options.vm.id, "attach", [text.into()]).map(|_| ())
+            }
+            Self::DiskDetach(options) => options.call(client, "detach", []).map(|_| ()),
+            Self::DiskResize(options) => {
+                let size = mib("the size", &options.size)?;
+                options.disk.call(client, "diskresize", [size.into()]).map(|_| ())
+            }
+            Self::DiskSaveas(options) => options.run(client),
+            Self::DiskSnapshotRename(options) => {
+                let rest = [i64::from(options.snapshot).into(), options.name.as_str().into()];
+                options.disk.call(client, "disksnapshotrename", rest).map(|_| ())
+            }
+            Self::DiskSnapshotList(options) => options.list_snapshots(client),
+            Self::SnapshotList(target) => {
+                let vm = VM.info(client, VM.id(client, &target.id)?, false)?;
+                let mut page = Page::new(0);
+                if let Some(template) = vm.at("TEMPLATE") {
+                    snapshots::of_vm(&mut page, template);
+                }
+                terminal::put(page.finish())
+            }
+        }
+    }
+}
+
+fn call(client: &Client, vm: &str, verb: &str, rest: impl IntoIterator<Item = Param>) -> Result<i64> {
+    let id = VM.id(client, vm)?;
+    client.call(&VM.method(verb), std::iter::once(id.into()).chain(rest))?.id()
+}
+
+impl Disk {
+    fn call(&self, client: &Client, verb: &str, rest: impl IntoIterator<Item = Param>) -> Result<i64> {
+        let disk = Param::Int(self.disk.into());
+        call(client, &self.vm.id, verb, std::iter::once(disk).chain(rest))
+    }
+
+    fn list_snapshots(&self, client: &Client) -> Result<()> {
+        let vm = VM.info(client, VM.id(client, &self.vm.id)?, false)?;
+        let disk = i64::from(self.disk);
+        let mut disks = vm.at("TEMPLATE").into_iter().flat_map(|template| template.all("DISK"));
+        if !disks.any(|found| found.int_at("DISK_ID") == Some(disk)) {
+            bail!("VM {} has no disk {disk}; onevm show lists its disks", vm.text_at("ID"));
+        }
+        let list = vm.all("SNAPSHOTS").find(|list| list.int_at("DISK_ID") == Some(disk));
+        let mut page = Page::new(0);
+        snapshots::table(&mut page, list.into_iter());
+        terminal::put(page.finish())
+    }
+}
+
+impl Attach {
+    fn text(&self, client: &Client) -> Result<String> {
+        let Some(image) = &self.image else {
+            if self.file.is_none() {
+                bail!("name the disk to attach: --image IMAGE, or --file FILE with a DISK vector");
+            }
+            return input::read_required(self.file.as_deref());
+        };
+        let given = [
+            ("DEV_PREFIX", &self.prefix),
+            ("TARGET", &self.target),
+            ("CACHE", &self.cache),
+            ("DISCARD", &self.discard),
+        ];
+        let mut parts = vec![("IMAGE_ID", IMAGE.id(client, image)?.to_string())];
+        parts.extend(given.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name, value))));
+        template_text::vector("DISK", &parts)
+    }
+}
+
+impl SaveAs {
+    fn run(&self, client: &Client) -> Result<()> {
+        let kind = self.kind.as_deref().unwrap_or_default().to_uppercase();
+        let rest = [self.name.as_str().into(), kind.into(), self.snapshot.map_or(-1, i64::from).into()];
+        let image = self.disk.call(client, "disksaveas", rest)?;
+        terminal::put_line(&format!("Image ID: {image}"))
+    }
+}
+
+/// The VM DISKS block of `onevm show`.
+pub fn block(page: &mut Page, template: &Element) {
+    let row = |disk: &Element| {
+        let size = disk.int_at("SIZE").map_or("-".to_owned(), |size| format!("-/{}", units::mib(size)));
+        let text = |name| or_dash(disk.text_at(name));
+        vec![
+            text("DISK_ID"),
+            text("DATASTORE"),
+            text("TARGET"),
+            text("IMAGE"),
+            size,
+            disk.text_at("TYPE").to_lowercase(),
+            text("SAVE"),
+        ]
+    };
+    let rows: Vec<_> = template.all("DISK").map(row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let titles = [
+        ("ID", 3, false),
+        ("DATASTORE", 10, true),
+        ("TARGET", 6, true),
+        ("IMAGE", 35, true),
+        ("SIZE", 11, true),
+        ("TYPE", 4, true),
+        ("SAVE", 4, false),
+    ];
+    page.header("VM DISKS").table(&titles, &rows);
+}
