@@ -1,25 +1,26 @@
 //! `oneimage`: images, backups among them, and their restore.
 
+mod create;
 mod increments;
+mod orphans;
 mod restore;
 mod show_image;
 mod verify;
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use super::making::Duplicate;
 use super::text_cell;
-use super::verbs::{self, Changing, Face, Locking, Owning, Several, Show, Top};
-use crate::objects::{self, DATASTORE, IMAGE};
+use super::verbs::{self, Changing, Enabling, Face, Locking, One, Owning, Several, Show, Top};
+use crate::objects::{DATASTORE, IMAGE};
 use crate::show::yes_no;
 use crate::states;
 use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
-use crate::{Connection, Tool, each, input, template_text};
+use crate::{Connection, Tool, each};
 
 /// Images and backups
 #[derive(Parser, Debug)]
@@ -36,11 +37,13 @@ enum Verb {
     /// A table of the images
     List(List),
     /// The table again and again
-    Top(Top),
+    Top(Top<List>),
     /// Everything about one image
     Show(Show),
     /// A new image, from options or a template
-    Create(Create),
+    Create(Box<create::Options>),
+    /// A copy of an image
+    Clone(Copy),
     /// New images and a VM template from a backup
     Restore(restore::Options),
     /// Look whether a backup can be given back
@@ -55,13 +58,25 @@ enum Verb {
     Owning(Owning),
     #[command(flatten)]
     Locking(Locking),
+    #[command(flatten)]
+    Enabling(Enabling),
     /// Keep the changes that a VM makes
     Persistent(Several),
     /// Give each VM a copy of its own
     Nonpersistent(Several),
+    /// Change the type
+    Chtype(Chtype),
+    /// Go back to a snapshot of an image
+    SnapshotRevert(Snapshot),
+    /// Remove a snapshot of an image
+    SnapshotDelete(Snapshot),
+    /// Go back to a snapshot and remove all of them
+    SnapshotFlatten(Snapshot),
+    /// Images that no VM and no template uses
+    Orphans(ListOptions),
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct List {
     #[command(flatten)]
     options: ListOptions,
@@ -82,42 +97,30 @@ struct Delete {
 }
 
 #[derive(Args, Debug)]
-struct Create {
-    /// File with a template (- for standard input); options go before it
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Datastore, id or name
+struct Copy {
+    #[command(flatten)]
+    copy: Duplicate,
+    /// Datastore for the copy, id or name; without it that of the image
     #[arg(short, long, value_name = "DATASTORE")]
     datastore: Option<String>,
-    /// Name
-    #[arg(long)]
-    name: Option<String>,
-    /// File or URL to copy from, as the daemon sees it
-    #[arg(long)]
-    path: Option<String>,
-    /// OS, DATABLOCK, CDROM, KERNEL, RAMDISK or CONTEXT
-    #[arg(long = "type", value_name = "TYPE")]
-    image_type: Option<String>,
-    /// Size of an empty image, in MB
-    #[arg(long, value_name = "MB")]
-    size: Option<u64>,
-    /// raw or qcow2
-    #[arg(long)]
-    format: Option<String>,
-    /// Driver for the disk in the VM: raw or qcow2
-    #[arg(long)]
-    driver: Option<String>,
-    /// Keep the changes that a VM makes
-    #[arg(long)]
-    persistent: bool,
-    /// First letters of the device: vd, sd or hd
-    #[arg(long)]
-    prefix: Option<String>,
-    /// A few words about it
-    #[arg(long)]
-    description: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Chtype {
     #[command(flatten)]
-    wait: WaitOptions,
+    target: Several,
+    /// OS, DATABLOCK or CDROM
+    #[arg(value_name = "TYPE")]
+    kind: String,
+}
+
+#[derive(Args, Debug)]
+struct Snapshot {
+    #[command(flatten)]
+    image: One,
+    /// Id of the snapshot
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: u32,
 }
 
 impl Tool for Command {
@@ -127,16 +130,14 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::List(list) => {
-                let mut pool = IMAGE.pool_for(client, &list.options, "info")?;
-                if list.backup {
-                    pool.children.retain(states::is_backup);
-                }
-                FACE.table(&pool, &list.options)
-            }
-            Verb::Top(top) => top.draw(|options| FACE.list(client, options)),
+            Verb::List(list) => list.run(client),
+            Verb::Top(top) => top.draw(|list| list.run(client)),
             Verb::Show(show) => FACE.show(client, &show),
-            Verb::Create(create) => run_create(client, &create),
+            Verb::Create(options) => create::run(client, &options),
+            Verb::Clone(options) => {
+                let datastore = options.datastore.as_deref().map_or(Ok(-1), |word| DATASTORE.id(client, word))?;
+                options.copy.run(client, &IMAGE, &[datastore.into()]).map(|_| ())
+            }
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Verify(options) => verify::run(client, &options),
             Verb::Increments(options) => increments::run(client, &options),
@@ -144,6 +145,15 @@ impl Tool for Command {
             Verb::Changing(verb) => verb.run(client, &IMAGE, verbs::template_of),
             Verb::Owning(verb) => verb.run(client, &IMAGE),
             Verb::Locking(verb) => verb.run(client, &IMAGE),
+            Verb::Enabling(verb) => verb.run(client, &IMAGE),
+            Verb::Chtype(options) => {
+                let kind = options.kind.to_uppercase();
+                verbs::call_each(client, &IMAGE, &options.target.ids, "chtype", &[kind.into()])
+            }
+            Verb::SnapshotRevert(options) => options.call(client, "snapshotrevert"),
+            Verb::SnapshotDelete(options) => options.call(client, "snapshotdelete"),
+            Verb::SnapshotFlatten(options) => options.call(client, "snapshotflatten"),
+            Verb::Orphans(options) => FACE.table(&orphans::pool(client, &options)?, &options),
             Verb::Persistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[true.into()]),
             Verb::Nonpersistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[false.into()]),
         }
@@ -163,54 +173,21 @@ fn run_delete(client: &Client, options: &Delete) -> Result<()> {
     result.and(waited)
 }
 
-fn run_create(client: &Client, options: &Create) -> Result<()> {
-    let Some(datastore) = &options.datastore else {
-        bail!("Datastore to save the image is mandatory: -d datastore_id | name");
-    };
-    let text = create_text(options)?;
-    let datastore = DATASTORE.id(client, datastore)?;
-    let id = objects::put_id(&client.call("one.image.allocate", [text.into(), datastore.into()])?)?;
-    if options.wait.wait { restore::until_ready(client, id, &options.wait) } else { Ok(()) }
-}
-
-/// Options first: of two scalars of one name the first counts.
-fn create_text(options: &Create) -> Result<String> {
-    let path = options.path.as_deref().map(absolute).transpose()?;
-    let size = options.size.map(|size| size.to_string());
-    let persistent = options.persistent.then(|| "YES".to_owned());
-    let given = [
-        ("NAME", options.name.clone()),
-        ("PATH", path),
-        ("TYPE", options.image_type.as_ref().map(|kind| kind.to_uppercase())),
-        ("SIZE", size),
-        ("FORMAT", options.format.clone()),
-        ("DRIVER", options.driver.clone()),
-        ("PERSISTENT", persistent),
-        ("DEV_PREFIX", options.prefix.clone()),
-        ("DESCRIPTION", options.description.clone()),
-    ];
-    let mut text = String::new();
-    for (key, value) in given {
-        if let Some(value) = value {
-            text.push_str(&template_text::attribute(key, &value)?);
+impl List {
+    fn run(&self, client: &Client) -> Result<()> {
+        let mut pool = IMAGE.pool_for(client, &self.options, "info")?;
+        if self.backup {
+            pool.children.retain(states::is_backup);
         }
+        FACE.table(&pool, &self.options)
     }
-    // With options and no file, whatever standard input is is nobody's business.
-    if options.file.is_some() || text.is_empty() {
-        text.push_str(&input::read_required(options.file.as_deref())?);
-    }
-    Ok(text)
 }
 
-/// The daemon has another working directory than we: a relative path is made absolute, a URL stays.
-fn absolute(path: &str) -> Result<String> {
-    if path.contains("://") || path.starts_with('/') {
-        return Ok(path.to_owned());
+impl Snapshot {
+    fn call(&self, client: &Client, verb: &str) -> Result<()> {
+        let id = IMAGE.id(client, &self.image.id)?;
+        client.call(&IMAGE.method(verb), [id.into(), i64::from(self.snapshot).into()]).map(|_| ())
     }
-    let full = std::path::absolute(path).with_context(|| format!("--path {path}"))?;
-    full.into_os_string()
-        .into_string()
-        .map_err(|_| anyhow::anyhow!("--path {path}: the working directory is not UTF-8"))
 }
 
 const FACE: Face = Face { kind: &IMAGE, columns: &COLUMNS, default: &DEFAULT, fill: show_image::fill };
@@ -223,7 +200,7 @@ const COLUMNS: [Column; 13] = [
     Column::left("GROUP", 8, super::group_cell),
     Column::left("NAME", 15, text_cell!("NAME")).fit(Fit::Share),
     Column::left("DATASTORE", 10, text_cell!("DATASTORE")).fit(Fit::Share),
-    Column::right("SIZE", 7, |image, _| units::mib(image.int_at("SIZE").unwrap_or(0))),
+    Column::right("SIZE", 7, |image, options| options.mib(image.int_at("SIZE").unwrap_or(0))),
     Column::left("TYPE", 4, |image, _| states::image_type_short(image).to_owned()),
     Column::right("PER", 3, |image, _| yes_no(image.text_at("PERSISTENT")).to_owned()),
     Column::left("STAT", 4, |image, _| states::image_short(image).to_owned()),

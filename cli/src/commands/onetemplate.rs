@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::onevm::reach::{self, Goal};
+use super::making::Duplicate;
+use super::onevm::create::SeveralVms;
 use super::text_cell;
-use super::verbs::{self, Changing, Face, Locking, Owning, Several, Viewing};
+use super::verbs::{self, Changing, Chgrp, Chmod, Chown, Face, LABEL_WIDTH, Locking, Several, Show, Top};
+use super::vm_options::{self, VmOptions};
 use crate::objects::{self, TEMPLATE};
 use crate::show::{Page, lock};
-use crate::table::{Column, Fit};
+use crate::table::{Column, Fit, ListOptions};
 use crate::units;
-use crate::watch::WaitOptions;
 use crate::wire::Client;
 use crate::xml::Element;
 use crate::{Connection, Tool, input, template_text, terminal};
@@ -29,57 +30,84 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    #[command(flatten)]
-    Viewing(Viewing),
-    /// A new template
-    Create(Create),
-    /// A VM from a template
-    Instantiate(Instantiate),
+    /// A table of all
+    List(ListOptions),
+    /// The table again and again
+    Top(Top),
+    /// Everything about one
+    Show(ShowTemplate),
+    /// A new template, from options or a file
+    Create(Box<Create>),
+    /// VMs from a template
+    Instantiate(Box<Instantiate>),
+    /// A copy of a template
+    Clone(Recursive<Duplicate>),
     #[command(flatten)]
     Changing(Changing),
     /// Remove templates
-    Delete(Delete),
-    #[command(flatten)]
-    Owning(Owning),
+    Delete(Recursive<Several>),
+    /// Give to another user, and group
+    Chown(Chown),
+    /// Give to another group
+    Chgrp(Chgrp),
+    /// Change who may use, manage and administer it
+    Chmod(Recursive<Chmod>),
     #[command(flatten)]
     Locking(Locking),
 }
 
 #[derive(Args, Debug)]
+struct ShowTemplate {
+    #[command(flatten)]
+    show: Show,
+    /// With what the images and networks of its disks and cards would give a VM
+    #[arg(long)]
+    extended: bool,
+}
+
+/// A verb that can include the images of the template's disks.
+#[derive(Args, Debug)]
+struct Recursive<T: Args> {
+    #[command(flatten)]
+    verb: T,
+    /// The images of its disks, too
+    #[arg(short, long)]
+    recursive: bool,
+}
+
+#[derive(Args, Debug)]
 struct Create {
-    /// File with the template (- or nothing for standard input)
+    /// File with the template (- or nothing for standard input); options go before it
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Name, instead of the one in the template
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    vm: VmOptions,
+    /// Print the template instead of creating it
+    #[arg(long)]
+    dry: bool,
 }
 
 #[derive(Args, Debug)]
 struct Instantiate {
     /// Id or name
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", allow_negative_numbers = true)]
     id: String,
     /// File with attributes that replace those of the template (- for standard input)
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Name of the VM
-    #[arg(long)]
-    name: Option<String>,
-    /// Create it in state HOLD
-    #[arg(long)]
-    hold: bool,
     #[command(flatten)]
-    wait: WaitOptions,
-}
-
-#[derive(Args, Debug)]
-struct Delete {
-    #[command(flatten)]
-    target: Several,
-    /// Remove the images of the disks, too
+    several: SeveralVms,
+    /// Give the VM persistent copies of the images
     #[arg(long)]
-    recursive: bool,
+    persistent: bool,
+    /// Values for what the template asks for in USER_INPUTS
+    #[arg(long = "user_inputs", alias = "user-inputs", value_name = "NAME=VALUE,...", value_delimiter = ',')]
+    user_inputs: Vec<String>,
+    #[command(flatten)]
+    vm: VmOptions,
 }
 
 impl Tool for Command {
@@ -89,40 +117,57 @@ impl Tool for Command {
 
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
-            Verb::Viewing(verb) => verb.run(client, &FACE),
-            Verb::Create(create) => {
-                let mut text = input::read_required(create.file.as_deref())?;
-                if let Some(name) = &create.name {
-                    text = format!("{}{text}", template_text::attribute("NAME", name)?);
+            Verb::List(options) => FACE.list(client, &options),
+            Verb::Top(top) => top.draw(|options| FACE.list(client, options)),
+            Verb::Show(options) => show(client, &options),
+            Verb::Create(options) => {
+                let text = options.vm.with_file(options.name.as_deref(), options.file.as_deref())?;
+                if options.dry {
+                    return terminal::put(&text);
                 }
                 objects::put_id(&client.call("one.template.allocate", [text.into()])?).map(|_| ())
             }
             Verb::Instantiate(options) => instantiate(client, &options),
+            Verb::Clone(options) => options.verb.run(client, &TEMPLATE, &[options.recursive.into()]).map(|_| ()),
             Verb::Changing(verb) => verb.run(client, &TEMPLATE, verbs::template_of),
             Verb::Delete(options) => {
-                verbs::call_each(client, &TEMPLATE, &options.target.ids, "delete", &[options.recursive.into()])
+                verbs::call_each(client, &TEMPLATE, &options.verb.ids, "delete", &[options.recursive.into()])
             }
-            Verb::Owning(verb) => verb.run(client, &TEMPLATE),
+            Verb::Chown(options) => options.run(client, &TEMPLATE),
+            Verb::Chgrp(options) => options.run(client, &TEMPLATE),
+            Verb::Chmod(options) => options.verb.run(client, &TEMPLATE, &[options.recursive.into()]),
             Verb::Locking(verb) => verb.run(client, &TEMPLATE),
         }
     }
 }
 
+fn show(client: &Client, options: &ShowTemplate) -> Result<()> {
+    let show = &options.show;
+    let id = TEMPLATE.id(client, &show.id)?;
+    let params = [id.into(), options.extended.into(), show.options.decrypt.into()];
+    let document = Element::parse(&client.call("one.template.info", params)?.text())?;
+    verbs::put_document(&document, &show.options, LABEL_WIDTH, fill)
+}
+
 fn instantiate(client: &Client, options: &Instantiate) -> Result<()> {
     let template = TEMPLATE.id(client, &options.id)?;
-    // Standard input is read only when asked for: instantiate is often called in loops that read a list.
-    let extra = match &options.file {
-        Some(file) => input::read_required(Some(file))?,
-        None => String::new(),
-    };
-    let name = options.name.as_deref().unwrap_or_default();
-    let params = [template.into(), name.into(), options.hold.into(), extra.into(), false.into()];
-    let id = client.call("one.template.instantiate", params)?.id()?;
-    terminal::put_line(&format!("VM ID: {id}"))?;
-    if options.wait.wait {
-        reach::reach(client, id, if options.hold { Goal::Held } else { Goal::Running }, &options.wait)?;
+    let mut extra = options.vm.text()?;
+    for line in &options.user_inputs {
+        let (name, value) = vm_options::pair("--user_inputs", line)?;
+        extra.push_str(&template_text::attribute(name, value)?);
     }
-    Ok(())
+    // Standard input is read only when asked for: instantiate is often called in loops that read a list.
+    if let Some(file) = &options.file {
+        extra.push_str(&input::read_required(Some(file))?);
+    }
+    let (hold, persistent) = (options.several.hold, options.persistent);
+    options.several.run(client, |name| {
+        let name = name.unwrap_or_default();
+        let params = [template.into(), name.into(), hold.into(), extra.as_str().into(), persistent.into()];
+        let id = client.call("one.template.instantiate", params)?.id()?;
+        terminal::put_line(&format!("VM ID: {id}"))?;
+        Ok(id)
+    })
 }
 
 fn fill(page: &mut Page, template: &Element) {

@@ -28,6 +28,7 @@ use crate::{Connection, Tool, each, events, template_text, terminal};
 use actions::Action;
 use cards::Cards;
 use disks::Disks;
+pub(super) use listing::FACE;
 use listing::List;
 use placing::Placing;
 

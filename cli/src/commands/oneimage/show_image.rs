@@ -1,5 +1,6 @@
 //! `oneimage show`.
 
+use crate::commands::snapshots;
 use crate::show::{Page, join, lock, or_dash, yes_no};
 use crate::states;
 use crate::units;
@@ -14,6 +15,10 @@ pub fn fill(page: &mut Page, image: &Element) {
         image.at("TEMPLATE"),
         &["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS", "DISK_PROGRESS"],
     );
+    if let Some(list) = image.at("SNAPSHOTS").filter(|list| snapshots::is_any(list)) {
+        page.header("IMAGE SNAPSHOTS");
+        snapshots::table(page, std::iter::once(list));
+    }
     if states::is_backup(image) {
         backup(page, image);
     }

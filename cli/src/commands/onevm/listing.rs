@@ -70,7 +70,7 @@ impl Condition {
 }
 
 /// Its page is made by [`super::show_vm::show`], which asks the daemon for more than the VM's document.
-const FACE: Face = Face { kind: &VM, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
+pub(in crate::commands) const FACE: Face = Face { kind: &VM, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
 
 const DEFAULT: [&str; 9] = ["ID", "USER", "GROUP", "NAME", "STAT", "CPU", "MEM", "HOST", "TIME"];
 
