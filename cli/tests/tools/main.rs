@@ -18,4 +18,5 @@ mod sessions;
 mod tables;
 mod typing;
 mod verbs;
+mod vms;
 mod waiting;
