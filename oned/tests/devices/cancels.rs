@@ -86,13 +86,22 @@ fn standing(cloud: &Cloud, datastore: i64, owner: i64) -> Standing {
 /// Waits until all is as it was.
 #[track_caller]
 fn comes_back_to(before: &Standing, cloud: &Cloud, datastore: i64, owner: i64, what: &str) {
+    comes_to(cloud, datastore, owner, &format!("{what} to be as before: {before:#?}"), |now| now == before);
+    cloud.is_tidy();
+}
+
+/// Waits until what stands is as asked.
+#[track_caller]
+fn comes_to(cloud: &Cloud, datastore: i64, owner: i64, what: &str, is_so: impl Fn(&Standing) -> bool) {
     let until = Instant::now() + WITHIN;
-    while standing(cloud, datastore, owner) != *before {
+    loop {
         let now = standing(cloud, datastore, owner);
-        assert!(Instant::now() < until, "{what}: before {before:#?}\nnow {now:#?}\n{}", cloud.log());
+        if is_so(&now) {
+            return;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}\nnow {now:#?}\n{}", cloud.log());
         std::thread::sleep(Duration::from_millis(50));
     }
-    cloud.is_tidy();
 }
 
 #[test]
@@ -261,11 +270,8 @@ fn recovering_a_vm_in_backup_ends_the_backup_as_each_operation_says_and_leaves_n
                 assert_eq!(cloud.infos(image).len(), 2, "{what}");
             } else {
                 // A VM that is gone, or new, has other records of what changed; its backups stay.
-                let expected = |now: &Standing| {
+                comes_to(&cloud, datastore, owner, &format!("{what} to leave nothing: {before:#?}"), |now| {
                     now.points == before.points && now.images == before.images && now.used == before.used
-                };
-                wait(&format!("{what} to leave nothing"), || {
-                    expected(&standing(&cloud, datastore, owner)).then_some(())
                 });
                 assert_eq!((text(&cloud.image(image), "STATE").as_str(), cloud.infos(image).len()), ("1", 1), "{what}");
                 wait(&format!("{what} to be tidy"), || (cloud.scratch_files() == 0).then_some(()));
