@@ -10,6 +10,9 @@ use crate::tools::{Entry, TOOLS};
 /// What help is laid out for, whatever the terminal has.
 const WIDTH: usize = 80;
 
+/// A blank at which no line ends.
+const NO_BREAK: char = '\u{a0}';
+
 /// The flag that every verb has: `VM 3: resume done`.
 pub const VERBOSE: &str = "verbose";
 
@@ -208,7 +211,7 @@ pub fn tools_by_group() -> impl Iterator<Item = (&'static str, &'static Entry)> 
 pub fn of_tool(command: Command, called: &str) -> Command {
     let name = command.get_name().to_owned();
     let command = laid_out(command).display_name(&name).subcommand_value_name("VERB").mut_args(under_heading);
-    let command = command.mut_subcommands(|verb| of_verb(verb).display_name(&name));
+    let command = command.mut_subcommands(|verb| of_verb(verb, called).display_name(&name));
     let page = tool_page(&command, called);
     command.bin_name(called.to_owned()).override_help(page)
 }
@@ -225,7 +228,11 @@ fn laid_out(command: Command) -> Command {
     command.disable_help_subcommand(true).propagate_version(true).max_term_width(WIDTH)
 }
 
-fn of_verb(verb: Command) -> Command {
+fn of_verb(verb: Command, called: &str) -> Command {
+    with_usage(with_verbose(verb), called)
+}
+
+fn with_verbose(verb: Command) -> Command {
     let is_taken = |taken: &dyn Fn(&Arg) -> bool| verb.get_arguments().any(taken);
     let short = !is_taken(&|arg| arg.get_short() == Some('v'));
     let long = !is_taken(&|arg| arg.get_long() == Some(VERBOSE));
@@ -237,6 +244,26 @@ fn of_verb(verb: Command) -> Command {
     // Looking changes nothing: taken, as OpenNebula's tools take it, and not worth a line.
     let flag = flag.hide(heading_of_verb(verb.get_name()) == VERB_HEADINGS[0].0);
     verb.arg(if short { flag.short('v') } else { flag })
+}
+
+/// The parser draws the usage in one line, however long.
+fn with_usage(verb: Command, called: &str) -> Command {
+    let usage = verb.clone().bin_name(format!("{called} {}", verb.get_name())).render_usage().to_string();
+    if usage.chars().count() <= WIDTH {
+        return verb;
+    }
+    // What stands in brackets stays together.
+    let (lead, mut depth) = ("Usage: ", 0_usize);
+    let held = usage.chars().map(|letter| {
+        match letter {
+            '<' | '[' => depth += 1,
+            '>' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if letter == ' ' && depth > 0 { NO_BREAK } else { letter }
+    });
+    let usage = wrapped(&held.collect::<String>(), lead.len()).replace(NO_BREAK, " ");
+    verb.override_usage(usage.strip_prefix(lead).unwrap_or(&usage).to_owned())
 }
 
 fn under_heading(arg: Arg) -> Arg {
@@ -363,7 +390,9 @@ mod tests {
             for verb in command.get_subcommands_mut() {
                 let help = verb.render_help().to_string();
                 fits(&help);
-                let last = help.lines().rfind(|line| !line.starts_with(' ') && line.ends_with(':'));
+                let is_heading =
+                    |line: &&str| OPTION_HEADINGS.iter().any(|(name, _)| line.strip_suffix(':') == Some(name));
+                let last = help.lines().rfind(is_heading);
                 assert_eq!(last, Some("Connection:"), "{help}");
             }
         }

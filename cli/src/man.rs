@@ -68,9 +68,16 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 10] = [
         &[("onetemplate instantiate web --name web-2 --wait", "A VM from a stored template, until it runs.")],
     ),
     ("onehost", &[("onehost create localhost --im kvm --vm kvm", "This machine as a host.")]),
-    ("onecluster", &[("onecluster list", "All clusters.")]),
-    ("oneuser", &[("oneuser show", "Who you are, for the daemon.")]),
-    ("onezone", &[("onezone list", "The zone of this daemon.")]),
+    (
+        "oneuser",
+        &[
+            ("oneuser show", "Who you are, for the daemon."),
+            ("oneuser create alice --group users", "A new user; the password is asked for."),
+            ("oneuser token-create alice --time 3600", "A token that lets her in for an hour."),
+        ],
+    ),
+    ("onegroup", &[("onegroup create developers", "A new group.")]),
+    ("oneacl", &[("oneacl create \"@1 VM+NET/* USE\"", "Group 1 may use all VMs and networks.")]),
     (
         "keeplast",
         &[
@@ -82,9 +89,10 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 10] = [
     ),
 ];
 
-const ENVIRONMENT: [(&str, &str); 8] = [
+const ENVIRONMENT: [(&str, &str); 9] = [
     ("ONE_XMLRPC", "Address of the daemon, like http://localhost:2633/RPC2. --endpoint goes before it."),
     ("ONE_AUTH", "File with user:password, or user:token, instead of ~/.one/one_auth."),
+    ("ONE_LISTCONF", "Name of a list of columns in the files below ~/.one/cli."),
     ("VISUAL, EDITOR", "Editor of the verbs that change a text; vi without either."),
     ("SSL_CERT_FILE", "File of trusted certificates for an https address, instead of the system's."),
     ("ONE_CERT_DIR", "Directory of further certificates to trust."),
@@ -93,9 +101,10 @@ const ENVIRONMENT: [(&str, &str); 8] = [
     ("TZ", "Zone in which times are read and shown."),
 ];
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("~/.one/one_auth", "The session, user:password in one line. Others must not be able to read it."),
     ("~/.one/one_endpoint", "The address of the daemon, when ONE_XMLRPC is not set."),
+    ("~/.one/cli/onevm.yaml", "Columns of tables, as OpenNebula's files have them; else those in /etc/one/cli."),
     ("/var/lib/one/.one/one_auth", "The session of oneadmin, which the daemon makes at its first start."),
 ];
 
@@ -328,11 +337,10 @@ impl Page {
         for (file, text) in FILES {
             self.entry([italic(file)], text);
         }
-        if let Some((_, examples)) = EXAMPLES.iter().find(|(tool, _)| *tool == name) {
-            self.section("EXAMPLES");
-            for (line, text) in *examples {
-                self.entry([bold(*line)], text);
-            }
+        self.section("EXAMPLES");
+        match EXAMPLES.iter().find(|(tool, _)| *tool == name) {
+            Some((_, examples)) => examples.iter().for_each(|(line, text)| self.entry([bold(*line)], text)),
+            None => self.entry([bold(format!("{name} list"))], "A table of all."),
         }
         self.section("SEE ALSO");
         let names: Vec<_> = (name != "keeplast").then_some("keeplast").into_iter().chain(others).collect();

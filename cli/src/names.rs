@@ -92,7 +92,7 @@ impl<'a> Names<'a> {
 }
 
 /// How many letters have to be changed, added, left out, or swapped with their neighbour.
-fn distance(a: &[char], b: &[char]) -> usize {
+pub(crate) fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, letter) in a.iter().enumerate() {

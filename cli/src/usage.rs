@@ -8,11 +8,15 @@ use std::ffi::{OsStr, OsString};
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::names::distance;
 use crate::terminal::one_line;
 use crate::tools::TOOLS;
 
 /// Most names that a sentence proposes.
 const PROPOSED_MAX: usize = 3;
+
+/// What is longer is no slip of the fingers.
+const COMPARED_CHARS_MAX: usize = 64;
 
 /// What is said of `--password`, which OpenNebula's tools have.
 const NO_PASSWORD: &str = "--password is not taken, because every user of this machine can read the arguments of a running command: \
@@ -40,9 +44,16 @@ pub fn normal(arguments: &[OsString]) -> Vec<OsString> {
 /// The sentence for what the parser refused; `command` is what it had parsed `arguments` by.
 #[must_use]
 pub fn sentence(error: &clap::Error, command: &Command, arguments: &[OsString]) -> String {
-    let place = Place::find(command, arguments);
-    let called = &place.called;
     let told = |kind| error.get(kind).map(words_of).unwrap_or_default();
+    // A verb behind an unknown option is not what refused it.
+    let unknown = match error.kind() {
+        ErrorKind::UnknownArgument => told(ContextKind::InvalidArg),
+        _ => Vec::new(),
+    };
+    let is_unknown = |word: &OsString| word.to_str().is_some_and(|word| unknown.iter().any(|unknown| word == unknown));
+    let known = arguments.iter().position(is_unknown).unwrap_or(arguments.len());
+    let place = Place::find(command, arguments.get(..known).unwrap_or_default());
+    let called = &place.called;
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             unknown_verb(&place, told(ContextKind::InvalidSubcommand).first().map_or("", String::as_str))
@@ -166,31 +177,16 @@ fn unknown_argument(place: &Place<'_>, argument: &str) -> String {
 
 /// The names that a slip of the fingers may have meant, nearest first.
 pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let far = (word.chars().count() / 3).clamp(1, 3);
-    let mut near: Vec<_> = names.map(|name| (distance(word, name), name)).filter(|(apart, _)| *apart <= far).collect();
+    let letters: Vec<char> = word.chars().collect();
+    if letters.is_empty() || letters.len() > COMPARED_CHARS_MAX {
+        return Vec::new();
+    }
+    let far = (letters.len() / 3).clamp(1, 3);
+    let apart = |name: &str| distance(&letters, &name.chars().collect::<Vec<_>>());
+    let mut near: Vec<_> = names.map(|name| (apart(name), name)).filter(|(apart, _)| *apart <= far).collect();
     near.sort_unstable();
     near.dedup();
     near.into_iter().take(PROPOSED_MAX).map(|(_, name)| name.to_owned()).collect()
-}
-
-/// Letters to add, take away, change, or swap with their neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    // A word is typed by a person; what is longer is no slip.
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows.last().and_then(|row| row.last()).copied().unwrap_or(usize::MAX)
 }
 
 fn words_of(value: &ContextValue) -> Vec<String> {
@@ -236,7 +232,6 @@ mod tests {
         assert_eq!(near("lits"), ["list"]);
         assert_eq!(near("backup-cancle"), ["backup-cancel"]);
         assert!(near("nope").is_empty() && near("").is_empty());
-        assert_eq!(distance("", "abc"), 3);
         assert!(near(&"x".repeat(100_000)).is_empty());
     }
 

@@ -144,8 +144,10 @@ impl Room {
         }
         let tools = place::tool("onevm")?;
         let tools = tools.parent().context("the tools lie nowhere")?.to_string_lossy().into_owned();
+        let keeplast = place::binary("keeplast")?;
+        let keeplast = keeplast.parent().context("keeplast lies nowhere")?.to_string_lossy().into_owned();
         let env = [
-            ("PATH", format!("{tools}:/usr/sbin:/usr/bin:/sbin:/bin")),
+            ("PATH", format!("{tools}:{keeplast}:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("HOME", text(&home)),
             ("STATE", text(&state)),
             ("TZ", "UTC".into()),

@@ -227,25 +227,56 @@ impl Client {
         let answer = self.runtime.block_on(self.post(body))?;
         let answer = decode(&answer)
             .with_context(|| format!("calling {method} at {}", self.endpoint))
-            .map_err(unwrap_refused)?;
+            .map_err(|error| self.refusal(method, error))?;
         if let Some(told) = &self.told {
             told.tell(method, &params)?;
         }
         Ok(answer)
     }
 
+    /// A refusal is shown as the daemon wrote it, without our own words in front; where its words name no way out, ours
+    /// follow.
+    fn refusal(&self, method: &str, error: anyhow::Error) -> anyhow::Error {
+        let mut refused = match error.downcast::<Refused>() {
+            Ok(refused) => refused,
+            Err(error) => return error,
+        };
+        match refused.code {
+            // Not every refusal of this code is about who calls.
+            Refused::AUTHENTICATION if refused.text.contains("authenticated") => {
+                let text = refused.text.trim_end_matches('.');
+                refused.text =
+                    format!("{text}; {} is wrong for {}, or a token has ended", self.session.origin(), self.endpoint);
+            }
+            Refused::NO_METHOD => {
+                refused.text = format!(
+                    "what answers at {} does not know {method}: it is no oned, or one older than this command ({})",
+                    self.endpoint, refused.text
+                );
+            }
+            _ => {}
+        }
+        refused.into()
+    }
+
     async fn post(&self, body: String) -> Result<String> {
         let endpoint = &self.endpoint;
         let connect = tokio::net::TcpStream::connect((endpoint.host.as_str(), endpoint.port));
         let stream = match tokio::time::timeout(CONNECT_DEADLINE, connect).await {
-            Err(_) => bail!("cannot reach oned at {endpoint}: no connection within {} s", CONNECT_DEADLINE.as_secs()),
+            Err(_) => bail!(
+                "cannot reach oned at {endpoint}: no connection within {} s; see that it runs and no firewall is in between, or {OTHER_ADDRESS}",
+                CONNECT_DEADLINE.as_secs()
+            ),
             Ok(Err(error)) => return Err(unreachable_daemon(endpoint, &error)),
             Ok(Ok(stream)) => stream,
         };
         let answer = if endpoint.tls {
             let stream = match tokio::time::timeout(CONNECT_DEADLINE, self.trust.secure(stream, endpoint)).await {
                 Err(_) => {
-                    bail!("cannot reach oned at {endpoint}: no TLS handshake within {} s", CONNECT_DEADLINE.as_secs())
+                    bail!(
+                        "cannot reach oned at {endpoint}: no TLS handshake within {} s; is it an http address?",
+                        CONNECT_DEADLINE.as_secs()
+                    )
                 }
                 Ok(secured) => secured?,
             };
@@ -254,33 +285,47 @@ impl Client {
             tokio::time::timeout(ANSWER_DEADLINE, exchange(stream, endpoint, body)).await
         };
         match answer {
-            Err(_) => bail!("oned at {endpoint} did not answer within {} s", ANSWER_DEADLINE.as_secs()),
+            Err(_) => bail!(
+                "oned at {endpoint} did not answer within {} s; what was asked may still be done, so look before you ask again",
+                ANSWER_DEADLINE.as_secs()
+            ),
             Ok(answer) => answer.with_context(|| format!("talking to oned at {endpoint}")),
         }
     }
 }
 
-/// A refusal is shown as the daemon wrote it, without our own words in front.
-fn unwrap_refused(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<Refused>() {
-        Ok(refused) => refused.into(),
-        Err(error) => error,
-    }
-}
-
 fn unreachable_daemon(endpoint: &Endpoint, error: &std::io::Error) -> anyhow::Error {
-    let text = if error.kind() == std::io::ErrorKind::ConnectionRefused {
-        format!(
-            "cannot reach oned at {endpoint}: connection refused; start the daemon (oned), or name another address with --endpoint or ONE_XMLRPC"
-        )
-    } else {
-        format!("cannot reach oned at {endpoint}: {error}; another address can be named with --endpoint or ONE_XMLRPC")
+    let reason = error.to_string();
+    let text = match reason.strip_prefix("failed to lookup address information: ") {
+        Some(reason) => format!(
+            "cannot reach oned at {endpoint}: the host name {} cannot be resolved ({reason}); {OTHER_ADDRESS}",
+            endpoint.host
+        ),
+        None if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            format!("cannot reach oned at {endpoint}: connection refused; start the daemon (oned), or {OTHER_ADDRESS}")
+        }
+        None => format!("cannot reach oned at {endpoint}: {reason}; {OTHER_ADDRESS}"),
     };
     Unreachable(text).into()
 }
 
-fn broken(error: &hyper::Error) -> Unreachable {
-    Unreachable(format!("the connection broke off before the answer was complete: {error}"))
+/// What to do when nobody is there.
+const OTHER_ADDRESS: &str = "name another address with --endpoint or ONE_XMLRPC";
+
+fn broken(endpoint: &Endpoint, error: &hyper::Error) -> anyhow::Error {
+    if error.is_parse() {
+        let hint = if endpoint.tls { "" } else { "; if it speaks TLS, write https://" };
+        return anyhow!("what answers is no HTTP server ({error}){hint}");
+    }
+    Unreachable(format!("the connection broke off before the answer was complete: {error}")).into()
+}
+
+fn unwelcome(status: hyper::StatusCode) -> anyhow::Error {
+    match status.as_u16() {
+        429 | 503 => anyhow!("HTTP status {status}: it has too much to do just now; try again"),
+        413 => anyhow!("HTTP status {status}: the request is larger than it takes"),
+        _ => anyhow!("HTTP status {status}: this is no XML-RPC address of oned; {OTHER_ADDRESS}"),
+    }
 }
 
 async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, endpoint: &Endpoint, body: String) -> Result<String> {
@@ -295,14 +340,14 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, endpoint: &Endpoi
             .header(hyper::header::CONNECTION, "close")
             .body(Full::new(Bytes::from(body)))
             .context("writing the HTTP request")?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(endpoint, &error))?;
         let status = response.status();
         if !status.is_success() {
-            bail!("HTTP status {status}; is this the XML-RPC address of the daemon?");
+            return Err(unwelcome(status));
         }
         let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = collected.map_err(|error| match error.downcast_ref::<hyper::Error>() {
-            Some(error) => broken(error).into(),
+            Some(error) => broken(endpoint, error),
             None => anyhow!("the answer is larger than {ANSWER_BYTES_MAX} bytes"),
         })?;
         String::from_utf8(body.to_bytes().into()).context("the answer is not UTF-8")

@@ -79,6 +79,18 @@ impl Session {
         Ok(self.text.get_or_init(|| text))
     }
 
+    /// Where name and password come from, as a sentence names it.
+    pub(super) fn origin(&self) -> String {
+        match &self.source {
+            Source::Given => "the name or the password that was given".to_owned(),
+            Source::Typed(user) => {
+                format!("the name {} or the password that was typed", crate::terminal::one_line(user))
+            }
+            Source::File(Some(file)) => format!("the name or the password in {}", file.display()),
+            Source::File(None) => "the name or the password".to_owned(),
+        }
+    }
+
     /// The user's name.
     ///
     /// # Errors

@@ -126,6 +126,11 @@ impl Door {
         command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// The text with what is another in each run, address and home, replaced by names.
+    pub fn masked(&self, text: &str) -> String {
+        text.replace(&self.address.to_string(), "DOOR").replace(&self.home().display().to_string(), "HOME")
+    }
+
     /// The calls so far, one per line.
     pub fn calls(&self) -> String {
         self.calls.lock().unwrap().join("\n")

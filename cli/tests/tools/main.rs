@@ -11,6 +11,7 @@ mod door;
 mod failures;
 mod infrastructure;
 mod jobs;
+mod lines;
 mod man;
 mod people;
 mod schedules;
