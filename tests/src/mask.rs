@@ -16,7 +16,7 @@ struct Mask {
 }
 
 /// In the order in which they are laid on.
-static MASKS: [Mask; 13] = [
+static MASKS: [Mask; 14] = [
     Mask { name: "port", pattern: LazyLock::new(|| regex(r"127\.0\.0\.1:\d{4,5}\b")), cover: port },
     // uuids, digests, tokens, keys.
     Mask {
@@ -41,6 +41,14 @@ static MASKS: [Mask; 13] = [
         name: "point",
         pattern: LazyLock::new(|| regex(r"\b[0-9a-f]{8}\b")),
         cover: |text| letters(text, |_| true, 'x'),
+    },
+    // What is shown of a login token's digest, and the name of its file.
+    Mask {
+        name: "token",
+        pattern: LazyLock::new(|| {
+            regex(r"(?m)\b[0-9a-f]{16}\.token\b|\b[Tt]oken [0-9a-f]{7}\b|^[0-9a-f]{7} (\*|\d+) ")
+        }),
+        cover: token,
     },
     // 2026-11-21 06:46:47, 2026-11-21T06:46, 2026-11-21
     Mask {
@@ -124,6 +132,13 @@ fn shape(text: &str, shape: &str) -> String {
         .collect()
 }
 
+/// The digits of a token's digest, which are the longest word of digits there.
+fn token(text: &str) -> String {
+    let is_digit = |c: char| c.is_ascii_hexdigit();
+    let longest = text.split(|c| !is_digit(c)).max_by_key(|word| word.len()).unwrap_or_default();
+    text.replace(longest, &"x".repeat(longest.len()))
+}
+
 fn port(text: &str) -> String {
     let (host, port) = text.split_once(':').unwrap_or((text, ""));
     format!("{host}:{}", letters(port, |_| true, 'P'))
@@ -149,6 +164,9 @@ mod tests {
         let cases = [
             ("http://127.0.0.1:34567/RPC2", "http://127.0.0.1:PPPPP/RPC2"),
             ("c28a9e07-7a1c-4df6-9d8a-0123456789ab", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"),
+            ("Token bb5cd87 is good", "Token xxxxxxx is good"),
+            (".one/bb5cd877fdaeca3a.token;", ".one/xxxxxxxxxxxxxxxx.token;"),
+            ("abababa 100   forever", "xxxxxxx 100   forever"),
             ("at 2026-11-21 06:46:47 +0000.", "at YYYY-MM-DD hh:mm:ss +0000."),
             ("2026-11-21T06:46", "YYYY-MM-DDThh:mm"),
             ("11/21/26 06:46 11/21/26", "MM/DD/YY hh:mm MM/DD/YY"),

@@ -41,21 +41,22 @@ enum Verb {
 #[command(after_help = EXPLANATION)]
 struct Create {
     /// The rule, in quotes for the shell; or three or four hexadecimal numbers: user, resource, rights, zone
-    #[arg(value_name = "RULE", required = true, num_args = 1..=4, allow_hyphen_values = true)]
+    #[arg(value_name = "RULE", required = true, num_args = 1..=4)]
     rule: Vec<String>,
 }
 
 const EXPLANATION: &str = "\
 A rule is WHO KINDS/WHICH RIGHTS [ZONE]
   WHO     #2 or #alice (a user), @1 or @users (a group), * (everybody)
-  KINDS   VM, HOST, NET, IMAGE, USER, TEMPLATE, GROUP, DATASTORE, CLUSTER, DOCUMENT, ZONE,
-          SECGROUP, VDC, VROUTER, VMGROUP, VNTEMPLATE, BACKUPJOB; several with +
+  KINDS   VM, HOST, NET, IMAGE, USER, TEMPLATE, GROUP, DATASTORE, CLUSTER,
+          DOCUMENT, ZONE, SECGROUP, VDC, VROUTER, VMGROUP, VNTEMPLATE,
+          BACKUPJOB; several with +
   WHICH   #5 or #web (one), @1 (of a group), %0 (in a cluster), * (all)
   RIGHTS  USE, MANAGE, ADMIN, CREATE; several with +
   ZONE    #0 or *; without it this zone
 
-  oneacl create \"@users VM/* ADMIN\"           members of users may start backups of all VMs
-  oneacl create \"#alice DATASTORE/#100 USE\"   alice may use datastore 100";
+  oneacl create \"@users VM/* ADMIN\"          users may start backups of all VMs
+  oneacl create \"#alice DATASTORE/#100 USE\"  alice may use datastore 100";
 
 #[derive(Args, Debug)]
 struct Delete {

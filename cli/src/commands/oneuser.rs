@@ -188,7 +188,7 @@ fn list(client: &Client, options: &ListOptions) -> Result<()> {
     if !options.xml && !options.json && !options.yaml {
         quotas::adopt(&mut pool, USER.member, "DEFAULT_USER_QUOTAS");
     }
-    let is_narrow = terminal::width().is_some_and(|width| width < WIDE);
+    let is_narrow = !options.csv && terminal::width().is_some_and(|width| width < WIDE);
     let default: &[&str] = if is_narrow { &DEFAULT[..DEFAULT.len() - 1] } else { &DEFAULT };
     table::list(&pool, USER.member, &COLUMNS, default, options)
 }

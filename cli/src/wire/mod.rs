@@ -202,6 +202,12 @@ impl Client {
         Self::new(self.endpoint.clone(), Session::of(user, password)?)
     }
 
+    /// The file that the session is from, if it is from the one of `ONE_AUTH`.
+    #[must_use]
+    pub fn session_file(&self) -> Option<&Path> {
+        self.session.file()
+    }
+
     /// The name of the user who calls.
     ///
     /// # Errors

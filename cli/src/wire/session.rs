@@ -91,6 +91,14 @@ impl Session {
         }
     }
 
+    /// The file that it is in, if it is in one that stays.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File(file) => file.as_deref(),
+            Source::Given | Source::Typed(_) => None,
+        }
+    }
+
     /// The user's name.
     ///
     /// # Errors

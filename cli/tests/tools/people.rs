@@ -87,7 +87,7 @@ fn silent_verbs_about_people_call_what_the_protocol_says() {
     };
     write("limits", "VM = [ VMS = 3 ]\n");
     write("word", "new\n");
-    let verbs: [(&str, &[&str]); 26] = [
+    let verbs: [(&str, &[&str]); 25] = [
         ("oneuser", &["delete", "alice,3"]),
         ("oneuser", &["disable", "2..3"]),
         ("oneuser", &["enable", "alice"]),
@@ -100,7 +100,6 @@ fn silent_verbs_about_people_call_what_the_protocol_says() {
         ("oneuser", &["batchquota", "2,3", "limits"]),
         ("oneuser", &["defaultquota", "limits"]),
         ("oneuser", &["passwd", "alice", "word", "--read-file"]),
-        ("oneuser", &["passwd", "--password-file", "word"]),
         ("oneuser", &["chauth", "alice", "public"]),
         ("oneuser", &["chauth", "alice", "core", "word", "-r"]),
         ("oneuser", &["chauth", "alice", "--driver", "core", "--password-file", "word"]),
@@ -224,6 +223,19 @@ fn mistakes_about_people_are_one_line_that_says_what_to_do() {
         told.push_str(&format!("$ {tool} {}\n{line}\n", arguments.join(" ")));
     }
     assert_golden("failures-people", &told);
+}
+
+#[test]
+fn who_changes_his_own_password_is_told_that_his_session_ended() {
+    let door = Door::open().says("one.user.info", document("one.user.info")).says("one.user.passwd", 0);
+    let ran = door.run_with_input("oneuser", &["passwd", "--password-file", "-"], "new\n");
+    let file = door.home().join(".one/one_auth");
+    let told = format!(
+        "warning: the session in {} ended with the old password: oneuser login oneadmin --force\n",
+        file.display()
+    );
+    assert_eq!((ran.code, ran.out.as_str(), ran.err), (Some(0), "", told));
+    assert_eq!(door.calls(), "one.user.info(-1, false)\none.user.passwd(0, \"new\")");
 }
 
 fn mode(file: &Path) -> u32 {

@@ -11,7 +11,8 @@ use crate::wire::{Client, Param};
 use crate::{password, terminal};
 
 /// What to do where nobody can be asked.
-const WAY_OUT: &str = "name a file with it by --password-file FILE (- for standard input)";
+const WAY_OUT: &str =
+    "name a file with it by --password-file FILE, or by --read-file behind the user's name (- for standard input)";
 
 /// Drivers that look at no password of ours.
 const PASSWORDLESS: [&str; 2] = ["public", "dummy"];
@@ -102,6 +103,10 @@ pub(super) fn passwd(client: &Client, options: &Passwd, password_file: Option<&P
     let whose = options.id.as_deref().map_or_else(|| client.user(), Ok)?;
     let new = given.map_or_else(|| password::ask_new(whose, WAY_OUT), Ok)?;
     client.call("one.user.passwd", [id.into(), new.into()])?;
+    if let Some(file) = client.session_file().filter(|_| client.user().is_ok_and(|own| own == whose)) {
+        let file = file.display();
+        terminal::warn(&format!("the session in {file} ended with the old password: oneuser login {whose} --force"));
+    }
     Ok(())
 }
 

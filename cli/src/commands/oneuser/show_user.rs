@@ -14,7 +14,10 @@ pub(super) fn fill(page: &mut Page, user: &Element) {
         .line("GROUPS", join(&user.ids_at("GROUPS")))
         .line("AUTH_DRIVER", text("AUTH_DRIVER"))
         .line("ENABLED", yes_no(text("ENABLED")));
-    let tokens: Vec<_> = user.all("LOGIN_TOKEN").map(token).collect();
+    let mut tokens: Vec<_> = user.all("LOGIN_TOKEN").collect();
+    // Those that end first stand first; −1 never ends.
+    tokens.sort_by_key(|token| token.int_at("EXPIRATION_TIME").filter(|end| *end != -1).unwrap_or(i64::MAX));
+    let tokens: Vec<_> = tokens.into_iter().map(token).collect();
     if !tokens.is_empty() {
         page.header("TOKENS")
             .table(&[("ID", super::tokens::SHORT, false), ("EGID", 5, true), ("EXPIRATION", 25, true)], &tokens);
