@@ -38,16 +38,22 @@ enum Verb {
     #[command(flatten)]
     Changing(Changing),
     /// Move hosts into a cluster
+    #[command(mut_arg("ids", |arg| arg.value_name("HOST,...")))]
     Addhost(Members),
     /// Move hosts from a cluster to the default one
+    #[command(mut_arg("ids", |arg| arg.value_name("HOST,...")))]
     Delhost(Members),
     /// Put datastores into a cluster
+    #[command(mut_arg("ids", |arg| arg.value_name("DATASTORE,...")))]
     Adddatastore(Members),
     /// Take datastores out of a cluster
+    #[command(mut_arg("ids", |arg| arg.value_name("DATASTORE,...")))]
     Deldatastore(Members),
     /// Put virtual networks into a cluster
+    #[command(mut_arg("ids", |arg| arg.value_name("VNET,...")))]
     Addvnet(Members),
     /// Take virtual networks out of a cluster
+    #[command(mut_arg("ids", |arg| arg.value_name("VNET,...")))]
     Delvnet(Members),
 }
 
@@ -63,14 +69,15 @@ struct Members {
     /// Cluster, id or name
     #[arg(value_name = "CLUSTER")]
     cluster: String,
-    #[command(flatten)]
-    target: Several,
+    /// Id, name, list (0,1,5) or range (0..3)
+    #[arg(value_name = "ID,...")]
+    ids: String,
 }
 
 impl Members {
     fn call(&self, client: &Client, kind: &Kind, verb: &str) -> Result<()> {
         let cluster = CLUSTER.id(client, &self.cluster)?;
-        each(&kind.ids(client, &self.target.ids)?, |id| {
+        each(&kind.ids(client, &self.ids)?, |id| {
             client.call(&CLUSTER.method(verb), [cluster.into(), id.into()]).map(|_| ())
         })
     }

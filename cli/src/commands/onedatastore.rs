@@ -74,7 +74,7 @@ struct Create {
     #[arg(long = "tm_mad", alias = "tm-mad", value_name = "DRIVER")]
     tm_mad: Option<String>,
     /// Directory; default is one of the daemon's
-    #[arg(long = "base_path", alias = "base-path", value_name = "DIRECTORY")]
+    #[arg(long = "base_path", alias = "base-path", value_name = "DIR")]
     base_path: Option<String>,
 }
 

@@ -3,19 +3,22 @@
 mod monitoring;
 mod show_host;
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
+use one_core::lifecycle::HostState;
 
 use super::making::{self, InCluster};
 use super::text_cell;
 use super::verbs::{self, Changing, Face, Several, Show, Top};
-use crate::objects::HOST;
+use crate::objects::{CLUSTER, HOST};
 use crate::states;
 use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool};
+use crate::{Connection, Tool, each};
 
 /// Hypervisor hosts
 #[derive(Parser, Debug)]
@@ -45,6 +48,8 @@ enum Verb {
     Disable(Several),
     /// Leave hosts alone
     Offline(Several),
+    /// Look at hosts again now
+    Forceupdate(Forceupdate),
     #[command(flatten)]
     Changing(Changing),
     /// What was measured, as a chart or a table
@@ -54,7 +59,7 @@ enum Verb {
 #[derive(Args, Debug)]
 struct Create {
     /// Name or address
-    #[arg(value_name = "HOST")]
+    #[arg(value_name = "NAME")]
     name: String,
     /// Driver that watches it: kvm, dummy
     #[arg(short, long, value_name = "DRIVER")]
@@ -64,6 +69,16 @@ struct Create {
     vm: String,
     #[command(flatten)]
     cluster: InCluster,
+}
+
+#[derive(Args, Debug)]
+struct Forceupdate {
+    /// Id, name, list (0,1,5) or range (0..3); all that are not offline when nothing is named
+    #[arg(value_name = "ID,...", conflicts_with = "cluster")]
+    ids: Option<String>,
+    /// Those of a cluster, id or name
+    #[arg(short, long, value_name = "CLUSTER")]
+    cluster: Option<String>,
 }
 
 impl Tool for Command {
@@ -87,10 +102,34 @@ impl Tool for Command {
             Verb::Enable(target) => status(&target, 0),
             Verb::Disable(target) => status(&target, 1),
             Verb::Offline(target) => status(&target, 2),
+            Verb::Forceupdate(options) => force_update(client, &options),
             Verb::Changing(verb) => verb.run(client, &HOST, verbs::template_of),
             Verb::Monitoring(options) => monitoring::run(client, &options),
         }
     }
+}
+
+/// Setting a host to the state that it has makes the daemon look at it at once.
+fn force_update(client: &Client, options: &Forceupdate) -> Result<()> {
+    let cluster = options.cluster.as_deref().map(|word| CLUSTER.id(client, word)).transpose()?;
+    let named = options.ids.as_deref().map(|ids| HOST.ids(client, ids)).transpose()?;
+    let pool = HOST.pool(client, -2, "info")?;
+    let state = |host: &Element| host.int_at("STATE").and_then(HostState::from_number);
+    let chosen = pool.all(HOST.member).filter(|host| match cluster {
+        Some(cluster) => host.int_at("CLUSTER_ID") == Some(cluster) && state(host) != Some(HostState::Offline),
+        None => named.is_some() || state(host) != Some(HostState::Offline),
+    });
+    let states: BTreeMap<i64, _> = chosen.filter_map(|host| Some((host.int_at("ID")?, state(host)))).collect();
+    let ids = named.unwrap_or_else(|| states.keys().copied().collect());
+    each(&ids, |id| {
+        let status = match states.get(&id) {
+            None => bail!("host {id} not found; onehost list shows all"),
+            Some(Some(HostState::Offline)) => bail!("host {id} is offline; enable it, then it is looked at"),
+            Some(Some(HostState::Disabled)) => 1_i64,
+            Some(_) => 0,
+        };
+        client.call("one.host.status", [id.into(), status.into()]).map(|_| ())
+    })
 }
 
 /// Its page is made by [`show_host::show`], which lists the VMs, too.

@@ -41,20 +41,28 @@ enum Verb {
     /// Let a group use it no more
     Delgroup(Group),
     /// Put a cluster in
+    #[command(mut_arg("object", |arg| arg.value_name("CLUSTER")))]
     Addcluster(Resource),
     /// Take a cluster out
+    #[command(mut_arg("object", |arg| arg.value_name("CLUSTER")))]
     Delcluster(Resource),
     /// Put a host in
+    #[command(mut_arg("object", |arg| arg.value_name("HOST")))]
     Addhost(Resource),
     /// Take a host out
+    #[command(mut_arg("object", |arg| arg.value_name("HOST")))]
     Delhost(Resource),
     /// Put a datastore in
+    #[command(mut_arg("object", |arg| arg.value_name("DATASTORE")))]
     Adddatastore(Resource),
     /// Take a datastore out
+    #[command(mut_arg("object", |arg| arg.value_name("DATASTORE")))]
     Deldatastore(Resource),
     /// Put a virtual network in
+    #[command(mut_arg("object", |arg| arg.value_name("VNET")))]
     Addvnet(Resource),
     /// Take a virtual network out
+    #[command(mut_arg("object", |arg| arg.value_name("VNET")))]
     Delvnet(Resource),
 }
 
@@ -82,7 +90,7 @@ struct Resource {
     #[arg(value_name = "ZONE")]
     zone: String,
     /// Id or name, or ALL
-    #[arg(value_name = "ID|ALL")]
+    #[arg(value_name = "OBJECT")]
     object: String,
 }
 

@@ -10,13 +10,13 @@ use clap::{Args, Parser, Subcommand};
 
 use super::text_cell;
 use super::verbs::{self, Changing, Face, Locking, Owning, Several, Top};
-use crate::objects::VNET;
+use crate::objects::{TEMPLATE, VNET};
 use crate::show::{join, or_dash};
 use crate::states;
 use crate::table::{Column, Fit, ListOptions};
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool};
+use crate::{Connection, Tool, terminal};
 
 /// Virtual networks
 #[derive(Parser, Debug)]
@@ -48,6 +48,8 @@ enum Verb {
     Leases(leases::Leases),
     /// Say how a stuck operation ended
     Recover(Recover),
+    /// Ids of those that no VM template names
+    Orphans,
     #[command(flatten)]
     Owning(Owning),
     #[command(flatten)]
@@ -95,6 +97,7 @@ impl Tool for Command {
             Verb::Ranges(verb) => verb.run(client),
             Verb::Leases(verb) => verb.run(client),
             Verb::Recover(options) => recover(client, &options),
+            Verb::Orphans => orphans(client),
             Verb::Owning(verb) => verb.run(client, &VNET),
             Verb::Locking(verb) => verb.run(client, &VNET),
         }
@@ -108,6 +111,32 @@ fn recover(client: &Client, options: &Recover) -> Result<()> {
         bail!("Need to specify the result of the pending action.");
     };
     verbs::call_each(client, &VNET, &options.target.ids, "recover", &[operation.into()])
+}
+
+/// A NIC names its network by id, or by name and owner; without an owner it is a network of the template's owner.
+fn orphans(client: &Client) -> Result<()> {
+    let networks = VNET.pool(client, -2, "info")?;
+    let templates = TEMPLATE.pool(client, -2, "info")?;
+    let names = |template: &Element, nic: &Element, network: &Element| {
+        if let Some(id) = nic.int_at("NETWORK_ID") {
+            return network.int_at("ID") == Some(id);
+        }
+        let owned = match (nic.text_at("NETWORK_UNAME"), nic.int_at("NETWORK_UID")) {
+            ("", uid) => network.int_at("UID") == uid.or(template.int_at("UID")),
+            (name, _) => network.text_at("UNAME") == name,
+        };
+        owned && network.text_at("NAME") == nic.text_at("NETWORK")
+    };
+    for network in networks.all(VNET.member) {
+        let is_named = templates.all(TEMPLATE.member).any(|template| {
+            let mut nics = template.at("TEMPLATE").into_iter().flat_map(|text| text.all("NIC"));
+            nics.any(|nic| names(template, nic, network))
+        });
+        if !is_named {
+            terminal::put_line(network.text_at("ID"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Its page is made by [`show_vnet::show`], which has an option of its own.

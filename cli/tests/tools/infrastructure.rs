@@ -147,7 +147,10 @@ fn silent_verbs_of_hosts_clusters_and_the_like_call_what_the_protocol_says() {
     ];
     let door = willing(named(), &methods);
     std::fs::write(door.home().join("text"), "A = \"1\"\n").unwrap();
-    let verbs: [(&str, &[&str]); 37] = [
+    let verbs: [(&str, &[&str]); 40] = [
+        ("onehost", &["forceupdate"]),
+        ("onehost", &["forceupdate", "localhost"]),
+        ("onehost", &["forceupdate", "--cluster", "default"]),
         ("onehost", &["enable", "localhost"]),
         ("onehost", &["disable", "0,1"]),
         ("onehost", &["offline", "0..1"]),
@@ -329,6 +332,41 @@ fn an_editor_begins_with_what_a_range_has_of_its_own() {
     assert!(output.status.success(), "{output:?}");
     let seen = std::fs::read_to_string(door.home().join("seen")).unwrap();
     assert_golden("onevnet-updatear-editor", &format!("{seen}---\n{}\n", door.calls()));
+}
+
+#[test]
+fn hosts_keep_their_state_when_they_are_looked_at_again() {
+    let host = |id: i64, state: i64| {
+        format!("<HOST><ID>{id}</ID><NAME>h{id}</NAME><STATE>{state}</STATE><CLUSTER_ID>{}</CLUSTER_ID></HOST>", id % 2)
+    };
+    let pool: String = [(0, 2), (1, 4), (2, 8), (3, 3)].map(|(id, state)| host(id, state)).concat();
+    let door =
+        Door::open().says("one.hostpool.info", format!("<HOST_POOL>{pool}</HOST_POOL>")).says("one.host.status", 0);
+    door.run("onehost", &["forceupdate"]).good();
+    door.run("onehost", &["forceupdate", "-c", "0"]).good();
+    let told = door.run("onehost", &["forceupdate", "2"]).bad();
+    assert_eq!(told, "host 2 is offline; enable it, then it is looked at");
+    assert_eq!(door.run("onehost", &["forceupdate", "9"]).bad(), "host 9 not found; onehost list shows all");
+    let calls: Vec<String> =
+        door.calls().lines().filter(|call| call.contains("status")).map(ToOwned::to_owned).collect();
+    assert_eq!(calls, ["(0, 0)", "(1, 1)", "(3, 0)", "(0, 0)"].map(|call| format!("one.host.status{call}")));
+}
+
+#[test]
+fn an_orphan_is_a_network_that_no_template_means() {
+    let network = |id: i64, uid: i64, name: &str| {
+        format!("<VNET><ID>{id}</ID><UID>{uid}</UID><UNAME>u{uid}</UNAME><NAME>{name}</NAME></VNET>")
+    };
+    let networks: String = [(0, 0, "a"), (1, 2, "a"), (2, 2, "b"), (3, 3, "c"), (4, 4, "d")]
+        .map(|(id, uid, name)| network(id, uid, name))
+        .concat();
+    let template = "<VMTEMPLATE><ID>0</ID><UID>2</UID><TEMPLATE><NIC><NETWORK>a</NETWORK></NIC><NIC><NETWORK_ID>4</NETWORK_ID>\
+        </NIC><NIC><NETWORK>c</NETWORK><NETWORK_UNAME>u3</NETWORK_UNAME></NIC><NIC><NETWORK>b</NETWORK>\
+        <NETWORK_UID>9</NETWORK_UID></NIC></TEMPLATE></VMTEMPLATE>";
+    let door = Door::open()
+        .says("one.vnpool.info", format!("<VNET_POOL>{networks}</VNET_POOL>"))
+        .says("one.templatepool.info", format!("<VMTEMPLATE_POOL>{template}</VMTEMPLATE_POOL>"));
+    assert_eq!(door.run("onevnet", &["orphans"]).good(), "0\n2\n");
 }
 
 #[test]

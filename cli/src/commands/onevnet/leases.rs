@@ -47,7 +47,7 @@ pub struct Reserve {
     #[arg(value_name = "ID")]
     id: String,
     /// Reservation that grows, id or name
-    #[arg(value_name = "RESERVATION")]
+    #[arg(value_name = "VNET")]
     network: Option<String>,
     /// Name of the new network
     #[arg(short, long, conflicts_with = "network")]
