@@ -11,7 +11,7 @@ use super::verbs::{self, Changing, Enabling, Face, Owning, Several, Viewing};
 use crate::objects::DATASTORE;
 use crate::show::{Page, join, or_dash};
 use crate::states;
-use crate::table::{Column, Fit};
+use crate::table::{Column, Fit, ListOptions};
 use crate::terminal;
 use crate::units;
 use crate::watch::{self, Look, WaitOptions};
@@ -168,7 +168,9 @@ fn fill(page: &mut Page, datastore: &Element) {
         .line("BASE PATH", text("BASE_PATH"))
         .line("DISK_TYPE", states::disk_type(datastore))
         .line("STATE", states::datastore_state(datastore));
-    let size = |name| datastore.int_at(name).filter(|mb| *mb > 0).map_or("-".to_owned(), units::mib);
+    // A datastore that nobody measured has no total.
+    let is_measured = datastore.int_at("TOTAL_MB").is_some_and(|mb| mb > 0);
+    let size = |name| datastore.int_at(name).filter(|_| is_measured).map_or("-".to_owned(), units::mib);
     page.header("DATASTORE CAPACITY")
         .line("TOTAL:", size("TOTAL_MB"))
         .line("FREE:", size("FREE_MB"))
@@ -186,10 +188,10 @@ const FACE: Face = Face { kind: &DATASTORE, columns: &COLUMNS, default: &DEFAULT
 
 const DEFAULT: [&str; 10] = ["ID", "NAME", "SIZE", "AVA", "CLUSTERS", "IMAGES", "TYPE", "DS", "TM", "STAT"];
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     Column::right("ID", 4, text_cell!("ID")),
     Column::left("NAME", 20, text_cell!("NAME")).fit(Fit::Share),
-    Column::right("SIZE", 7, |datastore, _| size(datastore)),
+    Column::right("SIZE", 7, size),
     Column::left("AVA", 5, |datastore, _| free_share(datastore)),
     Column::left("CLUSTERS", 12, |datastore, _| join(&datastore.ids_at("CLUSTERS"))),
     Column::right("IMAGES", 6, |datastore, _| datastore.ids_at("IMAGES").len().to_string()),
@@ -197,12 +199,14 @@ const COLUMNS: [Column; 12] = [
     Column::left("DS", 7, text_cell!("DS_MAD")),
     Column::left("TM", 7, text_cell!("TM_MAD")),
     Column::left("STAT", 4, |datastore, _| states::datastore_short(datastore).to_owned()),
+    // What newer tools of OpenNebula, and so users' layouts, call it.
+    Column::left("AVAIL", 5, |datastore, _| free_share(datastore)),
     Column::left("USER", 8, super::user_cell),
     Column::left("GROUP", 8, super::group_cell),
 ];
 
-fn size(datastore: &Element) -> String {
-    datastore.int_at("TOTAL_MB").filter(|mb| *mb > 0).map_or("-".to_owned(), units::mib)
+fn size(datastore: &Element, options: &ListOptions) -> String {
+    datastore.int_at("TOTAL_MB").filter(|mb| *mb > 0).map_or("-".to_owned(), |mb| options.mib(mb))
 }
 
 /// Free space in per cent; `-` when the datastore reports no capacity.

@@ -15,7 +15,6 @@ use super::verbs::{self, Changing, Face, Several, Show, Top};
 use crate::objects::{CLUSTER, HOST};
 use crate::states;
 use crate::table::{Column, Fit, ListOptions};
-use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
 use crate::{Connection, Tool, each};
@@ -143,16 +142,16 @@ const COLUMNS: [Column; 17] = [
     Column::left("CLUSTER", 9, text_cell!("CLUSTER")).fit(Fit::Share),
     Column::right("TVM", 3, |host, _| number(host, RUNNING_VMS).to_string()),
     Column::right("ALLOCATED_CPU", 18, |host, _| share(host, CPU_USAGE, MAX_CPU, |number| number.to_string())),
-    Column::right("ALLOCATED_MEM", 18, |host, _| share(host, MEM_USAGE, MAX_MEM, units::kib)),
+    Column::right("ALLOCATED_MEM", 18, |host, options| share(host, MEM_USAGE, MAX_MEM, |kib| options.kib(kib))),
     Column::left("STAT", 6, |host, _| states::host_short(host).to_owned()),
     Column::right("REAL_CPU", 18, |host, _| share(host, USED_CPU, MAX_CPU, |number| number.to_string())),
-    Column::right("REAL_MEM", 18, |host, _| share(host, USED_MEMORY, MAX_MEM, units::kib)),
+    Column::right("REAL_MEM", 18, |host, options| share(host, USED_MEMORY, MAX_MEM, |kib| options.kib(kib))),
     Column::right("TCPU", 4, |host, _| number(host, MAX_CPU).to_string()).fit(Fit::Full),
     Column::right("FCPU", 4, |host, _| rest(host, USED_CPU, MAX_CPU).to_string()).fit(Fit::Full),
     Column::right("ACPU", 4, |host, _| rest(host, CPU_USAGE, MAX_CPU).to_string()).fit(Fit::Full),
-    Column::right("TMEM", 7, |host, _| units::kib(number(host, MAX_MEM))),
-    Column::right("FMEM", 7, |host, _| units::kib(number(host, FREE_MEMORY))),
-    Column::right("AMEM", 7, |host, _| units::kib(rest(host, MEM_USAGE, MAX_MEM))),
+    Column::right("TMEM", 7, |host, options| options.kib(number(host, MAX_MEM))),
+    Column::right("FMEM", 7, |host, options| options.kib(number(host, FREE_MEMORY))),
+    Column::right("AMEM", 7, |host, options| options.kib(rest(host, MEM_USAGE, MAX_MEM))),
     Column::left("IM", 8, text_cell!("IM_MAD")),
     Column::left("VMM", 8, text_cell!("VM_MAD")),
 ];
@@ -176,7 +175,7 @@ fn rest(host: &Element, used: &str, max: &str) -> i64 {
 }
 
 /// `100 / 400 (25%)`; `100 / -` when nobody knows how much there is; `-` for a host that reports nothing.
-fn share(host: &Element, used: &str, max: &str, shown: fn(i64) -> String) -> String {
+fn share(host: &Element, used: &str, max: &str, shown: impl Fn(i64) -> String) -> String {
     match (number(host, used), number(host, max)) {
         (0, ..=0) => "-".to_owned(),
         (used, ..=0) => format!("{} / -", shown(used)),
