@@ -26,20 +26,20 @@ pub struct Options {
     #[arg(long, value_name = "DATE")]
     start: Option<String>,
     /// Not after this date
-    #[arg(long, value_name = "DATE")]
-    end: Option<String>,
-    /// Unit of memory: K, M, G or T
+    #[arg(long = "end", value_name = "DATE")]
+    until: Option<String>,
+    /// Unit of memory
     #[arg(long, value_enum, ignore_case = true, default_value = "G")]
     unit: Unit,
     /// A table instead of a chart
-    #[arg(long, conflicts_with = "csv")]
+    #[arg(long, conflicts_with = "separator")]
     table: bool,
     /// Only the last of them
     #[arg(long = "n", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     last: u32,
     /// Values with this separator between them
-    #[arg(long, value_name = "SEPARATOR")]
-    csv: Option<String>,
+    #[arg(long = "csv", value_name = "SEPARATOR")]
+    separator: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -101,7 +101,7 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
             .transpose()
     };
     let start = date("start", &options.start)?.unwrap_or(i64::MIN);
-    let end = date("end", &options.end)?.unwrap_or(i64::MAX);
+    let end = date("end", &options.until)?.unwrap_or(i64::MAX);
     let id = HOST.id(client, &options.id)?;
     let document = Element::parse(&client.call("one.host.monitoring", [id.into()])?.text())?;
     let shown = options.attribute.map_or_else(|| Attribute::value_variants().to_vec(), |attribute| vec![attribute]);
@@ -123,7 +123,7 @@ fn render(id: i64, shown: &[Attribute], samples: &[Sample], options: &Options) -
     let cells = |values: &[i64]| -> Vec<String> {
         shown.iter().zip(values).map(|(attribute, value)| attribute.shown(*value, options.unit)).collect()
     };
-    if let Some(separator) = &options.csv {
+    if let Some(separator) = &options.separator {
         let title = if let [_] = shown { "VALUE".to_owned() } else { names.join(separator) };
         let lines = samples
             .iter()

@@ -53,8 +53,8 @@ pub struct Reserve {
     #[arg(short, long, conflicts_with = "network")]
     name: Option<String>,
     /// Number of addresses
-    #[arg(short, long, value_name = "NUMBER")]
-    size: u32,
+    #[arg(short = 's', long = "size", value_name = "NUMBER")]
+    addresses: u32,
     #[command(flatten)]
     range: InRange,
     #[command(flatten)]
@@ -132,7 +132,7 @@ fn reserve(client: &Client, options: &Reserve) -> Result<()> {
     let network = options.network.as_deref().map(|word| VNET.id(client, word)).transpose()?;
     let first = &options.first;
     let text = making::attributes(&[
-        ("SIZE", Some(options.size.to_string())),
+        ("SIZE", Some(options.addresses.to_string())),
         ("NAME", options.name.clone()),
         ("NETWORK_ID", network.map(|id| id.to_string())),
         ("AR_ID", options.range.address_range.map(|ar_id| ar_id.to_string())),

@@ -34,8 +34,8 @@ const GENERATED: [&str; 13] = [
 #[derive(Args, Debug)]
 pub struct Range {
     /// Number of addresses of the range
-    #[arg(short, long, value_name = "NUMBER")]
-    size: Option<u32>,
+    #[arg(short = 's', long = "size", value_name = "NUMBER")]
+    addresses: Option<u32>,
     /// First IPv4 address
     #[arg(short, long)]
     ip: Option<Ipv4Addr>,
@@ -98,9 +98,9 @@ impl std::str::FromStr for Counted {
 impl Range {
     /// Does any option say something of a range?
     pub fn is_given(&self) -> bool {
-        let addresses = self.ip.is_some() || self.mac.is_some() || self.ip6.is_some();
+        let first = self.ip.is_some() || self.mac.is_some() || self.ip6.is_some();
         let prefixes = self.ip6_global.is_some() || self.ip6_ula.is_some();
-        self.size.is_some() || addresses || prefixes || self.kind.is_some()
+        self.addresses.is_some() || first || prefixes || self.kind.is_some()
     }
 
     /// The range as an AR attribute, `more` at its end.
@@ -108,7 +108,7 @@ impl Range {
     /// # Errors
     /// Without a size; for a value that the grammar cannot carry.
     pub fn text(&self, more: Vec<(&str, String)>) -> Result<String> {
-        let Some(size) = self.size else { bail!("say with --size how many addresses the range has") };
+        let Some(size) = self.addresses else { bail!("say with --size how many addresses the range has") };
         let mut parts = vec![("TYPE", self.kind()), ("SIZE", size.to_string())];
         let mut push = |key, value: Option<String>| parts.extend(value.map(|value| (key, value)));
         push("IP", self.ip.map(|ip| ip.to_string()));
