@@ -2,9 +2,10 @@
 //!
 //! Options stand before the text of the file, since of two values of one name the first counts.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
 
 use crate::objects::{self, CLUSTER, Kind};
@@ -26,12 +27,27 @@ pub struct Source {
 }
 
 impl Source {
+    /// Calls `one.<kind>.allocate(template, rest…)` and prints the new id.
+    ///
+    /// # Errors
+    /// As [`Source::text`], and a refusal of the daemon.
+    pub fn make(&self, client: &Client, kind: &Kind, given: &str, rest: &[Param]) -> Result<i64> {
+        let text = self.text(given)?;
+        let params = std::iter::once(text.into()).chain(rest.iter().cloned());
+        allocate(client, kind, params).map_err(|error| match self.file {
+            None if !given.is_empty() && something_is_piped_in() => {
+                anyhow!("{error:#} (what was piped in was not read, since there are options: name it with -)")
+            }
+            _ => error,
+        })
+    }
+
     /// The template. `given` is what other options say, as attributes; when there is any, a pipe is not read unless it is
     /// asked for by `-`: a loop that reads a list from it would lose the rest.
     ///
     /// # Errors
     /// A file that cannot be read, neither file nor options, a name that the grammar cannot carry.
-    pub fn text(&self, given: &str) -> Result<String> {
+    fn text(&self, given: &str) -> Result<String> {
         let own = attributes(&[("NAME", self.name.clone()), ("DESCRIPTION", self.description.clone())])?;
         let file = match &self.file {
             None if !given.is_empty() => String::new(),
@@ -39,6 +55,11 @@ impl Source {
         };
         Ok(format!("{own}{given}{file}"))
     }
+}
+
+/// A pipe or a file; not a terminal, nor /dev/null.
+fn something_is_piped_in() -> bool {
+    std::fs::metadata("/dev/stdin").is_ok_and(|input| input.file_type().is_fifo() || input.is_file())
 }
 
 /// `KEY = "VALUE"` lines for what was given.

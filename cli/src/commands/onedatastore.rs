@@ -119,9 +119,8 @@ fn create(client: &Client, options: &Create) -> Result<()> {
         ("TM_MAD", options.tm_mad.clone()),
         ("BASE_PATH", options.base_path.clone()),
     ])?;
-    let text = options.source.text(&given)?;
     let cluster = options.cluster.id(client)?;
-    making::allocate(client, &DATASTORE, [text.into(), cluster.into()]).map(|_| ())
+    options.source.make(client, &DATASTORE, &given, &[cluster.into()]).map(|_| ())
 }
 
 fn import_backups(client: &Client, options: &ImportBackups) -> Result<()> {

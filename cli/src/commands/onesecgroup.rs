@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::making::{self, Duplicate, Source};
+use super::making::{Duplicate, Source};
 use super::text_cell;
 use super::verbs::{self, Changing, Face, Owning, Several, Viewing};
 use crate::objects::SECURITY_GROUP;
@@ -58,7 +58,7 @@ impl Tool for Command {
     fn run(self, client: &Client) -> Result<()> {
         match self.verb {
             Verb::Viewing(verb) => verb.run(client, &FACE),
-            Verb::Create(source) => making::allocate(client, &SECURITY_GROUP, [source.text("")?.into()]).map(|_| ()),
+            Verb::Create(source) => source.make(client, &SECURITY_GROUP, "", &[]).map(|_| ()),
             Verb::Delete(target) => verbs::delete(client, &SECURITY_GROUP, &target),
             Verb::Clone(copy) => copy.run(client, &SECURITY_GROUP, &[]).map(|_| ()),
             Verb::Changing(verb) => verb.run(client, &SECURITY_GROUP, verbs::template_of),

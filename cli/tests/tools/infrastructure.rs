@@ -242,6 +242,18 @@ fn what_is_made_of_options_or_a_template_is_told_by_its_id() {
 }
 
 #[test]
+fn a_pipe_that_nobody_asked_for_is_spoken_of_when_the_call_fails() {
+    let refusal = "[one.vn.allocate] No BRIDGE";
+    let door = Door::open().refuses("one.vn.allocate", 8192, refusal);
+    let options = ["create", "--name", "n", "--vn_mad", "bridge"];
+    assert_eq!(door.run("onevnet", &options).bad(), refusal);
+    let told = door.run_with_input("onevnet", &options, "BRIDGE = br0").bad();
+    assert_eq!(told, format!("{refusal} (what was piped in was not read, since there are options: name it with -)"));
+    let asked = [&options[..], &["-"]].concat();
+    assert_eq!(door.run_with_input("onevnet", &asked, "BRIDGE = br0").bad(), refusal);
+}
+
+#[test]
 fn mistakes_are_told_in_one_line_before_anything_is_asked() {
     let door = named().says("one.vn.info", document("one.vn.info"));
     std::fs::write(door.home().join("ar"), "AR = [ SIZE = 9 ]\n").unwrap();

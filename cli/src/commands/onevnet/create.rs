@@ -54,7 +54,6 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     if options.range.is_given() {
         given.push_str(&options.range.text(Vec::new())?);
     }
-    let text = options.source.text(&given)?;
     let cluster = options.cluster.id(client)?;
-    making::allocate(client, &VNET, [text.into(), cluster.into()]).map(|_| ())
+    options.source.make(client, &VNET, &given, &[cluster.into()]).map(|_| ())
 }
