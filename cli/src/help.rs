@@ -76,7 +76,7 @@ const VERB_HEADINGS: [(&str, &[&str]); 9] = [
         ],
     ),
     ("Disks and snapshots", &["disk-*", "snapshot-*"]),
-    ("Network", &["nic-*", "sg-*", "addar", "updatear", "rmar", "reserve", "addleases", "rmleases", "commit"]),
+    ("Network and devices", &["nic-*", "sg-*", "pci-*", "addar", "updatear", "rmar", "reserve", "free", "commit"]),
     ("Members", &["add*", "del*"]),
     ("Schedules", &["sched-*", "*-chart"]),
     (
@@ -101,14 +101,26 @@ const VERB_HEADINGS: [(&str, &[&str]); 9] = [
     ),
 ];
 
+/// Verbs that mean something else in a tool than in the others: end of its name, verb, heading.
+const ELSEWHERE: [(&str, &str, &str); 2] =
+    [("vnet", "hold", "Network and devices"), ("vnet", "release", "Network and devices")];
+
 /// For what no heading claims.
 const OTHER_VERBS: &str = "More";
 
-/// Headings of options, by their ids.
-const OPTION_HEADINGS: [(&str, &[&str]); 4] = [
-    (
-        "Schedule",
-        &[
+/// A heading of options: what it claims by their ids, if the verb has the one that marks it. `--size` of a table is output,
+/// of a network it is not.
+struct OptionHeading {
+    name: &'static str,
+    mark: &'static str,
+    ids: &'static [&'static str],
+}
+
+const OPTION_HEADINGS: [OptionHeading; 4] = [
+    OptionHeading {
+        name: "Schedule",
+        mark: "schedule",
+        ids: &[
             "schedule",
             "weekly",
             "monthly",
@@ -122,11 +134,13 @@ const OPTION_HEADINGS: [(&str, &[&str]); 4] = [
             "keep_last",
             "retry",
         ],
-    ),
-    (
-        "Output",
-        &[
+    },
+    OptionHeading {
+        name: "Output",
+        mark: "xml",
+        ids: &[
             "list",
+            "listconf",
             "filter",
             "operator",
             "csv",
@@ -135,6 +149,7 @@ const OPTION_HEADINGS: [(&str, &[&str]); 4] = [
             "json",
             "yaml",
             "numeric",
+            "kilobytes",
             "no_header",
             "size",
             "adjust",
@@ -142,16 +157,14 @@ const OPTION_HEADINGS: [(&str, &[&str]); 4] = [
             "no_expand",
             "describe",
             "no_pager",
-            "listconf",
-            "kilobytes",
             "extended",
             "search",
             "decrypt",
             "delay",
         ],
-    ),
-    ("Waiting", &["wait", "timeout"]),
-    (CONNECTION, &["endpoint", "user", "password_file"]),
+    },
+    OptionHeading { name: "Waiting", mark: "wait", ids: &["wait", "timeout"] },
+    OptionHeading { name: CONNECTION, mark: "endpoint", ids: &["endpoint", "user", "password_file"] },
 ];
 
 /// The heading of what says where the daemon is and who calls.
@@ -164,9 +177,12 @@ const TOOL_GROUPS: [(&str, &[&str]); 3] = [
     ("People", &["user", "group", "acl", "vdc"]),
 ];
 
-/// The heading of a verb.
+/// The heading of a verb of a tool.
 #[must_use]
-pub fn heading_of_verb(name: &str) -> &'static str {
+pub fn heading_of_verb(tool: &str, name: &str) -> &'static str {
+    if let Some((.., heading)) = ELSEWHERE.iter().find(|(end, verb, _)| tool.ends_with(end) && *verb == name) {
+        return heading;
+    }
     let claims = |pattern: &&str| match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
         (Some(prefix), _) => name.starts_with(prefix),
         (None, Some(suffix)) => name.ends_with(suffix),
@@ -185,7 +201,10 @@ pub fn verbs_by_heading(tool: &Command) -> Vec<(&'static str, Vec<&Command>)> {
     headings
         .map(|heading| {
             let verbs = tool.get_subcommands().filter(|verb| !verb.is_hide_set());
-            (heading, verbs.filter(|verb| heading_of_verb(verb.get_name()) == heading).collect::<Vec<_>>())
+            (
+                heading,
+                verbs.filter(|verb| heading_of_verb(tool.get_name(), verb.get_name()) == heading).collect::<Vec<_>>(),
+            )
         })
         .filter(|(_, verbs)| !verbs.is_empty())
         .collect()
@@ -210,7 +229,7 @@ pub fn tools_by_group() -> impl Iterator<Item = (&'static str, &'static Entry)> 
 #[must_use]
 pub fn of_tool(command: Command, called: &str) -> Command {
     let name = command.get_name().to_owned();
-    let command = laid_out(command).display_name(&name).subcommand_value_name("VERB").mut_args(under_heading);
+    let command = under_headings(laid_out(command).display_name(&name).subcommand_value_name("VERB"));
     let command = command.mut_subcommands(|verb| of_verb(verb, called).display_name(&name));
     let page = tool_page(&command, called);
     command.bin_name(called.to_owned()).override_help(page)
@@ -219,7 +238,7 @@ pub fn of_tool(command: Command, called: &str) -> Command {
 /// `keeplast` with all its tools, laid out.
 #[must_use]
 pub fn of_front(command: Command) -> Command {
-    let command = laid_out(command).subcommand_value_name("TOOL").mut_args(under_heading);
+    let command = under_headings(laid_out(command).subcommand_value_name("TOOL"));
     let page = front_page(&command);
     command.bin_name("keeplast").override_help(page)
 }
@@ -236,13 +255,13 @@ fn with_verbose(verb: Command) -> Command {
     let is_taken = |taken: &dyn Fn(&Arg) -> bool| verb.get_arguments().any(taken);
     let short = !is_taken(&|arg| arg.get_short() == Some('v'));
     let long = !is_taken(&|arg| arg.get_long() == Some(VERBOSE));
-    let verb = verb.mut_args(under_heading);
+    let verb = under_headings(verb);
     if !long {
         return verb;
     }
     let flag = Arg::new(VERBOSE).long(VERBOSE).action(ArgAction::SetTrue).help("Say what was done");
     // Looking changes nothing: taken, as OpenNebula's tools take it, and not worth a line.
-    let flag = flag.hide(heading_of_verb(verb.get_name()) == VERB_HEADINGS[0].0);
+    let flag = flag.hide(heading_of_verb("", verb.get_name()) == VERB_HEADINGS[0].0);
     verb.arg(if short { flag.short('v') } else { flag })
 }
 
@@ -266,12 +285,13 @@ fn with_usage(verb: Command, called: &str) -> Command {
     verb.override_usage(usage.strip_prefix(lead).unwrap_or(&usage).to_owned())
 }
 
-fn under_heading(arg: Arg) -> Arg {
-    let id = arg.get_id().as_str();
-    match OPTION_HEADINGS.iter().find(|(_, ids)| ids.contains(&id)) {
-        Some((heading, _)) if !arg.is_positional() => arg.help_heading(*heading),
+fn under_headings(command: Command) -> Command {
+    let is_there = |id: &str| command.get_arguments().any(|arg| arg.get_id() == id);
+    let headings: Vec<_> = OPTION_HEADINGS.iter().filter(|heading| is_there(heading.mark)).collect();
+    command.mut_args(|arg| match headings.iter().find(|heading| heading.ids.contains(&arg.get_id().as_str())) {
+        Some(heading) if !arg.is_positional() => arg.help_heading(heading.name),
         _ => arg,
-    }
+    })
 }
 
 fn tool_page(command: &Command, called: &str) -> String {
@@ -391,7 +411,7 @@ mod tests {
                 let help = verb.render_help().to_string();
                 fits(&help);
                 let is_heading =
-                    |line: &&str| OPTION_HEADINGS.iter().any(|(name, _)| line.strip_suffix(':') == Some(name));
+                    |line: &&str| OPTION_HEADINGS.iter().any(|heading| line.strip_suffix(':') == Some(heading.name));
                 let last = help.lines().rfind(is_heading);
                 assert_eq!(last, Some("Connection:"), "{help}");
             }
@@ -400,11 +420,14 @@ mod tests {
 
     #[test]
     fn a_verb_has_one_heading() {
-        assert_eq!(heading_of_verb("addar"), "Network");
-        assert_eq!(heading_of_verb("addhost"), "Members");
-        assert_eq!(heading_of_verb("disk-snapshot-create"), "Disks and snapshots");
-        assert_eq!(heading_of_verb("create-chart"), "Schedules");
-        assert_eq!(heading_of_verb("yodel"), OTHER_VERBS);
+        assert_eq!(heading_of_verb("onevnet", "addar"), "Network and devices");
+        assert_eq!(heading_of_verb("onecluster", "addhost"), "Members");
+        assert_eq!(heading_of_verb("onevm", "disk-snapshot-create"), "Disks and snapshots");
+        assert_eq!(heading_of_verb("onevm", "create-chart"), "Schedules");
+        assert_eq!(heading_of_verb("onevm", "yodel"), OTHER_VERBS);
+        for (tool, heading) in [("onevm", "Run"), ("onevnet", "Network and devices"), ("vnet", "Network and devices")] {
+            assert_eq!(heading_of_verb(tool, "hold"), heading);
+        }
     }
 
     #[test]
