@@ -130,8 +130,8 @@ impl Stage {
         });
         let phrase = scene.brief.as_ref().filter(|_| !parts.is_empty()).unwrap_or(&scene.phrase);
         let name = format!("{subject}: {phrase}");
-        let names = parts.iter().map(|part| part.name.len() + INDENT.len());
-        let width = names.chain([name.len()]).max().unwrap_or(0).min(NAME_MAX);
+        let names = parts.iter().map(|part| part.name.len() + INDENT.len()).chain([name.len()]);
+        let width = names.filter(|length| *length <= NAME_MAX).max().unwrap_or(0);
         self.all.show(&name, width, scene.progress);
         for part in parts {
             self.part(part).show(&format!("{INDENT}{}", part.name), width, part.progress);

@@ -51,10 +51,7 @@ impl Door {
             Value::Id(id) => format!("<i4>{id}</i4>"),
             Value::Text(text) => format!("<string>{}</string>", escape(&fill_in_now(&text))),
         };
-        self.answer(
-            method,
-            &format!("<value><boolean>1</boolean></value><value>{value}</value><value><i4>0</i4></value>"),
-        )
+        self.queue(method, good(&value))
     }
 
     /// Adds a refusal.
@@ -68,11 +65,16 @@ impl Door {
         self.queue(method, String::new())
     }
 
+    /// From now on says this and nothing else.
+    pub fn changes_to(&self, method: &'static str, text: &str) {
+        let body = good(&format!("<string>{}</string>", escape(text)));
+        let mut script = self.script.lock().unwrap();
+        script.retain(|(name, _)| *name != method);
+        script.push((method, VecDeque::from([body])));
+    }
+
     fn answer(self, method: &'static str, values: &str) -> Self {
-        let body = format!(
-            "<?xml version=\"1.0\"?><methodResponse><params><param><value><array><data>{values}</data></array></value></param></params></methodResponse>"
-        );
-        self.queue(method, body)
+        self.queue(method, body(values))
     }
 
     fn queue(self, method: &'static str, body: String) -> Self {
@@ -135,6 +137,16 @@ impl Door {
     pub fn calls(&self) -> String {
         self.calls.lock().unwrap().join("\n")
     }
+}
+
+fn good(value: &str) -> String {
+    body(&format!("<value><boolean>1</boolean></value><value>{value}</value><value><i4>0</i4></value>"))
+}
+
+fn body(values: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?><methodResponse><params><param><value><array><data>{values}</data></array></value></param></params></methodResponse>"
+    )
 }
 
 /// A tool with an environment of its own.

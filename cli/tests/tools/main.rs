@@ -10,6 +10,7 @@ mod completion;
 mod door;
 mod failures;
 mod infrastructure;
+mod interrupts;
 mod jobs;
 mod lines;
 mod man;

@@ -16,7 +16,7 @@ fn progress() -> String {
     vm(BACKUP, 0, progress)
 }
 
-const IMAGE: &str = "<IMAGE><ID>3</ID><SIZE>172</SIZE><TEMPLATE><INCREMENT_INFO><ID>1</ID><READ_BYTES>4404019</READ_BYTES><STORED_BYTES>1153434</STORED_BYTES><DURATION>2</DURATION></INCREMENT_INFO></TEMPLATE></IMAGE>";
+const IMAGE: &str = "<IMAGE><ID>3</ID><SIZE>172</SIZE><TEMPLATE><INCREMENT_INFO><ID>1</ID><READ_BYTES>4404019</READ_BYTES><STORED_BYTES>1153434</STORED_BYTES><SAVED_BYTES>3145728</SAVED_BYTES><DURATION>2</DURATION></INCREMENT_INFO></TEMPLATE></IMAGE>";
 
 #[test]
 fn a_waited_backup_ends_with_its_figures() {
@@ -27,7 +27,8 @@ fn a_waited_backup_ends_with_its_figures() {
         .says("one.vm.backup", 0)
         .says("one.image.info", IMAGE);
     let ran = door.run("onevm", &["backup", "0", "--wait"]);
-    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "Backup 3, increment 1: read 4.2M, stored 1.1M in 2s\n"));
+    let line = "Backup 3, increment 1: read 4.2M, stored 1.1M, saved 3M by deduplication (71%), in 2s\n";
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), line));
     assert_eq!(ran.err, "VM 0: backup 1024K of 4M (25%)\n");
 }
 
@@ -142,6 +143,9 @@ fn actions_wait_for_the_state_that_they_lead_to() {
         (vec!["terminate", "0", "--wait"], vec![state(3, 12), state(6, 0)], ""),
         (vec!["resume", "0", "--wait"], vec![state(3, 20), state(3, 3)], ""),
         (vec!["resume", "0", "--wait"], vec![state(3, 20), state(3, 36)], "VM 0 is in BOOT_FAILURE: no guest agent"),
+        (vec!["resume", "0", "--wait"], vec![state(3, 20), state(8, 0)], "VM 0 is in POWEROFF: no guest agent"),
+        (vec!["release", "0", "--wait"], vec![state(1, 0), state(3, 1), state(3, 3)], ""),
+        (vec!["release", "0", "--wait"], vec![state(1, 0), state(2, 0)], "VM 0 is in HOLD: no guest agent"),
         (vec!["poweroff", "0", "--wait"], vec![state(3, 18), state(3, 3)], "VM 0 is in RUNNING: no guest agent"),
     ];
     for (arguments, documents, failure) in cases {
@@ -158,6 +162,36 @@ fn actions_wait_for_the_state_that_they_lead_to() {
         .says("one.vm.info", state(1, 0))
         .says("one.vm.info", state(3, 3));
     assert_eq!(door.run("onetemplate", &["instantiate", "0", "--wait"]).out, "VM ID: 0\n");
+}
+
+#[test]
+fn a_deletion_is_waited_for_until_the_image_is_gone() {
+    let image = |state: i64, template: &str| {
+        format!("<IMAGE><ID>2</ID><STATE>{state}</STATE><TEMPLATE>{template}</TEMPLATE></IMAGE>")
+    };
+    let freeing = "<PROGRESS><ACTION>delete</ACTION><DONE_BYTES>1048576</DONE_BYTES><TOTAL_BYTES>2097152</TOTAL_BYTES></PROGRESS>";
+    let door = Door::open().says("one.image.delete", 2).says("one.image.info", image(7, freeing)).refuses(
+        "one.image.info",
+        0x0400,
+        "[one.image.info] Error getting image [2].",
+    );
+    let ran = door.run("oneimage", &["delete", "2", "--wait"]);
+    assert_eq!(
+        (ran.code, ran.out.as_str(), ran.err.as_str()),
+        (Some(0), "", "Image 2: delete 1024K of 2M (50%)\n"),
+        "{}",
+        door.calls()
+    );
+    assert!(door.calls().starts_with("one.image.delete(2, false)\n"), "{}", door.calls());
+    let door = Door::open()
+        .says("one.image.delete", 2)
+        .says("one.image.info", image(7, ""))
+        .says("one.image.info", image(5, "<ERROR>no datastore</ERROR>"));
+    let ran = door.run("oneimage", &["delete", "2", "--wait"]);
+    assert!(
+        ran.code == Some(255) && ran.err.ends_with("image 2 was not removed, it is in ERROR: no datastore\n"),
+        "{ran:?}"
+    );
 }
 
 #[test]
