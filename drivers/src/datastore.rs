@@ -216,6 +216,15 @@ pub trait BackupDatastore: Send + Sync {
     /// When the place is not reachable.
     fn capacity(&self) -> Result<Capacity>;
 
+    /// Whether files can be made there: makes a small one, reads it back and removes it. Nothing that is kept there is
+    /// touched. Where there are no files, measuring has to do.
+    ///
+    /// # Errors
+    /// When the place is not reachable, read-only or full, with what stood in the way.
+    fn probe(&self) -> Result<()> {
+        self.capacity().map(drop)
+    }
+
     /// Stores one restore point; see the module text for what that promises. Disks are taken in the given order.
     ///
     /// When `parent` cannot be used (missing, damaged, other geometry), a disk that refers to it is refused with

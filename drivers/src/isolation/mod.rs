@@ -122,6 +122,13 @@ impl BackupDatastore for IsolatedDatastore {
         }
     }
 
+    fn probe(&self) -> Result<()> {
+        match self.ask("trying to write to", None, Call::Probe)?.0 {
+            Answer::Probed => Ok(()),
+            _ => Err(self.other()),
+        }
+    }
+
     fn store(
         &self,
         request: &StoreRequest<'_>,

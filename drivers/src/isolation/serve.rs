@@ -182,6 +182,10 @@ impl Run<'_> {
             Call::Store { .. } => Answer::Stored(self.store(datastore, call, tail)?),
             Call::Restore { .. } => Answer::Restored(self.restore(datastore, call)?),
             Call::Capacity => Answer::Capacity(datastore.capacity()?),
+            Call::Probe => {
+                datastore.probe()?;
+                Answer::Probed
+            }
             Call::Find { series, job } => Answer::Found(datastore.find(&series, &job)?),
             Call::Inspect { series, point } => Answer::Stored(datastore.inspect(&series, &point)?),
             Call::Verify { series, points, depth, resume } => {

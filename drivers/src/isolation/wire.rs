@@ -291,6 +291,7 @@ pub(super) struct Disk {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Call {
     Capacity,
+    Probe,
     /// The document is the message's tail.
     Store {
         series: String,
@@ -344,6 +345,7 @@ pub(super) enum Call {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
     Capacity(Capacity),
+    Probed,
     Stored(Stored),
     Found(Option<Stored>),
     /// It is the message's tail.

@@ -51,6 +51,7 @@ use crate::datastore::{
     BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SeriesName, SourceDisk, StoreRequest,
     Stored, Verified, VerifyRequest,
 };
+use crate::mount::probe_writable;
 use crate::qcow2::Compression;
 use crate::{Cancel, DiskWriter, DriverError, Kind, Pace, Progress, Result};
 
@@ -156,6 +157,10 @@ impl BackupDatastore for NfsDatastore {
             }
         };
         Ok(Capacity { total_bytes, free_bytes, used_bytes })
+    }
+
+    fn probe(&self) -> Result<()> {
+        probe_writable(&self.config.base_path)
     }
 
     fn store(

@@ -55,6 +55,7 @@ use crate::datastore::{
     BackupDatastore, Capacity, Forgotten, PointFacts, RestoreRequest, Restored, SourceDisk, StoreRequest, Stored,
     Verified, VerifyRequest,
 };
+use crate::mount::probe_writable;
 use crate::room::say_how_much;
 use crate::{Cancel, DiskWriter, DriverError, Kind, Pace, Progress, Result, Secret};
 
@@ -250,6 +251,10 @@ impl BackupDatastore for ResticDatastore {
             free_bytes: space.f_frsize.saturating_mul(space.f_bavail),
             used_bytes,
         })
+    }
+
+    fn probe(&self) -> Result<()> {
+        probe_writable(&self.config.base_path)
     }
 
     fn store(
