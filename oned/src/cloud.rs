@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::examination::Desk;
 use crate::progress::Board;
 use crate::secret::SecretKey;
 use crate::session::Sessions;
@@ -35,6 +36,8 @@ pub struct Cloud {
     pub endpoint: String,
     /// Sessions that were found good.
     pub sessions: Sessions,
+    /// Where an examination of the installation is asked for.
+    pub desk: Desk,
 }
 
 impl Cloud {

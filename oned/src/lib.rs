@@ -15,6 +15,7 @@ pub mod devices;
 pub mod disks;
 pub mod engine;
 pub mod events;
+pub mod examination;
 pub mod hosts;
 pub mod instance;
 pub mod job;

@@ -17,6 +17,7 @@ use crate::cloud::{Cloud, password_digest};
 use crate::config::Config;
 use crate::daemon::{Service, Setting};
 use crate::engine::{Engine, Isolation, Outside, Stores};
+use crate::examination::Desk;
 use crate::methods::{self, METHODS};
 use crate::progress::Board;
 use crate::quota;
@@ -72,6 +73,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
         run_dir: run_directory(directory),
         endpoint: setting.endpoint.clone(),
         sessions: session::Sessions::default(),
+        desk: Desk::default(),
     });
     let first = &setting.first_session;
     bootstrap::bootstrap(&cloud, &first.user, first.password.reveal()).context("Cannot fill the database")?;
@@ -85,6 +87,9 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
     let outside = Outside::new(sender, dummies, Stores::new(&cloud, isolation));
     let engine = Engine::new(Arc::clone(&cloud), Arc::new(outside));
     engine.start().context("Cannot start the engine")?;
+    // Weak: the engine holds the cloud, whose desk it is.
+    let (examiner, state) = (Arc::downgrade(&engine), directory.to_owned());
+    cloud.desk.install(move || Some(examiner.upgrade()?.examine(&state)));
     let stopping = Arc::new(AtomicBool::new(false));
     let listener = Arc::clone(&engine);
     std::thread::Builder::new()
@@ -102,6 +107,7 @@ pub fn open(setting: &Setting) -> anyhow::Result<Service<Cloud>> {
         .name("engine".into())
         .spawn(move || {
             while !looping.load(Ordering::Acquire) {
+                loop_cloud.desk.beat();
                 scheduler::tick(&loop_cloud);
                 loop_engine.tick();
                 loop_engine.rest();

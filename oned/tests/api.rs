@@ -26,6 +26,8 @@ mod dispatch;
 mod documents;
 #[path = "api/events.rs"]
 mod events;
+#[path = "api/examination.rs"]
+mod examination;
 #[path = "api/image_verbs.rs"]
 mod image_verbs;
 #[path = "api/infrastructure.rs"]

@@ -13,6 +13,7 @@ mod backup_store;
 mod backup_undo;
 mod catalogue_jobs;
 mod disk_jobs;
+mod examine;
 mod image_jobs;
 mod limits;
 mod monitor;
@@ -132,13 +133,20 @@ pub struct Engine {
     outside: Arc<Outside>,
     running: Mutex<HashMap<i64, Running>>,
     monitor: monitor::Monitor,
+    asked: examine::Asked,
 }
 
 impl Engine {
     /// An engine over a database, reaching out through `outside`.
     #[must_use]
     pub fn new(cloud: Arc<Cloud>, outside: Arc<Outside>) -> Arc<Self> {
-        Arc::new(Self { cloud, outside, running: Mutex::default(), monitor: monitor::Monitor::default() })
+        Arc::new(Self {
+            cloud,
+            outside,
+            running: Mutex::default(),
+            monitor: monitor::Monitor::default(),
+            asked: examine::Asked::default(),
+        })
     }
 
     /// Makes the place for sockets, forgets jobs that closed long ago, and begins to let go of guests whose backups an

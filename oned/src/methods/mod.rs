@@ -109,10 +109,11 @@ pub static METHODS: LazyLock<Vec<Method<Cloud>>> = LazyLock::new(|| {
 /// Whether a method is answered by a disabled zone too: those that only look, and the one that enables it.
 #[must_use]
 pub fn is_open_when_disabled(name: &str) -> bool {
-    const LOOKS: [&str; 10] = [
+    const LOOKS: [&str; 11] = [
         "accounting",
         "config",
         "events",
+        "examine",
         "info",
         "infoextended",
         "infoset",

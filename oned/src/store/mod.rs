@@ -10,6 +10,7 @@
 
 mod backup_jobs;
 mod events;
+mod examine;
 mod figures;
 mod known;
 pub mod networks;

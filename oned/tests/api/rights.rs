@@ -154,6 +154,7 @@ fn arguments(method: &str) -> Option<Vec<Arg>> {
         "one.user.update" => vec![Int(at::OWNER), Text("NOTE=x\n"), Int(1)],
         "one.acl.info" | "one.clusterpool.info" | "one.datastorepool.info" | "one.grouppool.info" => vec![],
         "one.hostpool.info" | "one.imagepool.info" | "one.system.config" | "one.system.version" => vec![],
+        "one.system.examine" => vec![],
         "one.templatepool.info" | "one.userpool.info" | "one.vmpool.info" | "one.vmpool.infoextended" => vec![],
         "one.zonepool.info" => vec![],
         "one.cluster.info" | "one.zone.info" => vec![Int(0)],

@@ -83,6 +83,7 @@ impl World {
             run_dir: dir.path().join("run"),
             endpoint: "http://localhost:2633/RPC2".into(),
             sessions: oned::session::Sessions::default(),
+            desk: oned::examination::Desk::default(),
         });
         bootstrap(&cloud, "oneadmin", "oneadmin-pw").unwrap();
         cloud.store.write(people).unwrap();

@@ -431,6 +431,7 @@ fn open_cloud(folder: &Path) -> (Arc<Cloud>, Arc<ManualClock>) {
         run_dir: folder.join("run"),
         endpoint: "http://localhost:2633/RPC2".into(),
         sessions: oned::session::Sessions::default(),
+        desk: oned::examination::Desk::default(),
     });
     (cloud, clock)
 }

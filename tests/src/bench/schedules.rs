@@ -104,6 +104,7 @@ impl Bench {
             run_dir: place.join("run"),
             endpoint: String::new(),
             sessions: Sessions::default(),
+            desk: oned::examination::Desk::default(),
         };
         bootstrap(&cloud, "oneadmin", "a password of the bench")?;
         population::fill_store(&cloud.store, EPOCH, scale.vms, false)?;

@@ -283,4 +283,8 @@ impl BackupDatastore for PluggedDatastore {
     fn capacity(&self) -> Result<Capacity> {
         self.inner.capacity()
     }
+
+    fn probe(&self) -> Result<()> {
+        self.inner.probe()
+    }
 }
