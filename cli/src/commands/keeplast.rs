@@ -1,5 +1,7 @@
 //! `keeplast`: what is not about one kind of object.
 
+mod doctor;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -20,6 +22,8 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    /// Examine commands, daemon, hosts and datastores; say what to do
+    Doctor(doctor::Options),
     /// Make onevm, oneimage and so on links to this program
     InstallLinks(InstallLinks),
     /// Print the completion of all these for bash, zsh or fish
@@ -59,6 +63,7 @@ impl Command {
     /// Everything that ends in one line on standard error.
     pub fn run(self) -> Result<()> {
         match self.verb {
+            Verb::Doctor(options) => doctor::run(&self.connection, &options),
             Verb::InstallLinks(options) => links::install(&options.directory, options.force),
             Verb::Man(options) => man::write(&options.directory),
             Verb::Completion(options) => terminal::put(&completion::script(options.shell)?),

@@ -7,6 +7,7 @@
 
 mod backups;
 mod completion;
+mod doctor;
 mod door;
 mod failures;
 mod infrastructure;

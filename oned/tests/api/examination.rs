@@ -192,7 +192,11 @@ fn a_hypervisor_that_does_not_answer_is_a_failure_with_its_words() {
     let examined = Examined::new();
     let folder = examined.dummies.join("host-1");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("script.json"), "{\"rules\":[{\"operation\":\"facts\",\"fail\":{\"kind\":\"retry\",\"reason\":\"the host is busy\"}}]}").unwrap();
+    fs::write(
+        folder.join("script.json"),
+        "{\"rules\":[{\"operation\":\"facts\",\"fail\":{\"kind\":\"retry\",\"reason\":\"the host is busy\"}}]}",
+    )
+    .unwrap();
     examined.said("libvirt", "host 1 (pretended)", "failure", "the host is busy");
     api::host::status(&examined.world.cloud, &examined.world.admin, 1, 2).unwrap();
     examined.said("libvirt", "host 1 (pretended)", "ok", "OFFLINE");

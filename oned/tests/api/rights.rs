@@ -86,6 +86,7 @@ fn furnished() -> World {
         )
     );
     FAMILIES.iter().for_each(|family| (family.furnish)(&world));
+    world.cloud.desk.install(|| Some(Vec::new()));
     world
 }
 
