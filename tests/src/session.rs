@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<Vec<Step>> {
 }
 
 /// A command with the lines that continue it: after a backslash, and here-documents.
-fn whole<'a>(first: &str, lines: &mut impl Iterator<Item = &'a str>) -> Result<String> {
+pub fn whole<'a>(first: &str, lines: &mut impl Iterator<Item = &'a str>) -> Result<String> {
     static HERE: LazyLock<Regex> = LazyLock::new(|| {
         #[expect(clippy::unwrap_used, reason = "a constant that the tests compile")]
         Regex::new(r"<<'?([A-Z]+)'?").unwrap()
@@ -217,7 +217,7 @@ impl Room {
 }
 
 /// The lines of standard error without progress: how much of that there is depends on how fast the machine is.
-fn kept<'a>(text: &str, output: &'a Output) -> Vec<&'a str> {
+pub fn kept<'a>(text: &str, output: &'a Output) -> Vec<&'a str> {
     let lines: Vec<&str> = output.stderr.lines().collect();
     if !text.contains(" --wait") {
         return lines;

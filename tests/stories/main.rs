@@ -19,4 +19,5 @@ mod modes;
 mod python;
 mod shares;
 mod torture;
+mod tour;
 mod vm_restore;
