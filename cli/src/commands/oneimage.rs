@@ -103,6 +103,8 @@ struct Copy {
     /// Datastore for the copy, id or name; without it that of the image
     #[arg(short, long, value_name = "DATASTORE")]
     datastore: Option<String>,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -136,7 +138,8 @@ impl Tool for Command {
             Verb::Create(options) => create::run(client, &options),
             Verb::Clone(options) => {
                 let datastore = options.datastore.as_deref().map_or(Ok(-1), |word| DATASTORE.id(client, word))?;
-                options.copy.run(client, &IMAGE, &[datastore.into()]).map(|_| ())
+                let id = options.copy.run(client, &IMAGE, &[datastore.into()])?;
+                if options.wait.wait { restore::until_ready(client, id, &options.wait) } else { Ok(()) }
             }
             Verb::Restore(options) => restore::run(client, &options),
             Verb::Verify(options) => verify::run(client, &options),

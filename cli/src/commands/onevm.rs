@@ -13,6 +13,7 @@ mod placing;
 pub(super) mod reach;
 mod restore;
 mod saving;
+mod settling;
 mod show_vm;
 
 use anyhow::{Result, bail};

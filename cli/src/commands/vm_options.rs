@@ -118,7 +118,7 @@ impl VmOptions {
                 text.push_str(&attribute(name, &value)?);
             }
         }
-        push(&mut text, "OS", given([("ARCH", self.arch.clone()), ("BOOT", self.boot.clone())]))?;
+        push(&mut text, "OS", &given([("ARCH", self.arch.clone()), ("BOOT", self.boot.clone())]))?;
         for disk in &self.disk {
             text.push_str(&device("DISK", "IMAGE", disk)?);
         }
@@ -163,7 +163,7 @@ impl Screen {
             push(
                 text,
                 "GRAPHICS",
-                given([("TYPE", Some(kind.to_owned())), ("LISTEN", listen), ("KEYMAP", keymap.clone())]),
+                &given([("TYPE", Some(kind.to_owned())), ("LISTEN", listen), ("KEYMAP", keymap.clone())]),
             )?;
         }
         let vram = self.video_vram.as_deref().map(|size| mib("--video-vram", size)).transpose()?;
@@ -172,7 +172,7 @@ impl Screen {
         push(
             text,
             "VIDEO",
-            given([("TYPE", self.video.clone()), ("VRAM", vram), ("RESOLUTION", self.video_resolution.clone())]),
+            &given([("TYPE", self.video.clone()), ("VRAM", vram), ("RESOLUTION", self.video_resolution.clone())]),
         )
     }
 }
@@ -194,7 +194,7 @@ impl Context {
             let (name, value) = pair("--context", line)?;
             pairs.push((name, value.trim_matches('"').to_owned()));
         }
-        push(text, "CONTEXT", pairs)
+        push(text, "CONTEXT", &pairs)
     }
 }
 
@@ -202,9 +202,9 @@ fn given<const N: usize>(pairs: [(&'static str, Option<String>); N]) -> Pairs {
     pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
 }
 
-fn push(text: &mut String, name: &str, pairs: Vec<(&str, String)>) -> Result<()> {
+fn push(text: &mut String, name: &str, pairs: &[(&str, String)]) -> Result<()> {
     if !pairs.is_empty() {
-        text.push_str(&vector(name, &pairs)?);
+        text.push_str(&vector(name, pairs)?);
     }
     Ok(())
 }

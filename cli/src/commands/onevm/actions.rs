@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::reach::{self, Goal};
+use super::settling::settled;
 use crate::commands::scheduling;
 use crate::commands::verbs::Several;
 use crate::each;
@@ -86,6 +87,8 @@ pub struct SnapshotCreate {
     #[arg(value_name = "NAME", default_value = "")]
     name: String,
     #[command(flatten)]
+    wait: WaitOptions,
+    #[command(flatten)]
     schedule: ScheduleOptions,
 }
 
@@ -96,6 +99,8 @@ pub struct Snapshot {
     /// Id of the snapshot
     #[arg(value_name = "SNAPSHOT")]
     snapshot: u32,
+    #[command(flatten)]
+    wait: WaitOptions,
     #[command(flatten)]
     schedule: ScheduleOptions,
 }
@@ -111,6 +116,8 @@ pub struct DiskSnapshotCreate {
     #[arg(value_name = "NAME", default_value = "")]
     name: String,
     #[command(flatten)]
+    wait: WaitOptions,
+    #[command(flatten)]
     schedule: ScheduleOptions,
 }
 
@@ -125,6 +132,8 @@ pub struct DiskSnapshot {
     #[arg(value_name = "SNAPSHOT")]
     snapshot: u32,
     #[command(flatten)]
+    wait: WaitOptions,
+    #[command(flatten)]
     schedule: ScheduleOptions,
 }
 
@@ -138,16 +147,19 @@ struct Wish<'a> {
     /// The call at once: method, and parameters behind the VM's id. None: `one.vm.action`.
     call: Option<(&'static str, Vec<Param>)>,
     schedule: &'a ScheduleOptions,
-    wait: Option<(Goal, &'a WaitOptions)>,
+    /// Where the VM is then; None: at rest.
+    wait: Option<(Option<Goal>, &'a WaitOptions)>,
 }
 
 impl Action {
     /// Does it, or plans it.
     pub fn run(&self, client: &Client) -> Result<()> {
         let wish = match self {
-            Self::Poweroff(options) => of_hard("poweroff", &options.hard, Some((Goal::PowerOff, &options.wait))),
-            Self::Undeploy(options) => of_hard("undeploy", &options.hard, Some((Goal::Undeployed, &options.wait))),
-            Self::Terminate(options) => of_hard("terminate", &options.hard, Some((Goal::Gone, &options.wait))),
+            Self::Poweroff(options) => of_hard("poweroff", &options.hard, Some((Some(Goal::PowerOff), &options.wait))),
+            Self::Undeploy(options) => {
+                of_hard("undeploy", &options.hard, Some((Some(Goal::Undeployed), &options.wait)))
+            }
+            Self::Terminate(options) => of_hard("terminate", &options.hard, Some((Some(Goal::Gone), &options.wait))),
             Self::Reboot(options) => of_hard("reboot", options, None),
             Self::Stop(options) => of_plain("stop", options, Goal::Stopped),
             Self::Suspend(options) => of_plain("suspend", options, Goal::Suspended),
@@ -156,7 +168,13 @@ impl Action {
             Self::Release(options) => of_plain("release", options, Goal::Running),
             Self::SnapshotCreate(options) => {
                 let call = ("snapshotcreate", vec![options.name.as_str().into()]);
-                of_snapshot("snapshot-create", &options.target, options.name.clone(), call, &options.schedule)
+                of_snapshot(
+                    "snapshot-create",
+                    &options.target,
+                    options.name.clone(),
+                    call,
+                    (&options.schedule, &options.wait),
+                )
             }
             Self::SnapshotRevert(options) => of_vm_snapshot(("snapshot-revert", "snapshotrevert"), options),
             Self::SnapshotDelete(options) => of_vm_snapshot(("snapshot-delete", "snapshotdelete"), options),
@@ -164,7 +182,7 @@ impl Action {
                 let args = format!("{},{}", options.disk, options.name);
                 let params = vec![i64::from(options.disk).into(), options.name.as_str().into()];
                 let call = ("disksnapshotcreate", params);
-                of_snapshot("disk-snapshot-create", &options.target, args, call, &options.schedule)
+                of_snapshot("disk-snapshot-create", &options.target, args, call, (&options.schedule, &options.wait))
             }
             Self::DiskSnapshotRevert(options) => {
                 of_disk_snapshot(("disk-snapshot-revert", "disksnapshotrevert"), options)
@@ -177,13 +195,13 @@ impl Action {
     }
 }
 
-fn of_hard<'a>(word: &str, options: &'a HardUnwatched, wait: Option<(Goal, &'a WaitOptions)>) -> Wish<'a> {
+fn of_hard<'a>(word: &str, options: &'a HardUnwatched, wait: Option<(Option<Goal>, &'a WaitOptions)>) -> Wish<'a> {
     let word = if options.hard { format!("{word}-hard") } else { word.to_owned() };
     Wish { ids: &options.target.ids, word, args: String::new(), call: None, schedule: &options.schedule, wait }
 }
 
 fn of_plain<'a>(word: &str, options: &'a Plain, goal: Goal) -> Wish<'a> {
-    let wait = Some((goal, &options.wait));
+    let wait = Some((Some(goal), &options.wait));
     let (word, args) = (word.to_owned(), String::new());
     Wish { ids: &options.target.ids, word, args, call: None, schedule: &options.schedule, wait }
 }
@@ -193,20 +211,20 @@ fn of_snapshot<'a>(
     target: &'a Several,
     args: String,
     call: (&'static str, Vec<Param>),
-    schedule: &'a ScheduleOptions,
+    (schedule, wait): (&'a ScheduleOptions, &'a WaitOptions),
 ) -> Wish<'a> {
-    Wish { ids: &target.ids, word: word.to_owned(), args, call: Some(call), schedule, wait: None }
+    Wish { ids: &target.ids, word: word.to_owned(), args, call: Some(call), schedule, wait: Some((None, wait)) }
 }
 
 fn of_vm_snapshot<'a>((word, method): (&str, &'static str), options: &'a Snapshot) -> Wish<'a> {
     let call = (method, vec![i64::from(options.snapshot).into()]);
-    of_snapshot(word, &options.target, options.snapshot.to_string(), call, &options.schedule)
+    of_snapshot(word, &options.target, options.snapshot.to_string(), call, (&options.schedule, &options.wait))
 }
 
 fn of_disk_snapshot<'a>((word, method): (&str, &'static str), options: &'a DiskSnapshot) -> Wish<'a> {
     let call = (method, vec![i64::from(options.disk).into(), i64::from(options.snapshot).into()]);
     let args = format!("{},{}", options.disk, options.snapshot);
-    of_snapshot(word, &options.target, args, call, &options.schedule)
+    of_snapshot(word, &options.target, args, call, (&options.schedule, &options.wait))
 }
 
 impl Wish<'_> {
@@ -225,16 +243,27 @@ impl Wish<'_> {
         }
         let mut begun = Vec::new();
         let result = each(&VM.ids(client, self.ids)?, |id| {
-            match &self.call {
-                None => client.call("one.vm.action", [self.word.as_str().into(), id.into()])?,
-                Some((method, rest)) => {
-                    client.call(&VM.method(method), std::iter::once(id.into()).chain(rest.iter().cloned()))?
-                }
-            };
+            match wait {
+                Some((None, options)) => settled(client, id, options, || self.call(client, id))?,
+                _ => self.call(client, id)?,
+            }
             begun.push(id);
             Ok(())
         });
-        let waited = wait.map_or(Ok(()), |(goal, options)| each(&begun, |id| reach::reach(client, id, goal, options)));
+        let waited = match wait {
+            Some((Some(goal), options)) => each(&begun, |id| reach::reach(client, id, goal, options)),
+            _ => Ok(()),
+        };
         result.and(waited)
+    }
+
+    fn call(&self, client: &Client, id: i64) -> Result<()> {
+        match &self.call {
+            None => client.call("one.vm.action", [self.word.as_str().into(), id.into()])?,
+            Some((method, rest)) => {
+                client.call(&VM.method(method), std::iter::once(id.into()).chain(rest.iter().cloned()))?
+            }
+        };
+        Ok(())
     }
 }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::commands::verbs::{Several, call_each};
+use super::settling::settled;
+use crate::commands::verbs::Several;
 use crate::commands::vm_options::mib;
 use crate::objects::VM;
+use crate::watch::WaitOptions;
 use crate::wire::Client;
-use crate::{input, template_text};
+use crate::{each, input, template_text};
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -30,6 +32,8 @@ pub struct Options {
     /// Only when the host has room
     #[arg(short, long)]
     enforce: bool,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 pub fn run(client: &Client, options: &Options) -> Result<()> {
@@ -50,5 +54,8 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
         (None, true) => bail!("say what to change: --cpu, --vcpu, --memory, or --file FILE"),
         (None, false) => {}
     }
-    call_each(client, &VM, &options.target.ids, "resize", &[text.into(), options.enforce.into()])
+    each(&VM.ids(client, &options.target.ids)?, |id| {
+        let params = [id.into(), text.as_str().into(), options.enforce.into()];
+        settled(client, id, &options.wait, || client.call("one.vm.resize", params)).map(|_| ())
+    })
 }

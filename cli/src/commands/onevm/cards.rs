@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 
+use super::settling::settled;
 use crate::commands::verbs::One;
 use crate::objects::{SECURITY_GROUP, VM, VNET};
 use crate::show::template_text;
+use crate::watch::WaitOptions;
 use crate::wire::{Client, Param};
 use crate::xml::Element;
 use crate::{input, template_text as text_of};
@@ -34,7 +36,7 @@ pub enum Cards {
     /// Give a VM another network card, or a card another address
     NicAttach(NicAttach),
     /// Take a network card from a VM
-    NicDetach(Nic),
+    NicDetach(NicDetach),
     /// Change a network card
     NicUpdate(NicUpdate),
     /// Add a security group to a network card
@@ -66,6 +68,8 @@ pub struct NicAttach {
     /// File with a NIC vector (- for standard input)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -75,6 +79,14 @@ pub struct Nic {
     /// Id of the card
     #[arg(value_name = "NIC")]
     nic: u32,
+}
+
+#[derive(Args, Debug)]
+pub struct NicDetach {
+    #[command(flatten)]
+    nic: Nic,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -134,21 +146,38 @@ impl Cards {
         match self {
             Self::NicAttach(options) => {
                 let text = options.text(client)?;
-                call(client, &options.vm, "attachnic", [text.into()])
+                call(client, &options.vm, "attachnic", [text.into()], &options.wait)
             }
-            Self::NicDetach(options) => call(client, &options.vm, "detachnic", [Param::Int(options.nic.into())]),
+            Self::NicDetach(options) => {
+                let Nic { vm, nic } = &options.nic;
+                call(client, vm, "detachnic", [Param::Int((*nic).into())], &options.wait)
+            }
             Self::NicUpdate(options) => options.run(client),
             Self::SgAttach(options) => options.call(client, "attachsg"),
             Self::SgDetach(options) => options.call(client, "detachsg"),
-            Self::PciAttach(options) => call(client, &options.vm, "attachpci", [options.text()?.into()]),
-            Self::PciDetach(options) => call(client, &options.vm, "detachpci", [Param::Int(options.pci.into())]),
+            Self::PciAttach(options) => call(client, &options.vm, "attachpci", [options.text()?.into()], &at_once()),
+            Self::PciDetach(options) => {
+                call(client, &options.vm, "detachpci", [Param::Int(options.pci.into())], &at_once())
+            }
         }
     }
 }
 
-fn call(client: &Client, vm: &One, verb: &str, rest: impl IntoIterator<Item = Param>) -> Result<()> {
+/// For what is done when the call comes back.
+fn at_once() -> WaitOptions {
+    WaitOptions::default()
+}
+
+fn call(
+    client: &Client,
+    vm: &One,
+    verb: &str,
+    rest: impl IntoIterator<Item = Param>,
+    wait: &WaitOptions,
+) -> Result<()> {
     let id = VM.id(client, &vm.id)?;
-    client.call(&VM.method(verb), std::iter::once(id.into()).chain(rest)).map(|_| ())
+    let params = std::iter::once(id.into()).chain(rest);
+    settled(client, id, wait, || client.call(&VM.method(verb), params)).map(|_| ())
 }
 
 /// The text of the file, or that of a vector made of options; `missing` when there is neither.
@@ -212,7 +241,7 @@ fn editable(vm: &Element, nic: i64) -> Result<String> {
 impl SecurityGroup {
     fn call(&self, client: &Client, verb: &str) -> Result<()> {
         let group = SECURITY_GROUP.id(client, &self.group)?;
-        call(client, &self.nic.vm, verb, [Param::Int(self.nic.nic.into()), group.into()])
+        call(client, &self.nic.vm, verb, [Param::Int(self.nic.nic.into()), group.into()], &at_once())
     }
 }
 

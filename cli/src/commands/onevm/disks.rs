@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
+use super::settling::settled;
 use crate::commands::snapshots;
 use crate::commands::verbs::One;
 use crate::commands::vm_options::mib;
 use crate::objects::{IMAGE, VM};
 use crate::show::{Page, or_dash};
+use crate::watch::WaitOptions;
 use crate::wire::{Client, Param};
 use crate::xml::Element;
 use crate::{input, template_text, terminal, units};
@@ -20,7 +22,7 @@ pub enum Disks {
     /// Give a VM another disk
     DiskAttach(Attach),
     /// Take a disk from a VM
-    DiskDetach(Disk),
+    DiskDetach(Detach),
     /// Make a disk larger
     DiskResize(Resize),
     /// Save a disk as a new image
@@ -55,6 +57,8 @@ pub struct Attach {
     /// What becomes of blocks that the guest gives up: ignore or unmap
     #[arg(long, value_name = "DISCARD", requires = "image")]
     discard: Option<String>,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -67,12 +71,22 @@ pub struct Disk {
 }
 
 #[derive(Args, Debug)]
+pub struct Detach {
+    #[command(flatten)]
+    disk: Disk,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+#[derive(Args, Debug)]
 pub struct Resize {
     #[command(flatten)]
     disk: Disk,
     /// New size: 20g, 512m; without a unit MB
     #[arg(value_name = "SIZE")]
     size: String,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -88,6 +102,8 @@ pub struct SaveAs {
     /// This snapshot of the disk; else the disk as it is
     #[arg(short, long, value_name = "SNAPSHOT")]
     snapshot: Option<u32>,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 #[derive(Args, Debug)]
@@ -108,17 +124,18 @@ impl Disks {
         match self {
             Self::DiskAttach(options) => {
                 let text = options.text(client)?;
-                call(client, &options.vm.id, "attach", [text.into()]).map(|_| ())
+                let vm = VM.id(client, &options.vm.id)?;
+                settled(client, vm, &options.wait, || call(client, vm, "attach", [text.into()])).map(|_| ())
             }
-            Self::DiskDetach(options) => options.call(client, "detach", []).map(|_| ()),
+            Self::DiskDetach(options) => options.disk.call(client, "detach", [], &options.wait).map(|_| ()),
             Self::DiskResize(options) => {
                 let size = mib("the size", &options.size)?;
-                options.disk.call(client, "diskresize", [size.into()]).map(|_| ())
+                options.disk.call(client, "diskresize", [size.into()], &options.wait).map(|_| ())
             }
             Self::DiskSaveas(options) => options.run(client),
             Self::DiskSnapshotRename(options) => {
                 let rest = [i64::from(options.snapshot).into(), options.name.as_str().into()];
-                options.disk.call(client, "disksnapshotrename", rest).map(|_| ())
+                options.disk.call(client, "disksnapshotrename", rest, &WaitOptions::default()).map(|_| ())
             }
             Self::DiskSnapshotList(options) => options.list_snapshots(client),
             Self::SnapshotList(target) => {
@@ -133,15 +150,21 @@ impl Disks {
     }
 }
 
-fn call(client: &Client, vm: &str, verb: &str, rest: impl IntoIterator<Item = Param>) -> Result<i64> {
-    let id = VM.id(client, vm)?;
-    client.call(&VM.method(verb), std::iter::once(id.into()).chain(rest))?.id()
+fn call(client: &Client, vm: i64, verb: &str, rest: impl IntoIterator<Item = Param>) -> Result<i64> {
+    client.call(&VM.method(verb), std::iter::once(vm.into()).chain(rest))?.id()
 }
 
 impl Disk {
-    fn call(&self, client: &Client, verb: &str, rest: impl IntoIterator<Item = Param>) -> Result<i64> {
+    fn call(
+        &self,
+        client: &Client,
+        verb: &str,
+        rest: impl IntoIterator<Item = Param>,
+        wait: &WaitOptions,
+    ) -> Result<i64> {
+        let vm = VM.id(client, &self.vm.id)?;
         let disk = Param::Int(self.disk.into());
-        call(client, &self.vm.id, verb, std::iter::once(disk).chain(rest))
+        settled(client, vm, wait, || call(client, vm, verb, std::iter::once(disk).chain(rest)))
     }
 
     fn list_snapshots(&self, client: &Client) -> Result<()> {
@@ -182,7 +205,7 @@ impl SaveAs {
     fn run(&self, client: &Client) -> Result<()> {
         let kind = self.kind.as_deref().unwrap_or_default().to_uppercase();
         let rest = [self.name.as_str().into(), kind.into(), self.snapshot.map_or(-1, i64::from).into()];
-        let image = self.disk.call(client, "disksaveas", rest)?;
+        let image = self.disk.call(client, "disksaveas", rest, &self.wait)?;
         terminal::put_line(&format!("Image ID: {image}"))
     }
 }

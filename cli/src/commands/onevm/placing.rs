@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::reach::{self, Goal};
-use crate::commands::verbs::{Several, call_each};
+use super::settling::settled;
+use crate::commands::verbs::Several;
 use crate::each;
 use crate::input;
 use crate::objects::{DATASTORE, HOST, VM};
@@ -58,6 +59,8 @@ pub struct Migrate {
     target: Target,
     #[command(flatten)]
     way: Way,
+    #[command(flatten)]
+    wait: WaitOptions,
 }
 
 /// How it is moved; nothing said is by saving its memory.
@@ -131,6 +134,9 @@ impl Migrate {
         let target = &self.target;
         let (host, datastore) = (target.host(client)?, target.datastore(client)?);
         let rest = [host.into(), self.way.live.into(), target.enforce.into(), datastore.into(), Param::Int(kind)];
-        call_each(client, &VM, &target.vms.ids, "migrate", &rest)
+        each(&VM.ids(client, &target.vms.ids)?, |id| {
+            let params = std::iter::once(id.into()).chain(rest.iter().cloned());
+            settled(client, id, &self.wait, || client.call("one.vm.migrate", params)).map(|_| ())
+        })
     }
 }
