@@ -331,8 +331,8 @@ pub fn info_of<'a>(infos: Option<&'a Element>, action: &Element) -> Option<&'a E
     infos?.all(SCHED_INFO).find(|info| info.int_at("ID") == id)
 }
 
-/// Place of the column with what only our schedules have.
-const OPTIONS: usize = 6;
+/// Place of the column with what only our schedules have: last, where it disturbs nothing on a narrow terminal.
+const OPTIONS: usize = 7;
 
 /// Titles of the table: (title, least width, aligned left).
 const TITLES: [(&str, usize, bool); 8] = [
@@ -342,8 +342,8 @@ const TITLES: [(&str, usize, bool); 8] = [
     ("SCHEDULED", 11, true),
     ("REPEAT", 6, true),
     ("END", 4, true),
-    ("OPTIONS", 7, true),
     ("STATUS", 6, true),
+    ("OPTIONS", 7, true),
 ];
 
 fn row(action: &Element, info: Option<&Element>, start: i64, now: i64) -> Vec<String> {
@@ -371,7 +371,7 @@ fn row(action: &Element, info: Option<&Element>, start: i64, now: i64) -> Vec<St
     let args = or_dash(action.text_at("ARGS"));
     let id = number("ID").to_string();
     let options = info.map(options).unwrap_or_default();
-    vec![id, action.text_at("ACTION").to_owned(), args, units::time_to_minute(time), repeated, end, options, status]
+    vec![id, action.text_at("ACTION").to_owned(), args, units::time_to_minute(time), repeated, end, status, options]
 }
 
 fn status(action: &Element, time: i64, repeats: bool, now: i64) -> String {
@@ -498,13 +498,13 @@ mod tests {
         )
         .unwrap();
         let rows = rows(&template, None, 1_669_900_000, 2_000_000_000);
-        assert_eq!((rows[0][2].as_str(), rows[0][7].as_str()), ("-", "Overdue!"));
+        assert_eq!((rows[0][2].as_str(), rows[0][6].as_str()), ("-", "Overdue!"));
         assert_eq!(
-            (rows[1][4].as_str(), rows[1][5].as_str(), rows[1][7].as_str()),
+            (rows[1][4].as_str(), rows[1][5].as_str(), rows[1][6].as_str()),
             ("Each 5 hours", "None", "Next in 2 hours")
         );
         assert_eq!(
-            (rows[2][4].as_str(), rows[2][5].as_str(), rows[2][7].as_str()),
+            (rows[2][4].as_str(), rows[2][5].as_str(), rows[2][6].as_str()),
             ("Weekly 1,3", "After 5 times", "Error! no space")
         );
     }
@@ -578,7 +578,7 @@ mod tests {
         .unwrap();
         let rows = rows(&actions, Some(&infos), 0, 2_000_000_000);
         assert_eq!(rows[0][4], "Cron 0 3 * * *");
-        assert_eq!(rows[0][6..], ["Europe/Berlin, spread 10m00s, until 06:00, keep 7", "Next in 1 hours"]);
-        assert!(rows[1][6].is_empty() && rows[1][7].starts_with("Done on "), "{rows:?}");
+        assert_eq!(rows[0][6..], ["Next in 1 hours", "Europe/Berlin, spread 10m00s, until 06:00, keep 7"]);
+        assert!(rows[1][7].is_empty() && rows[1][6].starts_with("Done on "), "{rows:?}");
     }
 }

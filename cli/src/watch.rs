@@ -21,6 +21,9 @@ use crate::xml::Element;
 /// Time between two looks: short enough to feel immediate, long enough to cost the daemon nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// The first of these times: most of what is waited for is there at once. They grow with the wait.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+
 /// How long the daemon may be away while we watch: a restart, with recovery, is no reason to give up.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
@@ -216,7 +219,8 @@ fn watch<T>(
             return Err(TimeOver(text).into());
         }
         let rest = deadline.saturating_sub(begin.elapsed());
-        pause(&interrupts, &teller, cancel, LOOK_EVERY.min(rest), &goodbye)?;
+        let next = (begin.elapsed() / 4).clamp(LOOK_FIRST, LOOK_EVERY);
+        pause(&interrupts, &teller, cancel, next.min(rest), &goodbye)?;
     }
 }
 
