@@ -1,5 +1,7 @@
 //! `onetemplate`: virtual machine templates.
 
+mod user_inputs;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -9,14 +11,14 @@ use super::making::Duplicate;
 use super::onevm::create::SeveralVms;
 use super::text_cell;
 use super::verbs::{self, Changing, Chgrp, Chmod, Chown, Face, LABEL_WIDTH, Locking, Several, Show, Top};
-use super::vm_options::{self, VmOptions};
+use super::vm_options::VmOptions;
 use crate::objects::{self, TEMPLATE};
 use crate::show::{Page, lock};
 use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, input, template_text, terminal};
+use crate::{Connection, Tool, input, terminal};
 
 /// Virtual machine templates
 #[derive(Parser, Debug)]
@@ -152,14 +154,12 @@ fn show(client: &Client, options: &ShowTemplate) -> Result<()> {
 fn instantiate(client: &Client, options: &Instantiate) -> Result<()> {
     let template = TEMPLATE.id(client, &options.id)?;
     let mut extra = options.vm.text()?;
-    for line in &options.user_inputs {
-        let (name, value) = vm_options::pair("--user_inputs", line)?;
-        extra.push_str(&template_text::attribute(name, value)?);
-    }
     // Standard input is read only when asked for: instantiate is often called in loops that read a list.
     if let Some(file) = &options.file {
         extra.push_str(&input::read_required(Some(file))?);
     }
+    let answers = user_inputs::answers(&TEMPLATE.info(client, template, false)?, &options.user_inputs, &extra)?;
+    extra.insert_str(0, &answers);
     let (hold, persistent) = (options.several.hold, options.persistent);
     options.several.run(client, |name| {
         let name = name.unwrap_or_default();

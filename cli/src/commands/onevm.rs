@@ -11,12 +11,13 @@ mod listing;
 mod measures;
 mod placing;
 pub(super) mod reach;
+mod recover;
 mod restore;
 mod saving;
 mod settling;
 mod show_vm;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::scheduling::Scheduling;
@@ -82,7 +83,7 @@ enum Verb {
     /// What a VM was measured to use
     Monitoring(measures::Options),
     /// Say how a stuck operation ended
-    Recover(Recover),
+    Recover(recover::Options),
     #[command(flatten)]
     Scheduling(Scheduling),
     /// What was done, newest first
@@ -125,37 +126,6 @@ enum Mode {
 }
 
 #[derive(Args, Debug)]
-struct Recover {
-    #[command(flatten)]
-    target: Several,
-    #[command(flatten)]
-    result: RecoverResult,
-}
-
-#[derive(Args, Debug)]
-#[group(multiple = false)]
-struct RecoverResult {
-    /// It failed
-    #[arg(long)]
-    failure: bool,
-    /// It succeeded
-    #[arg(long)]
-    success: bool,
-    /// Try it again
-    #[arg(long)]
-    retry: bool,
-    /// Remove the VM
-    #[arg(long)]
-    delete: bool,
-    /// Remove the VM and create it anew with fresh disks
-    #[arg(long)]
-    recreate: bool,
-    /// Remove the record only, nothing on the host
-    #[arg(long)]
-    delete_db: bool,
-}
-
-#[derive(Args, Debug)]
 struct CreateChart {
     #[command(flatten)]
     target: Several,
@@ -192,7 +162,7 @@ impl Tool for Command {
             Verb::Resize(options) => capacity::run(client, &options),
             Verb::Save(options) => saving::run(client, &options),
             Verb::Monitoring(options) => measures::run(client, &options),
-            Verb::Recover(options) => run_recover(client, &options),
+            Verb::Recover(options) => recover::run(client, &options),
             Verb::Scheduling(verb) => verb.run(client, &VM, |id| Ok((VM.info(client, id, false)?, "USER_TEMPLATE"))),
             Verb::Events(options) => options.run(client, &VM, false),
             Verb::CreateChart(options) => create_chart(client, &options),
@@ -225,17 +195,6 @@ fn create_chart(client: &Client, options: &CreateChart) -> Result<()> {
     each(&VM.ids(client, &options.target.ids)?, |id| {
         client.call("one.vm.schedadd", [id.into(), text.as_str().into()])?;
         terminal::put_line(&format!("VM {id}: terminate scheduled after +{after}s from start"))
-    })
-}
-
-fn run_recover(client: &Client, options: &Recover) -> Result<()> {
-    let result = &options.result;
-    let choices = [result.failure, result.success, result.retry, result.delete, result.recreate, result.delete_db];
-    let Some(operation) = (0_i64..).zip(choices).find(|(_, chosen)| *chosen).map(|(number, _)| number) else {
-        bail!("Need to specify the result of the pending action.");
-    };
-    each(&VM.ids(client, &options.target.ids)?, |id| {
-        client.call("one.vm.recover", [id.into(), operation.into()]).map(|_| ())
     })
 }
 

@@ -142,6 +142,7 @@ fn create_verbs_print_the_id() {
 #[test]
 fn instantiate_and_restore_print_what_was_made() {
     let door = named()
+        .says("one.template.info", document("one.template.info"))
         .says("one.template.instantiate", 0)
         .says("one.image.restore", "1 2 3")
         .says("one.image.restore", "-1 2");

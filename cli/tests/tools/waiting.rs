@@ -158,6 +158,7 @@ fn actions_wait_for_the_state_that_they_lead_to() {
         assert!(ran.err.trim_end().ends_with(failure), "{ran:?}");
     }
     let door = Door::open()
+        .says("one.template.info", "<VMTEMPLATE/>")
         .says("one.template.instantiate", 0)
         .says("one.vm.info", state(1, 0))
         .says("one.vm.info", state(3, 3));

@@ -106,7 +106,7 @@ pub struct SecurityGroup {
     #[command(flatten)]
     nic: Nic,
     /// Security group, id or name
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "SECGROUP")]
     group: String,
 }
 
