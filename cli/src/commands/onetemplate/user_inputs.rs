@@ -88,12 +88,10 @@ impl Question<'_> {
         match (self.default.is_empty(), self.mandatory) {
             (false, _) => self.accept(self.default).map(Some),
             (true, false) => Ok(None),
-            (true, true) => bail!(
-                "the template asks for {} ({}): add --user_inputs {}=VALUE, or name a file with it",
-                self.name,
-                self.description,
-                self.name
-            ),
+            (true, true) => {
+                let option = if self.kind == "password" { "" } else { "add --user_inputs NAME=VALUE, or " };
+                bail!("the template asks for {} ({}): {option}name a file with it", self.name, self.description)
+            }
         }
     }
 
@@ -229,7 +227,7 @@ mod tests {
         // The tests' standard input may be a terminal, on which a question would wait: fixed ones are never asked.
         assert_eq!(answer("<A>M|fixed|n| |7</A><FROM_FILE>M|text|n</FROM_FILE>", &[]).unwrap(), "A = \"7\"\n");
         let said = answer("<A>M|fixed|the size</A>", &[]).unwrap_err().to_string();
-        assert_eq!(said, "the template asks for A (the size): add --user_inputs A=VALUE, or name a file with it");
+        assert_eq!(said, "the template asks for A (the size): add --user_inputs NAME=VALUE, or name a file with it");
         assert_eq!(answer("<A>O|fixed|n</A>", &[]).unwrap(), "");
     }
 }
