@@ -5,11 +5,11 @@
 //! the files on this machine can be brought together, and no token is ever printed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use sha2::{Digest as _, Sha256};
 
@@ -96,8 +96,11 @@ fn make(client: &Client, options: &Create) -> Result<(String, String)> {
     }
     match login(client, user) {
         Err(error) if may_be_tried_with_his_password(&error) => as_himself(user).map_err(|second| {
-            let is_told = second.is::<Refused>();
-            if is_told { second } else { error.context(format!("{second:#}")) }
+            if std::io::stdin().is_terminal() {
+                return second;
+            }
+            let user = terminal::one_line(user);
+            anyhow!("{error:#} With the password of {user} it may be done, but {second:#}")
         }),
         made => made,
     }
@@ -313,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_word_for_the_shell_is_quoted_when_it_must_be() {
-        assert_eq!(shell_quoted("/home/a/.one/x-1.token"), "/home/a/.one/x-1.token");
-        assert_eq!(shell_quoted("/home/a b'c"), r"'/home/a b'\''c'");
+        assert_eq!(shell_quoted("/srv/a/.one/x-1.token"), "/srv/a/.one/x-1.token");
+        assert_eq!(shell_quoted("/srv/a b'c"), r"'/home/a b'\''c'");
     }
 
     #[test]
