@@ -237,6 +237,7 @@ fn state(kind: &Kind, object: &Element) -> String {
         "IMAGE" => format!("{}, {}", states::image_type_short(object), states::image_short(object)),
         "DATASTORE" => states::datastore_type_short(object).to_owned(),
         "HOST" => states::host_short(object).to_owned(),
+        "ACL" => object.text_at("STRING").to_owned(),
         _ => String::new(),
     }
 }

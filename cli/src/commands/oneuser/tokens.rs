@@ -30,7 +30,7 @@ const SECONDS: i64 = 36_000;
 #[derive(Args, Debug)]
 pub(super) struct Create {
     /// Name of the user; the caller without it
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "USER")]
     pub(super) name: Option<String>,
     /// How long the token is good; -1 is for ever
     #[arg(short, long, value_name = "SECONDS", default_value_t = SECONDS, allow_negative_numbers = true)]
@@ -115,7 +115,7 @@ fn may_be_tried_with_his_password(error: &anyhow::Error) -> bool {
 #[derive(Args, Debug)]
 pub(super) struct Set {
     /// Name of the user; the caller without it
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "USER")]
     name: Option<String>,
     #[command(flatten)]
     which: Which,
@@ -166,7 +166,7 @@ pub(super) fn set(client: &Client, options: &Set) -> Result<()> {
 #[derive(Args, Debug)]
 pub(super) struct Delete {
     /// Name of the user, the caller without it; and the beginning of the token's id, as `oneuser show` prints it
-    #[arg(value_names = ["NAME", "TOKEN"], num_args = 1..=2, required = true)]
+    #[arg(value_names = ["USER", "TOKEN"], num_args = 1..=2, required = true)]
     words: Vec<String>,
 }
 
@@ -187,7 +187,7 @@ pub(super) fn delete(client: &Client, options: &Delete) -> Result<()> {
 #[derive(Args, Debug)]
 pub(super) struct DeleteAll {
     /// Name of the user
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "USER")]
     name: String,
 }
 
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_word_for_the_shell_is_quoted_when_it_must_be() {
         assert_eq!(shell_quoted("/srv/a/.one/x-1.token"), "/srv/a/.one/x-1.token");
-        assert_eq!(shell_quoted("/srv/a b'c"), r"'/home/a b'\''c'");
+        assert_eq!(shell_quoted("/srv/a b'c"), r"'/srv/a b'\''c'");
     }
 
     #[test]
