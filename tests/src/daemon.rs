@@ -344,6 +344,8 @@ impl Daemon {
             argv.extend(["--config".into(), text(&conf)]);
         }
         let env = self.options.env.iter().chain(more_env).map(|(name, value)| (name.clone(), Some(value.clone())));
+        // Whoever runs the tests may have a session file of a daemon of his own.
+        let env = std::iter::once(("ONE_AUTH".to_owned(), None)).chain(env);
         let env = env.chain([("HOME".into(), Some(text(&self.state)))]).collect();
         let pid = self.supervisor.start(&Order { argv, env, log: self.log() })?;
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
