@@ -18,7 +18,7 @@ pub const VERBOSE: &str = "verbose";
 
 /// Headings of verbs in the order of a tool's help; a name that ends in `*` stands for all that begin so.
 const VERB_HEADINGS: [(&str, &[&str]); 9] = [
-    ("Look", &["list", "top", "show", "events", "monitoring", "acct", "showback", "usage", "ssh", "vnc"]),
+    ("Look", &["list", "top", "show", "events", "monitoring", "acct", "showback", "usage", "orphans", "ssh", "vnc"]),
     (
         "Back up and restore",
         &[
@@ -50,6 +50,7 @@ const VERB_HEADINGS: [(&str, &[&str]); 9] = [
             "enable",
             "disable",
             "offline",
+            "forceupdate",
             "chtype",
             "persistent",
             "nonpersistent",

@@ -22,7 +22,7 @@ const DATE: &str = "2026-11-21";
 const LINE_MAX: usize = 72;
 
 /// Lines that a reader may copy, by tool, each with what it does.
-const EXAMPLES: [(&str, &[(&str, &str)]); 10] = [
+const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
     (
         "onevm",
         &[
@@ -67,7 +67,27 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 10] = [
         "onetemplate",
         &[("onetemplate instantiate web --name web-2 --wait", "A VM from a stored template, until it runs.")],
     ),
-    ("onehost", &[("onehost create localhost --im kvm --vm kvm", "This machine as a host.")]),
+    (
+        "onehost",
+        &[
+            ("onehost create localhost --im kvm --vm kvm", "This machine as a host."),
+            ("onehost monitoring localhost USED_CPU", "A chart of how busy it was."),
+        ],
+    ),
+    ("onecluster", &[("onecluster addhost rack 0,3..5", "Four hosts into a cluster.")]),
+    (
+        "onevnet",
+        &[
+            (
+                "onevnet create --name private --vn_mad bridge --bridge br0 --ip 10.0.0.10 --size 50",
+                "A network with fifty addresses on the bridge br0.",
+            ),
+            ("onevnet hold private 10.0.0.20", "Keep an address from guests."),
+            ("onevnet reserve private --name lab --size 10", "Ten of its addresses as a network of their own."),
+        ],
+    ),
+    ("onesecgroup", &[("onesecgroup clone default strict", "A copy of a security group.")]),
+    ("onevdc", &[("onevdc addcluster research 0 ALL", "Groups of a virtual data centre may use every cluster.")]),
     (
         "oneuser",
         &[
