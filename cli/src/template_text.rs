@@ -4,6 +4,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::xml::Element;
+
 /// `KEY = "VALUE"` with a line end.
 ///
 /// # Errors
@@ -22,6 +24,30 @@ pub fn vector(key: &str, parts: &[(&str, String)]) -> Result<String> {
         .map(|(name, value)| Ok(format!("{name} = {}", quoted(name, value)?)))
         .collect::<Result<Vec<_>>>()?;
     Ok(format!("{key} = [ {} ]\n", parts.join(", ")))
+}
+
+/// Attributes of options in front of a template: of two scalars of one name the first counts. A template in XML is
+/// written anew, since nothing can stand in front of it.
+///
+/// # Errors
+/// For XML that does not parse, or holds a value that the grammar cannot carry.
+pub fn in_front(options: &str, template: &str) -> Result<String> {
+    if options.is_empty() || !template.trim_start().starts_with('<') {
+        return Ok(format!("{options}{template}"));
+    }
+    let Ok(document) = Element::parse(template) else {
+        bail!("the template is XML that does not parse: xmllint tells where it breaks off");
+    };
+    let mut text = options.to_owned();
+    for part in &document.children {
+        if part.children.is_empty() {
+            text.push_str(&attribute(&part.name, &part.text)?);
+        } else {
+            let parts = part.children.iter().map(|inner| (inner.name.as_str(), inner.text.clone()));
+            text.push_str(&vector(&part.name, &parts.collect::<Vec<_>>())?);
+        }
+    }
+    Ok(text)
 }
 
 fn quoted(key: &str, value: &str) -> Result<String> {
@@ -45,5 +71,16 @@ mod tests {
             "S = [ A = \"1,2\", B = \"\" ]\n"
         );
         assert!(attribute("NAME", "a\\").is_err());
+    }
+
+    #[test]
+    fn options_stand_in_front_of_a_template_also_of_one_in_xml() {
+        let with = |template| in_front("NAME = \"x\"\n", template);
+        assert_eq!(with("CPU = 1").unwrap(), "NAME = \"x\"\nCPU = 1");
+        let xml = "<?xml version=\"1.0\"?>\n<VM><CPU>1</CPU><DISK><IMAGE>a \"b\"</IMAGE><SIZE>1</SIZE></DISK></VM>";
+        let text = "NAME = \"x\"\nCPU = \"1\"\nDISK = [ IMAGE = \"a \\\"b\\\"\", SIZE = \"1\" ]\n";
+        assert_eq!(with(xml).unwrap(), text);
+        assert_eq!(in_front("", xml).unwrap(), xml);
+        assert!(with("<VM><CPU").unwrap_err().to_string().contains("does not parse"));
     }
 }

@@ -53,7 +53,7 @@ impl Source {
             None if !given.is_empty() => String::new(),
             file => input::read_required(file.as_deref())?,
         };
-        Ok(format!("{own}{given}{file}"))
+        template_text::in_front(&format!("{own}{given}"), &file)
     }
 }
 

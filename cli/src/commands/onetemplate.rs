@@ -156,7 +156,7 @@ fn instantiate(client: &Client, options: &Instantiate) -> Result<()> {
     let mut extra = options.vm.text()?;
     // Standard input is read only when asked for: instantiate is often called in loops that read a list.
     if let Some(file) = &options.file {
-        extra.push_str(&input::read_required(Some(file))?);
+        extra = crate::template_text::in_front(&extra, &input::read_required(Some(file))?)?;
     }
     let answers = user_inputs::answers(&TEMPLATE.info(client, template, false)?, &options.user_inputs, &extra)?;
     extra.insert_str(0, &answers);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::template_text::{attribute, vector};
+use crate::template_text::{attribute, in_front, vector};
 use crate::{input, units};
 
 /// The options; each becomes an attribute or part of one.
@@ -145,7 +145,7 @@ impl VmOptions {
         text.push_str(&options);
         // With options and no file, whatever standard input is is nobody's business.
         if file.is_some() || options.is_empty() {
-            text.push_str(&input::read_required(file)?);
+            text = in_front(&text, &input::read_required(file)?)?;
         }
         Ok(text)
     }

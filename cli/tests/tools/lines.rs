@@ -154,3 +154,22 @@ fn a_refused_session_names_where_it_came_from_and_shows_no_secret() {
     let told = door.run("onevm", &["show", "0"]).bad();
     assert!(told.contains(&file.display().to_string()) && !told.contains(SECRET), "{told}");
 }
+
+#[test]
+fn options_go_with_a_template_in_xml_too() {
+    let door = ["one.vm.allocate", "one.image.allocate", "one.datastore.allocate"]
+        .into_iter()
+        .fold(Door::open(), |door, method| door.says(method, 7));
+    std::fs::write(door.home().join("x.xml"), "<T><CPU>1</CPU><D><SIZE>8</SIZE></D></T>").unwrap();
+    std::fs::write(door.home().join("bad.xml"), "<T><CPU>1</CPU").unwrap();
+    assert_eq!(door.run("onevm", &["create", "x.xml", "--name", "two words"]).good(), "ID: 7\n");
+    assert_eq!(door.run("oneimage", &["create", "x.xml", "-d", "1", "--name", "a"]).good(), "ID: 7\n");
+    assert_eq!(door.run("onedatastore", &["create", "x.xml", "--name", "a"]).good(), "ID: 7\n");
+    let calls = door.calls();
+    let text = |name: &str| format!("NAME = \\\"{name}\\\"\\nCPU = \\\"1\\\"\\nD = [ SIZE = \\\"8\\\" ]\\n");
+    for (line, name) in calls.lines().zip(["two words", "a", "a"]) {
+        assert!(line.contains(&text(name)), "{line}");
+    }
+    let told = door.run("onevm", &["create", "bad.xml", "--name", "a"]).bad();
+    assert_eq!(told, "the template is XML that does not parse: xmllint tells where it breaks off");
+}

@@ -101,7 +101,7 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     if let Some(plan) = &plan {
         text.push_str(&plan.text("backup", "", &KeepOptions::default())?);
     }
-    text.push_str(&file);
+    let text = template_text::in_front(&text, &file)?;
     let id = objects::put_id(&client.call("one.backupjob.allocate", [text.into()])?)?;
     plan.map_or(Ok(()), |plan| scheduling::tell(&BACKUP_JOB, id, &plan, "backup"))
 }

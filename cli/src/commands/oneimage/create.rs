@@ -99,7 +99,7 @@ fn text(options: &Options) -> Result<String> {
     }
     // With options and no file, whatever standard input is is nobody's business.
     if options.file.is_some() || text.is_empty() {
-        text.push_str(&input::read_required(options.file.as_deref())?);
+        text = template_text::in_front(&text, &input::read_required(options.file.as_deref())?)?;
     }
     Ok(text)
 }

@@ -73,5 +73,5 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
 /// Of two scalars of one name the first counts.
 fn named(name: Option<&str>, text: &str) -> Result<String> {
     let line = name.map(|name| crate::template_text::attribute("NAME", name)).transpose()?;
-    Ok(line.unwrap_or_default() + text)
+    crate::template_text::in_front(&line.unwrap_or_default(), text)
 }
