@@ -10,6 +10,8 @@
 //!
 //! This is the only module that names clap_complete, whose engine is marked unstable.
 
+mod parts;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -127,9 +129,11 @@ fn fitting(words: &[String]) -> Fitting {
     let none = Fitting { what: "values", values: Vec::new() };
     let Some((current, before)) = words.split_last() else { return none };
     let Some(program) = before.first() else { return none };
-    let known = Arc::new(Known { connection: connection_of(before) });
     let name = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let mut command = match tools::named(name) {
+    let started_as = tools::named(name);
+    let line = before.get(1..).unwrap_or_default().to_vec();
+    let known = Arc::new(Known { connection: connection_of(before), line, is_front: started_as.is_none() });
+    let mut command = match started_as {
         Some(tool) => completed(tool.command(), tool, &known),
         None => TOOLS.iter().fold(completed_front(tools::command()), |command, tool| {
             command.mut_subcommand(tool.word, |inner| completed(inner, tool, &known))
@@ -188,6 +192,10 @@ fn connection_of(words: &[String]) -> Option<Connection> {
 /// What completers need to ask the daemon.
 struct Known {
     connection: Option<Connection>,
+    /// The words before the one that is typed, without the program.
+    line: Vec<String>,
+    /// Is the program `keeplast`, so that a word of the line names the tool?
+    is_front: bool,
 }
 
 impl Known {
@@ -223,6 +231,14 @@ impl Known {
         ids.chain(names).collect()
     }
 
+    /// Parts of the object that the line names.
+    fn parts(&self, tool: &'static Entry, part: &'static parts::Part) -> Vec<(String, String)> {
+        let is_tool = |word: &String| word == tool.word || word == tool.name;
+        let behind = self.line.iter().position(is_tool).filter(|_| self.is_front).map_or(0, |at| at + 1);
+        let line = self.line.get(behind..).unwrap_or_default().to_vec();
+        self.ask(move |connection| part.read(&connection.open()?, tool, &line))
+    }
+
     /// Titles of the columns of a tool's table.
     fn columns(&self, tool: &'static Entry) -> Vec<(String, String)> {
         let text = self.ask(move |connection| tool.columns(&connection));
@@ -244,43 +260,65 @@ fn state(kind: &Kind, object: &Element) -> String {
 
 /// The tool with a completer for each argument whose value name tells what it wants.
 fn completed(command: Command, tool: &'static Entry, known: &Arc<Known>) -> Command {
-    let command = command.mut_args(|arg| completed_arg(arg, Some(tool), known));
-    command.mut_subcommands(|verb| verb.mut_args(|arg| completed_arg(arg, Some(tool), known)))
+    with_completers(command, Some(tool), known)
 }
 
 fn completed_front(command: Command) -> Command {
-    let nobody = Arc::new(Known { connection: None });
-    command
-        .mut_args(|arg| completed_arg(arg, None, &nobody))
-        .mut_subcommands(|verb| verb.mut_args(|arg| completed_arg(arg, None, &nobody)))
+    let nobody = Known { connection: None, line: Vec::new(), is_front: true };
+    with_completers(command, None, &Arc::new(nobody))
 }
 
-fn completed_arg(arg: Arg, tool: Option<&'static Entry>, known: &Arc<Known>) -> Arg {
+fn with_completers(command: Command, tool: Option<&'static Entry>, known: &Arc<Known>) -> Command {
+    command.mut_args(|arg| completed_arg(arg, tool, "", known)).mut_subcommands(|verb| {
+        let name = verb.get_name().to_owned();
+        verb.mut_args(|arg| completed_arg(arg, tool, &name, known))
+    })
+}
+
+fn completed_arg(arg: Arg, tool: Option<&'static Entry>, verb: &str, known: &Arc<Known>) -> Arg {
     let value_name = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
     let (name, is_list) = match value_name.strip_suffix(",...") {
         Some(name) => (name, true),
         None => (value_name.as_str(), false),
     };
+    let mark = match name {
+        "FILE" => Some(FILES),
+        "DIR" | "DIRECTORY" => Some(DIRECTORIES),
+        _ => None,
+    };
+    if let Some(mark) = mark {
+        return arg.add(ArgValueCompleter::new(move |_: &OsStr| vec![CompletionCandidate::new(mark)]));
+    }
+    let Some(all) = source(name, tool, verb, known) else { return arg };
+    arg.add(ArgValueCompleter::new(
+        move |current: &OsStr| {
+            if is_list { listed(current, &all) } else { matching(current, all()) }
+        },
+    ))
+}
+
+/// All values that an argument may have, with what is said of them.
+type Source = Box<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
+
+/// Where the values of an argument of this value name come from.
+fn source(name: &str, tool: Option<&'static Entry>, verb: &str, known: &Arc<Known>) -> Option<Source> {
+    let known = Arc::clone(known);
     let kind = match (name, tool) {
         ("ID", Some(tool)) => Some(tool.kind),
         _ => KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind),
     };
-    let known = Arc::clone(known);
-    match (name, kind, tool) {
-        (_, Some(kind), _) if is_list => {
-            arg.add(ArgValueCompleter::new(move |current: &OsStr| listed(current, || known.objects(kind))))
+    if let Some(kind) = kind {
+        return Some(Box::new(move || known.objects(kind)));
+    }
+    match (name, tool) {
+        ("WHOSE", _) => Some(Box::new(move || whose(&known))),
+        ("TIMEZONE", _) => Some(Box::new(timezones)),
+        ("COLUMN", Some(tool)) => Some(Box::new(move || known.columns(tool))),
+        (_, Some(tool)) => {
+            let part = parts::of(name, verb, tool.kind)?;
+            Some(Box::new(move || known.parts(tool, part)))
         }
-        (_, Some(kind), _) => {
-            arg.add(ArgValueCompleter::new(move |current: &OsStr| matching(current, known.objects(kind))))
-        }
-        ("WHOSE", ..) => arg.add(ArgValueCompleter::new(move |current: &OsStr| matching(current, whose(&known)))),
-        ("COLUMN", _, Some(tool)) => {
-            arg.add(ArgValueCompleter::new(move |current: &OsStr| listed(current, || known.columns(tool))))
-        }
-        ("TIMEZONE", ..) => arg.add(ArgValueCompleter::new(|current: &OsStr| matching(current, timezones()))),
-        ("FILE", ..) => arg.add(ArgValueCompleter::new(|_: &OsStr| vec![CompletionCandidate::new(FILES)])),
-        ("DIR", ..) => arg.add(ArgValueCompleter::new(|_: &OsStr| vec![CompletionCandidate::new(DIRECTORIES)])),
-        _ => arg,
+        _ => None,
     }
 }
 
@@ -301,7 +339,7 @@ fn matching(current: &OsStr, all: Vec<(String, String)>) -> Vec<CompletionCandid
 }
 
 /// As [`matching`], for what stands behind the last comma; what stands before it is not offered again.
-fn listed(current: &OsStr, all: impl FnOnce() -> Vec<(String, String)>) -> Vec<CompletionCandidate> {
+fn listed(current: &OsStr, all: &dyn Fn() -> Vec<(String, String)>) -> Vec<CompletionCandidate> {
     let current = current.to_string_lossy();
     let Some((before, last)) = current.rsplit_once(',') else { return matching(OsStr::new(current.as_ref()), all()) };
     let taken: Vec<&str> = before.split(',').collect();
@@ -462,7 +500,7 @@ mod tests {
     fn a_list_completes_what_stands_behind_the_comma() {
         let all = || words(&["0", "1", "12", "a,b"]).into_iter().map(|word| (word, String::new())).collect::<Vec<_>>();
         let offered = |current: &str| {
-            let found = listed(OsStr::new(current), all);
+            let found = listed(OsStr::new(current), &all);
             found.iter().map(|one| one.get_value().to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(offered("1"), ["1", "12"]);
