@@ -109,10 +109,11 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
     ),
 ];
 
-const ENVIRONMENT: [(&str, &str); 9] = [
+const ENVIRONMENT: [(&str, &str); 10] = [
     ("ONE_XMLRPC", "Address of the daemon, like http://localhost:2633/RPC2. --endpoint goes before it."),
     ("ONE_AUTH", "File with user:password, or user:token, instead of ~/.one/one_auth."),
     ("ONE_LISTCONF", "Name of a list of columns in the files below ~/.one/cli."),
+    ("ONE_PAGER", "Pager of tables that are longer than the terminal, like less -S; none without it."),
     ("VISUAL, EDITOR", "Editor of the verbs that change a text; vi without either."),
     ("SSL_CERT_FILE", "File of trusted certificates for an https address, instead of the system's."),
     ("ONE_CERT_DIR", "Directory of further certificates to trust."),

@@ -118,7 +118,7 @@ pub struct ListOptions {
     /// The names of all columns, instead of a table
     #[arg(long)]
     pub describe: bool,
-    /// Accepted for compatibility: output is never paged
+    /// Not through the pager that ONE_PAGER names
     #[arg(long)]
     pub no_pager: bool,
 }
@@ -165,7 +165,8 @@ pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], 
         true => layout.list(asked, environment.as_deref(), &columns)?,
         false => None,
     };
-    terminal::put(&render(pool, member, &columns, own.as_deref().unwrap_or(default), options, width)?)
+    let text = render(pool, member, &columns, own.as_deref().unwrap_or(default), options, width)?;
+    if options.no_pager { terminal::put(&text) } else { terminal::put_paged(&text) }
 }
 
 fn render(

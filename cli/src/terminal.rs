@@ -3,6 +3,7 @@
 //! A reader that goes away (`onevm list | head -1`) is no error. One message is one line.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -90,10 +91,48 @@ pub fn width() -> Option<usize> {
     if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()) {
         return Some(columns);
     }
-    // stty reads the size of the terminal on its standard input, which need not be ours: best effort.
-    let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok().filter(|columns| *columns > 0)
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(size.ws_col.into()).filter(|columns| *columns > 0)
+}
+
+/// Set while a screen is drawn again and again.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is paged: who draws a screen again and again wants no pager to stop at each.
+pub fn draw() {
+    DRAWN.store(true, Ordering::Relaxed);
+}
+
+/// Writes a result that may be long: through the pager that `ONE_PAGER` names when standard output is a terminal that is
+/// too small for it. Without the variable nothing is paged, since terminals scroll.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_paged(text: &str) -> Result<()> {
+    let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row);
+    let fits = rows == 0 || text.lines().count() < usize::from(rows);
+    let pager = std::env::var("ONE_PAGER").ok().filter(|pager| !pager.trim().is_empty());
+    match pager {
+        Some(pager) if !fits && is_terminal() && !DRAWN.load(Ordering::Relaxed) => page(&pager, text),
+        _ => put(text),
+    }
+}
+
+/// The variable may hold options (`less -S`); there is no shell in between.
+fn page(pager: &str, text: &str) -> Result<()> {
+    let mut words = pager.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    let mut child = match command.args(words).stdin(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            warn(&format!("the pager {pager} cannot be started: {error}; set ONE_PAGER to another, or leave it out"));
+            return put(text);
+        }
+    };
+    // Who leaves the pager early has seen enough.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(text.as_bytes()));
+    child.wait().context("waiting for the pager")?;
+    Ok(())
 }
 
 /// The text with line breaks and other control characters turned to single blanks: a hostile name must not be able to

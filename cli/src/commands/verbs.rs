@@ -119,6 +119,7 @@ impl<T: Args> Top<T> {
         if !terminal::is_terminal() {
             return list(&self.options);
         }
+        terminal::draw();
         loop {
             // Home, and clear what is below: no flicker as with a cleared screen.
             terminal::put("\x1b[H\x1b[J")?;

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::door::{Door, Ran, assert_golden, tool_command};
 
@@ -172,4 +172,32 @@ fn options_go_with_a_template_in_xml_too() {
     }
     let told = door.run("onevm", &["create", "bad.xml", "--name", "a"]).bad();
     assert_eq!(told, "the template is XML that does not parse: xmllint tells where it breaks off");
+}
+
+#[test]
+fn a_table_longer_than_the_terminal_goes_through_the_pager_that_is_named() {
+    let vm = |id: i32| format!("<VM><ID>{id}</ID><NAME>web-{id}</NAME></VM>");
+    let pool = format!("<VM_POOL>{}</VM_POOL>", (0..9).map(vm).collect::<String>());
+    let door = Door::open().says("one.vmpool.info", pool);
+    let listed = |rows: u32, pager: Option<&str>, options: &str| {
+        let tool = door.tool("keeplast", &[]);
+        let program = tool.get_program().to_str().unwrap();
+        let line = format!("stty rows {rows} cols 80; exec {program} vm list -l NAME {options}");
+        let mut command = Command::new("script");
+        command.env_clear().envs(tool.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.env("SHELL", "/bin/sh").envs(pager.map(|pager| ("ONE_PAGER", pager)));
+        let output = command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+        Ran::of(output).good().replace('\r', "")
+    };
+    let plain = listed(5, None, "");
+    assert!(plain.starts_with("NAME\nweb-0\n"), "{plain}");
+    assert_eq!(listed(5, Some("sed s/web/paged/"), ""), plain.replace("web", "paged"));
+    assert_eq!(listed(50, Some("sed s/web/paged/"), ""), plain);
+    assert_eq!(listed(5, Some("sed s/web/paged/"), "--no-pager"), plain);
+    let told = listed(5, Some("/no/such/pager"), "");
+    assert!(
+        told.starts_with("warning: the pager /no/such/pager cannot be started") && told.ends_with(&plain),
+        "{told}"
+    );
+    assert_eq!(door.run("onevm", &["list", "-l", "NAME"]).good(), plain);
 }
