@@ -157,10 +157,12 @@ impl Bar {
     }
 
     fn show(&mut self, name: &str, width: usize, progress: Option<Progress>) {
-        let form = if progress.is_some() && name.len() <= NAME_MAX { Form::Bar } else { Form::Words };
+        // As long as nobody knows how much there is, there is nothing to show a share of.
+        let progress = progress.filter(|progress| progress.total > 0 || progress.done > 0);
         let (done, total) = progress.map_or((0, 0), |progress| (progress.done, progress.total.max(progress.done)));
-        // A bar of nothing is shown full.
-        self.bar.set_length(total.max(u64::from(progress.is_some())));
+        let has_share = progress.is_some_and(|progress| progress.total > 0);
+        let form = if has_share && name.len() <= NAME_MAX { Form::Bar } else { Form::Words };
+        self.bar.set_length(total);
         self.bar.set_position(done);
         let figures = progress.map(|progress| figures(progress, self.rate.of(Instant::now(), progress.done)));
         let figures = figures.unwrap_or_default();
@@ -356,7 +358,7 @@ mod tests {
         stage.show("Backup job 0", &scene);
         let shown = drawn(&stage, &screen);
         assert_eq!(shown.len(), 1 + PARTS_MAX, "{shown:?}");
-        assert_eq!(shown[0], "Backup job 0: 0 of 300 VMs done 0B");
+        assert_eq!(shown[0], "Backup job 0: 0 of 300 VMs done");
         stage.show("Backup job 0", &Scene { parts: Vec::new(), ..scene });
         let shown = drawn(&stage, &screen);
         assert!(shown.len() == 1 && shown[0].len() <= 80, "{shown:?}");

@@ -39,7 +39,8 @@ fn a_database_of_the_first_version_is_carried_over_with_its_restore_points() {
     connection.run_next_migration(MIGRATIONS).unwrap();
     connection
         .batch_execute(
-            "INSERT INTO increment (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint, \
+            "PRAGMA foreign_keys = OFF; \
+             INSERT INTO increment (image_id, increment_id, parent_id, kind, date, size_mb, series, point, checkpoint, \
              read_bytes, stored_bytes, duration_s, reason, warning, disks, document, compare_age, unmarked_bytes, \
              verified_at, verify_depth, verify_result) \
              VALUES (3, 0, -1, 'FULL', 5, 1, '7', 'ab', '', 10, 4, 2, 'why', '', '0', '<VM/>', 0, 0, 0, '', '')",

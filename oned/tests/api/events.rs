@@ -248,7 +248,8 @@ fn a_client_that_sends_back_what_was_shown_stores_nothing_of_it() {
     world.back_up(vm, datastore, done(""));
     let shown = world.vm_document(&world.alice, vm);
     for kind in [0, 1] {
-        let sent = "LABELS=a\nBACKUP_EVENT=[ACTION=none]\nBACKUP_EVENT=[TIME=1]\nBACKUP_INFO=[LAST_SUCCESS=1]\n";
+        let sent = "LABELS=a\nBACKUP_EVENT=[ACTION=none]\nBACKUP_EVENT=[TIME=1]\nBACKUP_INFO=[LAST_SUCCESS=1]\n\
+                    PROGRESS=[ACTION=backup]\nDISK_PROGRESS=[DISK_ID=0]\n";
         api::vm::update(&world.cloud, &world.alice, vm, sent, kind).unwrap();
         assert_eq!(world.vm_row(vm).user_template, "LABELS=\"a\"\n");
         let after = world.vm_document(&world.alice, vm);
@@ -260,7 +261,8 @@ fn a_client_that_sends_back_what_was_shown_stores_nothing_of_it() {
 #[test]
 fn a_new_vm_has_no_events_that_its_template_claims() {
     let world = World::new();
-    let vm = world.add_running_vm("NOTE=x\nBACKUP_EVENT=[ACTION=none]\nBACKUP_INFO=[LAST_SUCCESS=1]");
+    let vm = world
+        .add_running_vm("NOTE=x\nBACKUP_EVENT=[ACTION=none]\nBACKUP_INFO=[LAST_SUCCESS=1]\nDISK_PROGRESS=[DISK_ID=0]");
     assert_eq!(world.vm_row(vm).user_template, "NOTE=\"x\"\n");
 }
 

@@ -313,3 +313,28 @@ fn a_daemon_killed_at_any_point_of_a_job_about_restore_points_comes_to_the_same_
         crash(&mut cloud, datastore, &point);
     }
 }
+
+#[test]
+fn while_a_backup_runs_each_disk_shows_how_far_it_is_and_afterwards_the_point_says_what_was_saved() {
+    let cloud = Cloud::start();
+    let (datastore, vm) = (cloud.backups(), cloud.vm_with("one", 2, "MODE=INCREMENT"));
+    cloud.write(vm, 0, 1, 0, 2 * KIB_64);
+    cloud.write(vm, 1, 2, 0, KIB_64);
+    cloud.script("{\"rules\":[{\"operation\":\"seal\",\"when\":\"before\",\"until_cancelled\":true}]}");
+    cloud.call("one.vm.backup", &[Int(vm), Int(datastore), Bool(false)]);
+    let shown = |document: &str| -> Vec<[u64; 3]> {
+        let disks = document.split("<DISK_PROGRESS>").skip(1);
+        disks.map(|disk| ["DISK_ID", "DONE_BYTES", "TOTAL_BYTES"].map(|name| number(disk, name))).collect()
+    };
+    let whole = [[0, 2 * KIB_64, 2 * KIB_64], [1, KIB_64, KIB_64]];
+    wait("both disks to be stored", || (shown(&cloud.vm(vm)) == whole).then_some(()));
+    let document = cloud.vm(vm);
+    let all = document.split("<PROGRESS>").nth(1).unwrap();
+    assert_eq!((number(all, "DONE_BYTES"), number(all, "TOTAL_BYTES")), (3 * KIB_64, 3 * KIB_64));
+    cloud.script("{}");
+    let document = cloud.running(vm);
+    assert!(!document.contains("PROGRESS"), "{document}");
+    let image: i64 = text(&document, "INCREMENTAL_BACKUP_ID").parse().unwrap();
+    let [full] = &cloud.infos(image)[..] else { panic!("not one point") };
+    assert_eq!((number(full, "READ_BYTES"), number(full, "SAVED_BYTES")), (3 * KIB_64, 0));
+}
