@@ -251,8 +251,11 @@ impl Client {
             // Not every refusal of this code is about who calls.
             Refused::AUTHENTICATION if refused.text.contains("authenticated") => {
                 let text = refused.text.trim_end_matches('.');
-                refused.text =
-                    format!("{text}; {} is wrong for {}, or a token has ended", self.session.origin(), self.endpoint);
+                refused.text = format!(
+                    "{text}; {} is wrong for {}, the user is disabled, or a token has ended",
+                    self.session.origin(),
+                    self.endpoint
+                );
             }
             Refused::NO_METHOD => {
                 refused.text = format!(
