@@ -1,6 +1,6 @@
 //! `onevm backup`: at once, or on a schedule; with `--wait` until there is a restore point or a reason why not.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use clap::Args;
 use one_core::lifecycle::LcmState;
 
@@ -13,7 +13,7 @@ use crate::states;
 use crate::terminal;
 use crate::units;
 use crate::watch::{self, Cancel, Look, Scene, WaitOptions};
-use crate::wire::Client;
+use crate::wire::{Client, Refused};
 use crate::xml::Element;
 
 #[derive(Args, Debug)]
@@ -58,7 +58,9 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     let before = if options.wait.wait { Some(Backups::of(&VM.info(client, id, false)?)) } else { None };
     let schedule = match plan {
         None => {
-            client.call("one.vm.backup", [id.into(), datastore.into(), options.reset.into()])?;
+            client
+                .call("one.vm.backup", [id.into(), datastore.into(), options.reset.into()])
+                .map_err(|error| if datastore < 0 { where_to(id, error) } else { error })?;
             None
         }
         Some(plan) => {
@@ -69,6 +71,16 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     match before {
         Some(before) => wait(client, id, &before, schedule, &options.wait),
         None => Ok(()),
+    }
+}
+
+/// Without a datastore that of the chain is meant, and there may be no chain.
+fn where_to(id: i64, error: Error) -> Error {
+    match error.downcast_ref::<Refused>() {
+        Some(refused) if refused.text.contains("Error getting datastore") => anyhow!(
+            "VM {id} has no chain whose datastore could be used: add -d DATASTORE; onedatastore list -f TYPE=bck shows those for backups"
+        ),
+        _ => error,
     }
 }
 
