@@ -34,12 +34,7 @@ impl Source {
     pub fn make(&self, client: &Client, kind: &Kind, given: &str, rest: &[Param]) -> Result<i64> {
         let text = self.text(given)?;
         let params = std::iter::once(text.into()).chain(rest.iter().cloned());
-        allocate(client, kind, params).map_err(|error| match self.file {
-            None if !given.is_empty() && something_is_piped_in() => {
-                anyhow!("{error:#} (what was piped in was not read, since there are options: name it with -)")
-            }
-            _ => error,
-        })
+        allocate(client, kind, params).map_err(|error| of_unread(error, self.file.is_none() && !given.is_empty()))
     }
 
     /// The template. `given` is what other options say, as attributes; when there is any, a pipe is not read unless it is
@@ -55,6 +50,15 @@ impl Source {
         };
         template_text::in_front(&format!("{own}{given}"), &file)
     }
+}
+
+/// The error of a creation; when standard input was left `unread` and something is there, that is said, too.
+#[must_use]
+pub fn of_unread(error: anyhow::Error, unread: bool) -> anyhow::Error {
+    if unread && something_is_piped_in() {
+        return anyhow!("{error:#} (what was piped in was not read, since there are options: name it with -)");
+    }
+    error
 }
 
 /// A pipe or a file; not a terminal, nor /dev/null.

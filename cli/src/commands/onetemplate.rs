@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::making::Duplicate;
+use super::making::{self, Duplicate};
 use super::onevm::create::SeveralVms;
 use super::text_cell;
 use super::verbs::{self, Changing, Chgrp, Chmod, Chown, Face, LABEL_WIDTH, Locking, Several, Show, Top};
 use super::vm_options::VmOptions;
-use crate::objects::{self, TEMPLATE};
+use crate::objects::TEMPLATE;
 use crate::show::{Page, lock};
 use crate::table::{Column, Fit, ListOptions};
 use crate::units;
@@ -127,7 +127,9 @@ impl Tool for Command {
                 if options.dry {
                     return terminal::put(&text);
                 }
-                objects::put_id(&client.call("one.template.allocate", [text.into()])?).map(|_| ())
+                let unread = options.file.is_none() && options.vm.is_given()?;
+                let made = making::allocate(client, &TEMPLATE, [text.into()]);
+                made.map(|_| ()).map_err(|error| making::of_unread(error, unread))
             }
             Verb::Instantiate(options) => instantiate(client, &options),
             Verb::Clone(options) => options.verb.run(client, &TEMPLATE, &[options.recursive.into()]).map(|_| ()),

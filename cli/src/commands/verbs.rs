@@ -318,7 +318,7 @@ pub struct Chgrp {
 pub struct Chmod {
     #[command(flatten)]
     target: Several,
-    /// Three digits for owner, group and others, each the sum of 4 (use), 2 (manage) and 1 (admin), like 640; or changes like u+m,go-u
+    /// Digits for owner, group and others, sums of 4 (use), 2 (manage), 1 (admin), like 640; or changes, like u+m,go-u
     #[arg(value_name = "OCTET|CHANGES")]
     permissions: String,
 }

@@ -134,6 +134,14 @@ impl VmOptions {
         Ok(text)
     }
 
+    /// Does any option say something?
+    ///
+    /// # Errors
+    /// As [`VmOptions::text`].
+    pub fn is_given(&self) -> Result<bool> {
+        Ok(!self.text()?.is_empty())
+    }
+
     /// The text of the options and the template of `file` (`-` is standard input), or of standard input when no option says
     /// anything. Options go first: of two scalars of one name the first counts.
     ///

@@ -197,6 +197,21 @@ fn what_cannot_be_meant_of_vms_images_and_templates_is_one_line() {
 }
 
 #[test]
+fn what_was_piped_in_and_not_read_is_named_when_a_creation_is_refused() {
+    for (tool, arguments, method) in [
+        ("onevm", &["create", "--cpu", "1"][..], "one.vm.allocate"),
+        ("onetemplate", &["create", "--cpu", "1"], "one.template.allocate"),
+        ("oneimage", &["create", "-d", "1", "--name", "a"], "one.image.allocate"),
+    ] {
+        let door = Door::open().refuses(method, 8192, "MEMORY is missing");
+        let said = door.run_with_input(tool, arguments, "").bad();
+        let expected = "MEMORY is missing (what was piped in was not read, since there are options: name it with -)";
+        assert_eq!(said, expected, "{tool}");
+        assert_eq!(door.run(tool, arguments).bad(), "MEMORY is missing", "{tool}");
+    }
+}
+
+#[test]
 fn a_vm_is_saved_disk_by_disk_and_then_as_a_template() {
     let vm = |state: i64, template: &str| {
         format!(

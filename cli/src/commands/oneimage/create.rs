@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::restore;
+use crate::commands::making;
 use crate::commands::vm_options::mib;
-use crate::objects::{self, DATASTORE};
+use crate::objects::{DATASTORE, IMAGE};
 use crate::watch::WaitOptions;
 use crate::wire::Client;
 use crate::{input, template_text, terminal};
@@ -73,13 +74,24 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     if options.no_check_capacity {
         params.push(true.into());
     }
-    let id = objects::put_id(&client.call("one.image.allocate", params)?)?;
+    // Without options the text would have been read from standard input.
+    let unread = options.file.is_none() && !given(options)?.is_empty();
+    let id = making::allocate(client, &IMAGE, params).map_err(|error| making::of_unread(error, unread))?;
     if options.wait.wait { restore::until_ready(client, id, &options.wait) } else { Ok(()) }
 }
 
 /// Options first: of two scalars of one name the first counts.
 fn text(options: &Options) -> Result<String> {
-    let given = [
+    let given = given(options)?;
+    // With options and no file, whatever standard input is is nobody's business.
+    if options.file.is_some() || given.is_empty() {
+        return template_text::in_front(&given, &input::read_required(options.file.as_deref())?);
+    }
+    Ok(given)
+}
+
+fn given(options: &Options) -> Result<String> {
+    making::attributes(&[
         ("NAME", options.name.clone()),
         ("PATH", options.path.as_deref().map(absolute).transpose()?),
         ("TYPE", options.image_type.as_ref().map(|kind| kind.to_uppercase())),
@@ -90,18 +102,7 @@ fn text(options: &Options) -> Result<String> {
         ("DEV_PREFIX", options.prefix.clone()),
         ("TARGET", options.target.clone()),
         ("DESCRIPTION", options.description.clone()),
-    ];
-    let mut text = String::new();
-    for (key, value) in given {
-        if let Some(value) = value {
-            text.push_str(&template_text::attribute(key, &value)?);
-        }
-    }
-    // With options and no file, whatever standard input is is nobody's business.
-    if options.file.is_some() || text.is_empty() {
-        text = template_text::in_front(&text, &input::read_required(options.file.as_deref())?)?;
-    }
-    Ok(text)
+    ])
 }
 
 /// The daemon has another working directory than we: a relative path is made absolute, a URL stays.

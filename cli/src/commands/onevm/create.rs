@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::reach::{self, Goal};
+use crate::commands::making::of_unread;
 use crate::commands::vm_options::VmOptions;
 use crate::objects;
 use crate::terminal;
@@ -65,8 +66,10 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
         return terminal::put(&named(options.several.name.as_deref(), &text)?);
     }
     let hold = options.several.hold;
+    let unread = options.file.is_none() && options.vm.is_given()?;
     options.several.run(client, |name| {
-        objects::put_id(&client.call("one.vm.allocate", [named(name, &text)?.into(), hold.into()])?)
+        let made = client.call("one.vm.allocate", [named(name, &text)?.into(), hold.into()]);
+        objects::put_id(&made.map_err(|error| of_unread(error, unread))?)
     })
 }
 
