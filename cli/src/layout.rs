@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anyhow::{Context as _, Result, bail};
 use yaml_rust2::parser::{Event, Parser};
@@ -50,7 +51,7 @@ impl Layout {
             Ok(layout) => Ok(layout),
             Err(error) if asked => Err(error),
             Err(error) => {
-                terminal::warn(&format!("{error:#}; the columns are as without it"));
+                warn_once(&format!("{error:#}; the columns are as without it"));
                 Ok(Self::default())
             }
         }
@@ -121,7 +122,7 @@ impl Layout {
         let is_there = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
         let (known, unknown): (Vec<&str>, Vec<&str>) = list.iter().map(String::as_str).partition(is_there);
         if !unknown.is_empty() {
-            terminal::warn(&format!("there are no columns {}: they are left out", unknown.join(", ")));
+            warn_once(&format!("there are no columns {}: they are left out", unknown.join(", ")));
         }
         Ok(Some(known).filter(|known| !known.is_empty()))
     }
@@ -137,6 +138,12 @@ impl Layout {
         };
         Column { width: change.width.unwrap_or(column.width), left: change.left.unwrap_or(column.left), fit, ..*column }
     }
+}
+
+/// `top` reads the file again for every table.
+fn warn_once(text: &str) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| terminal::warn(text));
 }
 
 /// Where the file of a tool may be; the first that exists is it.
