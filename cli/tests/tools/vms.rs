@@ -212,6 +212,31 @@ fn what_was_piped_in_and_not_read_is_named_when_a_creation_is_refused() {
 }
 
 #[test]
+fn on_a_terminal_questions_are_asked_and_no_answer_changes_nothing() {
+    let inputs = "<VMTEMPLATE><TEMPLATE><USER_INPUTS><ROLE>M|list|What it does|web,db</ROLE></USER_INPUTS></TEMPLATE></VMTEMPLATE>";
+    let door = Door::open()
+        .says("one.vm.info", document("one.vm.info"))
+        .says("one.template.info", inputs)
+        .says("one.template.instantiate", 7);
+    let editor = door.home().join("none");
+    let ran = door.run_on_a_terminal("onevm recover 0 --interactive", &editor);
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success() && said.contains("VM 0 (alpine-0) is in RUNNING"), "{said}");
+    let ran = door.run_on_a_terminal("onetemplate instantiate 0", &editor);
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!(ran.status.code(), Some(255), "{said}");
+    assert!(said.contains("ROLE, What it does (web,db): "), "{said}");
+    assert!(said.contains("the input ended before ROLE was answered"), "{said}");
+    // Off a terminal nobody is asked.
+    let said = door.run("onetemplate", &["instantiate", "0"]).bad();
+    assert!(said.starts_with("the template asks for ROLE (What it does): add --user_inputs"), "{said}");
+    let said = door.run("onevm", &["recover", "0", "--interactive"]).bad();
+    assert!(said.starts_with("there is no terminal to ask on"), "{said}");
+    assert_eq!(door.run("onetemplate", &["instantiate", "0", "--user_inputs", "ROLE=db"]).good(), "VM ID: 7\n");
+    assert!(!door.calls().contains("one.vm.recover"), "{}", door.calls());
+}
+
+#[test]
 fn a_vm_is_saved_disk_by_disk_and_then_as_a_template() {
     let vm = |state: i64, template: &str| {
         format!(
