@@ -160,13 +160,13 @@ pub enum Forecast {
 pub fn forecast(points: &[Stored], free: Option<i64>, shrinks: bool, now: i64) -> Forecast {
     let Some(free) = free else { return Forecast::Unsaid("the datastore does not tell how much is free") };
     if shrinks {
-        return Forecast::Unsaid("old restore points are being removed, so it does not grow by what is stored");
+        return Forecast::Unsaid("old restore points are removed all the time");
     }
     let later = later_backups(points);
     let oldest = points.iter().map(|point| point.time).min().unwrap_or(now);
     let days = now.saturating_sub(oldest) / DAY_S;
     if days < HISTORY_DAYS_MIN || later.len() < BACKUPS_MIN {
-        return Forecast::Unsaid("there are too few backups yet: a week and four backups after the first are needed");
+        return Forecast::Unsaid("too few backups yet");
     }
     let days = days.min(RATE_DAYS);
     let recent = later.iter().filter(|point| point.time > now.saturating_sub(days * DAY_S));
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(forecast(&steady, Some(300), false, now), Forecast::Full { rate: 10, at: now + 30 * DAY_S });
         assert_eq!(forecast(&steady, Some(1 << 40), false, now), Forecast::Far { rate: 10 });
         assert!(unsaid(&steady, None, false).contains("does not tell"));
-        assert!(unsaid(&steady, Some(300), true).contains("being removed"));
+        assert!(unsaid(&steady, Some(300), true).contains("are removed"));
         assert!(unsaid(&steady[..4], Some(300), false).contains("too few"));
         assert!(unsaid(&steady[11..], Some(300), false).contains("too few"));
         assert!(unsaid(&[point(1, 1, 5); 6], Some(300), false).contains("nothing was stored"));

@@ -104,7 +104,7 @@ fn a_chart_shows_growth_within_eighty_columns_and_when_it_is_full() {
     let lines: Vec<&str> = chart.lines().collect();
     assert_eq!(lines[0], "DATASTORE 100 (RBackups)");
     assert_eq!(lines[1], "1000M in all, 100M used by backups, 900M (90%) free");
-    assert_eq!(lines[2], "10 restore points of 2 VMs store 100M");
+    assert_eq!(lines[2], "10 restore points of 2 VMs take 100M");
     // Eight of the points are not the first of their VM; the last of nine days is not over.
     assert!(lines[3].starts_with("full in ") && lines[3].contains(" at 8.9M a day"), "{}", lines[3]);
     assert_eq!((lines[4], lines.len()), ("", 16), "{chart}");

@@ -41,7 +41,7 @@ fn a_failure_is_status_255_with_nothing_on_standard_error() {
     let ran = door.run("keeplast", &["doctor"]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(255), ""));
     assert!(
-        ran.out.contains("FAIL  datastore, datastore 100 (nas): the server is away\n      -> see that it is up\n"),
+        ran.out.contains("FAIL  datastore 100 (nas): the server is away\n      -> see that it is up\n"),
         "{}",
         ran.out
     );

@@ -1,6 +1,6 @@
 //! What was seen, as values: nothing here says what is good.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 /// One fact, of one kind of thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,10 @@ pub enum Fact {
     Clock(ClockFacts),
     /// Where clients reach the daemon.
     Door {
-        /// Address and port.
-        listen: SocketAddr,
+        /// As clients write it.
+        endpoint: String,
+        /// The address that it listens on.
+        listen: IpAddr,
         /// Whether TLS is spoken.
         tls: bool,
     },

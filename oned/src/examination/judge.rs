@@ -1,6 +1,6 @@
 //! From facts to findings: what is good, what is not, and what to do about it. Pure; every rule is in this file.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use super::facts::{
     BackupsFacts, ClockFacts, DatabaseFacts, DirectoryFacts, EntryFacts, Fact, HostFacts, JobFacts, PlaceFacts,
@@ -53,7 +53,7 @@ fn of(fact: &Fact) -> Vec<Finding> {
         Fact::Place(place) => of_place(place),
         Fact::Database(database) => vec![of_database(database)],
         Fact::Clock(clock) => of_clock(*clock),
-        Fact::Door { listen, tls } => vec![of_door(*listen, *tls)],
+        Fact::Door { endpoint, listen, tls } => vec![of_door(endpoint, *listen, *tls)],
         Fact::Rounds(rounds) => of_rounds(*rounds),
         Fact::Jobs(jobs) => of_jobs(jobs),
         Fact::Hosts(0) => vec![warning(
@@ -206,17 +206,16 @@ fn of_clock(clock: ClockFacts) -> Vec<Finding> {
     findings
 }
 
-fn of_door(listen: SocketAddr, tls: bool) -> Finding {
-    let name = "endpoint";
-    let subject = listen.to_string();
-    match (tls, listen.ip().is_loopback()) {
-        (true, _) => good(name, &subject, "speaks TLS"),
-        (false, true) => good(name, &subject, "is reached from this machine only"),
+fn of_door(endpoint: &str, listen: IpAddr, tls: bool) -> Finding {
+    let name = "listening";
+    match (tls, listen.is_loopback()) {
+        (true, _) => good(name, endpoint, "speaks TLS"),
+        (false, true) => good(name, endpoint, "is reached from this machine only"),
         (false, false) => {
             let remedy = "set TLS_CERTIFICATE and TLS_KEY in oned.conf, or LISTEN_ADDRESS = \"127.0.0.1\"";
             warning(
                 name,
-                &subject,
+                endpoint,
                 "is reached from other machines without TLS, so passwords cross the network in clear",
                 remedy,
             )
@@ -448,7 +447,10 @@ fn of_vms(vms: &[VmFacts]) -> Vec<Finding> {
     let name = "backups";
     let mut findings: Vec<Finding> = vms.iter().filter_map(|vm| of_vm(name, vm)).collect();
     if findings.is_empty() {
-        return vec![good(name, "", format!("{} VMs are backed up, none too long ago", vms.len()))];
+        return vec![match vms.len() {
+            0 => good(name, "", "no VM is to be backed up yet"),
+            count => good(name, "", format!("of {count} VMs, none is without a good one for too long")),
+        }];
     }
     shorten(&mut findings, name, "VMs");
     findings

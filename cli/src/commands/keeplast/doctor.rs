@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use crate::wire::{Client, Endpoint, Refused};
+use crate::wire::{Client, Endpoint, Refused, auth_file};
 use crate::xml::Element;
 use crate::{AlreadyTold, Connection, terminal, units};
 
@@ -107,12 +107,14 @@ fn ourselves(connection: &Connection, checks: &mut Vec<Check>) -> Option<Client>
         }
     }
     session_file(connection, home.as_deref(), checks);
-    match connection.open() {
+    // The session is read when its user is asked for.
+    let client = connection.open().and_then(|client| client.user().map(drop).map(|()| client));
+    match client {
         Ok(client) => Some(client),
         Err(error) => {
             // That of the endpoint is told already.
-            if checks.iter().all(|check| check.outcome != Outcome::Failure) {
-                let remedy = "export ONE_AUTH=STATE/.one/one_auth, where STATE is the daemon's --state-dir; or make a user: oneuser create";
+            if checks.iter().all(|check| check.name != "endpoint" || check.outcome == Outcome::Ok) {
+                let remedy = "export ONE_AUTH=STATE/.one/one_auth, where STATE is the daemon's --state-dir, or write user:password into the file";
                 put(checks, "session", Outcome::Failure, format!("{error:#}"), remedy);
             }
             None
@@ -135,11 +137,10 @@ fn endpoint_source(connection: &Connection, home: Option<&Path>) -> &'static str
 
 /// Whether others can read the password.
 fn session_file(connection: &Connection, home: Option<&Path>, checks: &mut Vec<Check>) {
-    let named = std::env::var_os("ONE_AUTH").filter(|name| !name.is_empty()).map(PathBuf::from);
     let file = match &connection.password_file {
         Some(file) => Some(file.clone()),
         None if connection.user.is_some() => None,
-        None => named.or_else(|| home.map(|home| home.join(".one/one_auth"))),
+        None => auth_file(home),
     };
     // What is missing is told when the session is made of it.
     let Some((file, facts)) = file.and_then(|file| std::fs::metadata(&file).ok().map(|facts| (file, facts))) else {
@@ -261,8 +262,7 @@ fn document(checks: &[Check]) -> Element {
 fn page(checks: &[Check], width: Option<usize>) -> String {
     let mut out = String::new();
     for check in checks {
-        let about = if check.subject.is_empty() { String::new() } else { format!(", {}", check.subject) };
-        let line = format!("{}{about}: {}", check.name, check.text);
+        let line = format!("{}: {}", about(check), check.text);
         wrap(&mut out, check.outcome.shown(), &terminal::one_line(&line), width);
         if !check.remedy.is_empty() {
             wrap(&mut out, "", &format!("-> {}", terminal::one_line(&check.remedy)), width);
@@ -278,6 +278,15 @@ fn page(checks: &[Check], width: Option<usize>) -> String {
         plural(warnings, "warning")
     ));
     out
+}
+
+/// `libvirt, host 0 (node1)`; a datastore is not named twice.
+fn about(check: &Check) -> String {
+    match (check.name.as_str(), check.subject.as_str()) {
+        (name, "") => name.to_owned(),
+        (name, subject) if subject.starts_with(name) => subject.to_owned(),
+        (name, subject) => format!("{name}, {subject}"),
+    }
 }
 
 /// The text behind a mark of six columns; further lines are indented by as much. A word that is too long for a line has one.

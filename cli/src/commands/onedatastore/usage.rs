@@ -165,7 +165,8 @@ impl Usage {
             out.push_str(&format!("{total} in all, {used} used by backups, {free} ({share}) free\n"));
         }
         let (points, vms, stored) = (self.stored.len(), self.vms().len(), units::bytes(self.total()));
-        out.push_str(&format!("{points} restore points of {vms} VMs store {stored}\n"));
+        let (points, vms) = (counted(points, "restore point"), counted(vms, "VM"));
+        out.push_str(&format!("{points} of {vms} take {stored}\n"));
         out.push_str(&match &self.forecast {
             Forecast::Full { rate, at } => {
                 let (rate, date) = (units::bytes(*rate), units::date(*at));
@@ -265,6 +266,10 @@ impl Usage {
 fn vector<'a>(name: &str, parts: impl IntoIterator<Item = (&'a str, String)>) -> Element {
     let part = |(name, text): (&str, String)| Element { name: name.to_owned(), text, children: Vec::new() };
     Element { name: name.to_owned(), text: String::new(), children: parts.into_iter().map(part).collect() }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn percent(part: i64, all: i64) -> String {

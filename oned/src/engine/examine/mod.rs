@@ -85,8 +85,9 @@ impl Engine {
                 let behind_s = |newest: i64| newest.saturating_sub(cloud.clock.now());
                 vec![told(newest.map(|newest| Fact::Clock(ClockFacts { synchronised, behind_s: behind_s(newest) })))]
             }),
-            with("endpoint", |cloud, _| {
-                vec![Fact::Door { listen: cloud.config.listen, tls: cloud.config.tls.is_some() }]
+            with("listening", |cloud, _| {
+                let (endpoint, listen) = (cloud.endpoint.clone(), cloud.config.listen.ip());
+                vec![Fact::Door { endpoint, listen, tls: cloud.config.tls.is_some() }]
             }),
             with("scheduler", |cloud, _| vec![told(rounds(cloud))]),
             with("jobs", |cloud, _| vec![told(jobs(cloud))]),

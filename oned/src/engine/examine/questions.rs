@@ -121,9 +121,13 @@ impl Asked {
         let done = Done(Arc::clone(&self.0), key);
         let ask = question.ask;
         let work = move || {
-            let _done = done;
+            // Taken along, so that it is dropped also when the question panics.
+            let done = done;
+            let facts = ask();
+            // First: who has the answer may ask again at once.
+            drop(done);
             // Nobody listens any more when it took too long.
-            let _ = sender.send((number, ask()));
+            let _ = sender.send((number, facts));
         };
         std::thread::Builder::new().name(format!("examine-{number}")).spawn(work).is_ok()
     }
