@@ -449,7 +449,7 @@ fn of_vms(vms: &[VmFacts]) -> Vec<Finding> {
     if findings.is_empty() {
         return vec![match vms.len() {
             0 => good(name, "", "no VM is to be backed up yet"),
-            count => good(name, "", format!("of {count} VMs, none is without a good one for too long")),
+            count => good(name, "", format!("no VM is without a good one for too long ({count} looked at)")),
         }];
     }
     shorten(&mut findings, name, "VMs");

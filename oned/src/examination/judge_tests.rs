@@ -251,8 +251,8 @@ fn scratch_space_must_be_more_than_its_reserve() {
 #[test]
 fn vms_without_a_good_backup_for_long_are_told() {
     let vm = |had_backup, age_s, failures| VmFacts { id: 7, name: "web".into(), had_backup, age_s, failures };
-    assert_said(&Fact::Vms(vec![]), &[&["backups: ok", "no VM"]]);
-    assert_said(&Fact::Vms(vec![vm(true, 86_400, 1), vm(false, 3600, 0)]), &[&["backups: ok", "of 2 VMs"]]);
+    assert_said(&Fact::Vms(vec![]), &[&["backups: ok", "no VM is to be"]]);
+    assert_said(&Fact::Vms(vec![vm(true, 86_400, 1), vm(false, 3600, 0)]), &[&["backups: ok", "(2 looked at)"]]);
     assert_said(&Fact::Vms(vec![vm(true, 20 * 86_400, 0)]), &[&["warning", "was 20 days ago", "onevm events 7"]]);
     assert_said(&Fact::Vms(vec![vm(false, 20 * 86_400, 0)]), &[&["warning", "never was in 20 days"]]);
     assert_said(&Fact::Vms(vec![vm(true, 7200, 3)]), &[&["warning", "3 backups failed", "2 hours ago"]]);
