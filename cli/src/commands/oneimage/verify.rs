@@ -90,17 +90,22 @@ fn tell(image: &Element, id: i64, before: i64) -> Result<()> {
     let increments: Vec<i64> = seen.iter().map(|seen| seen.increment).collect();
     let read = units::bytes(seen.first().map_or(0, |seen| seen.read_bytes));
     let damaged: Vec<i64> = seen.iter().filter(|seen| seen.damages > 0).map(|seen| seen.increment).collect();
-    let mut line = format!("Image {id}: read {read} of increments {}", join(&increments));
+    let mut line = format!("Image {id}: read {read} of {}", named(&increments));
     if damaged.is_empty() {
         line.push_str("; no damage");
         return terminal::put_line(&line);
     }
-    line.push_str(&format!("; damage in increments {}", join(&damaged)));
+    line.push_str(&format!("; damage in {}", named(&damaged)));
     terminal::put_line(&line)?;
     for (text, increments) in damages(image, &damaged) {
-        terminal::put_line(&format!("  {} (increments {})", terminal::one_line(&text), join(&increments)))?;
+        terminal::put_line(&format!("  {} ({})", terminal::one_line(&text), named(&increments)))?;
     }
-    bail!("image {id}: damage in increments {}", join(&damaged))
+    bail!("image {id}: damage in {}", named(&damaged))
+}
+
+/// `increment 1`, `increments 0,1`
+fn named(increments: &[i64]) -> String {
+    format!("increment{} {}", if increments.len() == 1 { "" } else { "s" }, join(increments))
 }
 
 /// Each damage once, with the increments that it belongs to.
