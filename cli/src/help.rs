@@ -74,6 +74,7 @@ const VERB_HEADINGS: [(&str, &[&str]); 9] = [
             "unresched",
             "recover",
             "flush",
+            "forceupdate",
         ],
     ),
     ("Disks and snapshots", &["disk-*", "snapshot-*"]),

@@ -96,12 +96,23 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
             ("oneuser token-create alice --time 3600", "A token that lets her in for an hour."),
         ],
     ),
+    (
+        "onevnet",
+        &[
+            ("onevnet create lan.tmpl", "A network of the file's template."),
+            ("onevnet reserve lan --name mine --size 10", "Ten of its addresses as a network of one's own."),
+        ],
+    ),
+    ("onesecgroup", &[("onesecgroup create web.tmpl", "A security group of the file's template.")]),
+    ("onevdc", &[("onevdc addgroup tenants users", "Let a group use a virtual data centre.")]),
+    ("onecluster", &[("onecluster addhost default localhost", "Put a host into a cluster.")]),
     ("onegroup", &[("onegroup create developers", "A new group.")]),
     ("oneacl", &[("oneacl create \"@1 VM+NET/* USE\"", "Group 1 may use all VMs and networks.")]),
     (
         "keeplast",
         &[
             ("keeplast vm list", "The same as onevm list."),
+            ("keeplast doctor", "See whether all that backups need is there."),
             ("keeplast install-links /usr/local/bin", "Lay down onevm, oneimage and the other names."),
             ("keeplast completion bash > /etc/bash_completion.d/keeplast", "Completion for every user's bash."),
             ("keeplast man /usr/local/share/man/man1", "These pages."),

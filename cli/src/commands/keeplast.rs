@@ -22,7 +22,7 @@ pub struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Examine commands, daemon, hosts and datastores; say what to do
+    /// Examine daemon, hosts and datastores; say what to do
     Doctor(doctor::Options),
     /// Make onevm, oneimage and so on links to this program
     InstallLinks(InstallLinks),

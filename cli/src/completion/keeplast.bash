@@ -1,6 +1,6 @@
 # Completion of keeplast and its links in bash: what to offer, ready quoted, is told by the program.
 _keeplast() {
-    local what line
+    local what='' line
     COMPREPLY=()
     {
         IFS= read -r what

@@ -17,6 +17,7 @@ pub(super) struct Part {
     names: &'static [&'static str],
     /// Element with the parts, and that of one.
     place: (&'static str, &'static str),
+    /// Element with the id of one; empty when the part is nothing but its id.
     id: &'static str,
     /// What is said of it.
     told: &'static [&'static str],
@@ -28,6 +29,9 @@ const SNAPSHOT: Part =
 
 const DISK_SNAPSHOT: Part =
     Part { names: &["SNAPSHOT"], place: ("SNAPSHOTS", "SNAPSHOT"), id: "ID", told: &["NAME", "DATE"] };
+
+/// The disks that a backup holds.
+const BACKUP_DISK: Part = Part { names: &["DISK"], place: ("BACKUP_DISK_IDS", "ID"), id: "", told: &[] };
 
 const PARTS: [Part; 5] = [
     Part { names: &["DISK"], place: ("TEMPLATE", "DISK"), id: "DISK_ID", told: &["IMAGE", "TARGET", "SIZE"] },
@@ -42,6 +46,9 @@ pub(super) fn of(value_name: &str, verb: &str, kind: &Kind) -> Option<&'static P
     if SNAPSHOT.names.contains(&value_name) {
         let of_vm = *kind == objects::VM && !verb.starts_with("disk-");
         return Some(if of_vm { &SNAPSHOT } else { &DISK_SNAPSHOT });
+    }
+    if *kind == objects::IMAGE && BACKUP_DISK.names.contains(&value_name) {
+        return Some(&BACKUP_DISK);
     }
     PARTS.iter().find(|part| part.names.contains(&value_name))
 }
@@ -60,7 +67,8 @@ impl Part {
         };
         let row = |part: &Element| {
             let told: Vec<_> = self.told.iter().map(|name| said(part, name)).filter(|text| !text.is_empty()).collect();
-            (part.text_at(self.id).to_owned(), told.join(" "))
+            let id = if self.id.is_empty() { part.text.as_str() } else { part.text_at(self.id) };
+            (id.to_owned(), told.join(" "))
         };
         Ok(parts.map(row).filter(|(id, _)| !id.is_empty()).collect())
     }

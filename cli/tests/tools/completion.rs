@@ -224,7 +224,7 @@ fn parts_of_an_object_complete_by_what_it_has() {
               <DISK><DISK_ID>2</DISK_ID><SIZE>8</SIZE></DISK><SNAPSHOT><SNAPSHOT_ID>1</SNAPSHOT_ID><NAME>early</NAME></SNAPSHOT>\
               <SCHED_ACTION><ID>5</ID><ACTION>backup</ACTION></SCHED_ACTION></TEMPLATE>\
               <SNAPSHOTS><SNAPSHOT><ID>7</ID><NAME>of a disk</NAME></SNAPSHOT></SNAPSHOTS></VM>";
-    let image = "<IMAGE><ID>4</ID><BACKUP_INCREMENTS><INCREMENT><ID>0</ID><TYPE>FULL</TYPE><DATE>1700000000</DATE></INCREMENT></BACKUP_INCREMENTS></IMAGE>";
+    let image = "<IMAGE><ID>4</ID><BACKUP_DISK_IDS><ID>0</ID><ID>2</ID></BACKUP_DISK_IDS><BACKUP_INCREMENTS><INCREMENT><ID>0</ID><TYPE>FULL</TYPE><DATE>1700000000</DATE></INCREMENT></BACKUP_INCREMENTS></IMAGE>";
     let door = door().says("one.vm.info", vm).says("one.image.info", image);
     let offered = |words: &[&str]| asked(&door, "fish", words);
     assert_eq!(offered(&["onevm", "disk-detach", "web", ""]), "values\n0\tweb-disk vda\n2\t8\n");
@@ -235,6 +235,7 @@ fn parts_of_an_object_complete_by_what_it_has() {
     let increments = "values\n0\tFULL 11/14 22:13:20\n";
     assert_eq!(offered(&["oneimage", "restore", "4", "--increment", ""]), increments);
     assert_eq!(offered(&["onevm", "restore", "3", "4", "--increment", ""]), increments);
+    assert_eq!(offered(&["oneimage", "restore", "4", "--disk-id", ""]), "values\n0\t\n2\t\n");
     assert_eq!(offered(&["onevm", "restore", "--disk-id", ""]), "values\n");
 }
 
