@@ -127,7 +127,7 @@ struct Point {
 }
 
 /// Looks in a row that show an idle VM without a new point before a directly started backup counts as failed. The
-/// daemon says "started" only when the state has changed, so one would do; three cost a second.
+/// daemon says "started" only when the state has changed, so one would do; three cost little.
 const IDLE_LOOKS_MAX: u32 = 3;
 
 fn wait(client: &Client, id: i64, before: &Backups, schedule: Option<i64>, options: &WaitOptions) -> Result<()> {

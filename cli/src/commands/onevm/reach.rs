@@ -53,7 +53,7 @@ fn is_settled(vm: &Element) -> bool {
 }
 
 /// Looks in a row at a VM that rests elsewhere and was not seen to move before the goal counts as lost. The daemon answers
-/// the call when the state has changed, so one would do; three cost a second.
+/// the call when the state has changed, so one would do; three cost little.
 const RESTING_LOOKS_MAX: u32 = 3;
 
 /// Whether the goal is lost: the VM rests elsewhere. It came back (the guest ignored the request, the start failed), or it
