@@ -18,7 +18,7 @@ use crate::table::{Column, Fit, ListOptions};
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{Connection, Tool, input, terminal};
+use crate::{Connection, Tool, input, template_text, terminal};
 
 /// Virtual machine templates
 #[derive(Parser, Debug)]
@@ -155,13 +155,12 @@ fn show(client: &Client, options: &ShowTemplate) -> Result<()> {
 
 fn instantiate(client: &Client, options: &Instantiate) -> Result<()> {
     let template = TEMPLATE.id(client, &options.id)?;
-    let mut extra = options.vm.text()?;
+    let given = options.vm.text()?;
     // Standard input is read only when asked for: instantiate is often called in loops that read a list.
-    if let Some(file) = &options.file {
-        extra = crate::template_text::in_front(&extra, &input::read_required(Some(file))?)?;
-    }
-    let answers = user_inputs::answers(&TEMPLATE.info(client, template, false)?, &options.user_inputs, &extra)?;
-    extra.insert_str(0, &answers);
+    let file = options.file.as_deref().map(|file| input::read_required(Some(file))).transpose()?.unwrap_or_default();
+    let document = TEMPLATE.info(client, template, false)?;
+    let answers = user_inputs::answers(&document, &options.user_inputs, &format!("{given}{file}"))?;
+    let extra = template_text::in_front(&format!("{answers}{given}"), &file)?;
     let (hold, persistent) = (options.several.hold, options.persistent);
     options.several.run(client, |name| {
         let name = name.unwrap_or_default();

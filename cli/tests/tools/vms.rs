@@ -55,6 +55,7 @@ fn cloud() -> Door {
     let door = methods.into_iter().fold(Door::open(), |door, method| door.says(method, 7));
     let door = pools.into_iter().fold(door, |door, (method, text)| door.says(method, text));
     std::fs::write(door.home().join("file"), "A = \"b\"\n").unwrap();
+    std::fs::write(door.home().join("xml"), "<T><A>b</A></T>\n").unwrap();
     door
 }
 
@@ -140,6 +141,8 @@ fn verbs_of_images_and_templates_call_what_the_protocol_says() {
         onetemplate chmod 0 o= --recursive
         onetemplate show 0 --extended --json
         onetemplate instantiate 0 file --name a
+        onetemplate instantiate 0 xml
+        onetemplate instantiate 0 xml --memory 64 --user_inputs B=1
         onetemplate instantiate 0 --name a-%i -m 2 --memory 64 --user_inputs A=1,B=2 --persistent
     ";
     assert_golden("calls-images-templates", &played(&cloud(), lines));

@@ -73,9 +73,10 @@ fn question(input: &Element) -> Question<'_> {
     Question { name: &input.name, mandatory, kind, description, options, default: next() }
 }
 
-/// Does a line of the text set the attribute?
+/// Does a line of the text set the attribute, or an element of it in XML?
 fn is_said(text: &str, name: &str) -> bool {
-    text.lines().filter_map(|line| line.split_once('=')).any(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+    text.contains(&format!("<{name}>"))
+        || text.lines().filter_map(|line| line.split_once('=')).any(|(key, _)| key.trim().eq_ignore_ascii_case(name))
 }
 
 impl Question<'_> {
