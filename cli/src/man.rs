@@ -96,16 +96,6 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
             ("oneuser token-create alice --time 3600", "A token that lets her in for an hour."),
         ],
     ),
-    (
-        "onevnet",
-        &[
-            ("onevnet create lan.tmpl", "A network of the file's template."),
-            ("onevnet reserve lan --name mine --size 10", "Ten of its addresses as a network of one's own."),
-        ],
-    ),
-    ("onesecgroup", &[("onesecgroup create web.tmpl", "A security group of the file's template.")]),
-    ("onevdc", &[("onevdc addgroup tenants users", "Let a group use a virtual data centre.")]),
-    ("onecluster", &[("onecluster addhost default localhost", "Put a host into a cluster.")]),
     ("onegroup", &[("onegroup create developers", "A new group.")]),
     ("oneacl", &[("oneacl create \"@1 VM+NET/* USE\"", "Group 1 may use all VMs and networks.")]),
     (
