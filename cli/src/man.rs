@@ -421,6 +421,8 @@ mod tests {
 
     #[test]
     fn every_example_is_a_command_line_that_is_taken() {
+        let tools: std::collections::BTreeSet<_> = EXAMPLES.iter().map(|(tool, _)| tool).collect();
+        assert_eq!(tools.len(), EXAMPLES.len(), "a tool has its examples in one place");
         for (tool, examples) in EXAMPLES {
             for (line, _) in examples {
                 assert!(line.starts_with(tool), "{line} is no example of {tool}");
