@@ -326,7 +326,7 @@ mod tests {
             remedy: remedy.into(),
         };
         let checks = [check(Outcome::Ok, "", ""), check(Outcome::Failure, "host 0 (a)", "start it anew")];
-        let expected = "ok    libvirt: answers in nine\n      words and a [2J\nFAIL  libvirt, host 0 (a): answers\n      in nine words and a [2J\n      -> start it anew\n\n2 checks: 1 failure, 0 warnings\n";
+        let expected = "ok    libvirt: answers in nine words\n      and a [2J\nFAIL  libvirt, host 0 (a): answers\n      in nine words and a [2J\n      -> start it anew\n\n2 checks: 1 failure, 0 warnings\n";
         assert_eq!(page(&checks, Some(36)), expected);
         assert_eq!(page(&checks, None).lines().count(), 5);
     }
