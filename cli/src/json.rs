@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::xml::Element;
 
 /// Elements that may repeat, by what they stand in: those of OpenNebula's schemas, and ours.
-const LISTS: [(&str, &[&str]); 46] = [
+const LISTS: [(&str, &[&str]); 47] = [
     ("ACL_POOL", &["ACL"]),
     ("AR_POOL", &["AR"]),
     ("BACKUPJOB_POOL", &["BACKUPJOB"]),
@@ -19,6 +19,7 @@ const LISTS: [(&str, &[&str]); 46] = [
     ("DATASTORE_USAGE", &["DATASTORE", "PERIOD", "VM"]),
     ("DOCUMENT_POOL", &["DOCUMENT"]),
     ("EVENTS", &["EVENT"]),
+    ("EXAMINATION", &["CHECK"]),
     ("GROUP_POOL", &["GROUP", "QUOTAS", "VLAN_RULES"]),
     ("HISTORY_RECORDS", &["HISTORY"]),
     ("HOSTS", &["HOST"]),
