@@ -101,8 +101,8 @@ const COLUMNS: [Column; 10] = [
     Column::left("RESULT", 6, |event, _| event.text_at("RESULT").to_lowercase()).fit(Fit::Share),
     Column::right("VM", 3, |event, _| or_dash(event.text_at("VM_ID"))),
     Column::left("BY", 6, |event, _| by(event)).fit(Fit::Share),
-    Column::right("READ", 7, |event, _| size(event, "READ")),
-    Column::right("STORED", 7, |event, _| size(event, "STORED")),
+    Column::right("READ", 7, |event, _| size(event, "READ_BYTES")),
+    Column::right("STORED", 7, |event, _| size(event, "STORED_BYTES")),
     Column::right("TOOK", 6, |event, _| took(event)),
     Column::left("REASON", 6, |event, _| event.text_at("REASON").to_owned()).fit(Fit::Share),
 ];
@@ -118,10 +118,9 @@ fn took(event: &Element) -> String {
     if seconds > 0 || is_done { units::duration(seconds) } else { dash() }
 }
 
-/// `READ_BYTES`, or READ_MB of a vector; `-` when nothing was moved.
-fn size(event: &Element, what: &str) -> String {
-    let number = |unit: &str| event.int_at(&format!("{what}_{unit}")).filter(|number| *number > 0);
-    number("BYTES").map(units::bytes).or_else(|| number("MB").map(units::mib)).unwrap_or_else(dash)
+/// `-` when nothing was moved.
+fn size(event: &Element, name: &str) -> String {
+    event.int_at(name).filter(|bytes| *bytes > 0).map_or_else(dash, units::bytes)
 }
 
 /// Who asked for it: a schedule, a backup job, a user; `-` for the daemon itself.
@@ -143,14 +142,14 @@ mod tests {
     fn events_stand_newest_first_with_what_is_known() {
         let template = Element::parse(
             "<T><BACKUP_EVENT><TIME>0</TIME><ACTION>backup</ACTION><RESULT>REFUSED</RESULT><UID>2</UID><VM_ID>3</VM_ID><REASON>no space</REASON></BACKUP_EVENT>\
-             <BACKUP_EVENT><TIME>5</TIME><ACTION>backup</ACTION><RESULT>DONE</RESULT><UID>0</UID><VM_ID>3</VM_ID><SCHED_ID>4</SCHED_ID><READ_MB>1</READ_MB><STORED_BYTES>1536</STORED_BYTES><DURATION>65</DURATION></BACKUP_EVENT></T>",
+             <BACKUP_EVENT><TIME>5</TIME><ACTION>backup</ACTION><RESULT>DONE</RESULT><UID>0</UID><VM_ID>3</VM_ID><SCHED_ID>4</SCHED_ID><READ_BYTES>2097152</READ_BYTES><STORED_BYTES>1536</STORED_BYTES><DURATION>65</DURATION></BACKUP_EVENT></T>",
         )
         .unwrap();
         let cells = |event: &Element| {
             COLUMNS[2..].iter().map(|column| (column.cell)(event, &ListOptions::default())).collect::<Vec<_>>()
         };
         let rows: Vec<_> = template.all(BACKUP_EVENT).map(|event| cells(event).join("|")).collect();
-        assert_eq!(rows, ["backup|refused|3|user 2|-|-|-|no space", "backup|done|3|schedule 4|1M|1.5K|1m05s|"]);
+        assert_eq!(rows, ["backup|refused|3|user 2|-|-|-|no space", "backup|done|3|schedule 4|2M|1.5K|1m05s|"]);
         let mut page = Page::new(15);
         block(&mut page, Some(&template), false);
         let lines: Vec<_> = page.finish().lines().map(str::trim_end).collect();

@@ -2,7 +2,7 @@
 //!
 //! A chain has a point per increment; a backup in FULL mode is one point without increments. The elements are ours, not the
 //! daemon's: RESTORE_POINT with IMAGE_ID, IMAGE, INCREMENT_ID and PARENT_ID (−1 none), VM_ID (−1 unknown), KIND (FULL or
-//! INCREMENT), DATE and VERIFIED_AT (epoch seconds), SIZE (MB), READ_BYTES and STORED_BYTES, DURATION (seconds),
+//! INCREMENT), DATE and VERIFIED_AT (epoch seconds), SIZE (MB), READ_BYTES, STORED_BYTES and SAVED_BYTES, DURATION (seconds),
 //! DATASTORE_ID, DATASTORE, SOURCE, STATE (as `oneimage list` shows it), VERIFY_DEPTH, DAMAGES, REASON, WARNING; what is not
 //! known is left out.
 
@@ -65,6 +65,7 @@ fn point(image: &Element, increment: Option<&Element>, info: Option<&Element>) -
         ("SIZE", or(of_increment("SIZE"), image.text_at("SIZE"))),
         ("READ_BYTES", of_info("READ_BYTES").to_owned()),
         ("STORED_BYTES", of_info("STORED_BYTES").to_owned()),
+        ("SAVED_BYTES", of_info("SAVED_BYTES").to_owned()),
         ("DURATION", of_info("DURATION").to_owned()),
         ("DATASTORE_ID", image.text_at("DATASTORE_ID").to_owned()),
         ("DATASTORE", image.text_at("DATASTORE").to_owned()),
@@ -82,13 +83,14 @@ fn point(image: &Element, increment: Option<&Element>, info: Option<&Element>) -
 }
 
 /// All columns of a table of points.
-pub const COLUMNS: [Column; 17] = [
+pub const COLUMNS: [Column; 18] = [
     Column::left("DATE", 14, |point, _| units::time(point.int_at("DATE").unwrap_or(0))),
     Column::left("KIND", 4, |point, _| if point.text_at("KIND") == "FULL" { "full" } else { "incr" }.to_owned()),
     Column::right("IMAGE", 5, |point, _| point.text_at("IMAGE_ID").to_owned()),
     Column::right("INC", 3, |point, _| id_or_dash(point, "INCREMENT_ID")),
     Column::right("READ", 7, |point, _| size(point, "READ_BYTES")),
     Column::right("STORED", 7, |point, _| size(point, "STORED_BYTES")),
+    Column::right("SAVED", 7, |point, _| size(point, "SAVED_BYTES")),
     Column::left("WHERE", 10, place).fit(Fit::Share),
     Column::left("VERIFIED", 19, |point, _| verified(point)),
     Column::right("ID", 3, |point, _| point.text_at("INCREMENT_ID").replace("-1", "0")),
@@ -146,7 +148,7 @@ mod tests {
 
     const POOL: &str = "<P>\
         <IMAGE><ID>1</ID><TYPE>6</TYPE><STATE>1</STATE><DATASTORE>a</DATASTORE><VMS><ID>7</ID></VMS><TEMPLATE>\
-          <INCREMENT_INFO><ID>3</ID><READ_BYTES>2048</READ_BYTES><STORED_BYTES>1536</STORED_BYTES><VERIFIED_AT>9</VERIFIED_AT><VERIFY_DEPTH>DEEP</VERIFY_DEPTH><DAMAGES>2</DAMAGES></INCREMENT_INFO></TEMPLATE>\
+          <INCREMENT_INFO><ID>3</ID><READ_BYTES>2048</READ_BYTES><STORED_BYTES>1536</STORED_BYTES><SAVED_BYTES>512</SAVED_BYTES><VERIFIED_AT>9</VERIFIED_AT><VERIFY_DEPTH>DEEP</VERIFY_DEPTH><DAMAGES>2</DAMAGES></INCREMENT_INFO></TEMPLATE>\
           <BACKUP_INCREMENTS><INCREMENT><ID>3</ID><PARENT_ID>-1</PARENT_ID><TYPE>FULL</TYPE><DATE>100</DATE></INCREMENT>\
           <INCREMENT><ID>4</ID><PARENT_ID>3</PARENT_ID><TYPE>INCREMENT</TYPE><DATE>300</DATE></INCREMENT></BACKUP_INCREMENTS></IMAGE>\
         <IMAGE><ID>2</ID><TYPE>6</TYPE><STATE>1</STATE><REGTIME>200</REGTIME><DATASTORE>b</DATASTORE><VMS><ID>7</ID></VMS>\
@@ -160,7 +162,7 @@ mod tests {
         let points = of_pool(&pool, |image| image.ids_at("VMS") == [7]);
         let rows: Vec<_> = points.iter().map(|point| cells(point, &["IMAGE", "INC", "PID", "KIND", "WHERE"])).collect();
         assert_eq!(rows, ["1|4|3|incr|a", "2|-|-1|full|b", "1|3|-1|full|a"]);
-        assert_eq!(cells(&points[2], &["READ", "STORED", "VERIFIED", "NOTE"]), "2K|1.5K|damaged|-");
+        assert_eq!(cells(&points[2], &["READ", "STORED", "SAVED", "VERIFIED"]), "2K|1.5K|512B|damaged");
         assert_eq!(cells(&points[1], &["READ", "STORED", "VERIFIED", "NOTE"]), "-|-|-|r; w");
         assert_eq!(cells(&of_pool(&pool, |_| true)[3], &["VM", "VERIFIED"]), "-|-");
     }

@@ -304,10 +304,10 @@ fn vector(row: &EventRow, whose: Whose) -> Vector {
     vector.set("UID", row.uid.to_string());
     let ids = [
         ("VM_ID", row.vm_id.filter(|_| !matches!(whose, Whose::Vm(_)))),
-        ("BACKUP_JOB_ID", row.backup_job_id.filter(|_| !matches!(whose, Whose::BackupJob(_)))),
+        ("BACKUP_JOB_ID", row.backup_job_id),
         ("SCHED_ID", row.schedule_id),
-        ("READ_MB", Some(mb(row.read_bytes)).filter(|_| row.read_bytes > 0)),
-        ("STORED_MB", Some(mb(row.stored_bytes)).filter(|_| row.stored_bytes > 0)),
+        ("READ_BYTES", Some(row.read_bytes).filter(|bytes| *bytes > 0)),
+        ("STORED_BYTES", Some(row.stored_bytes).filter(|bytes| *bytes > 0)),
         ("DURATION", Some(row.duration_s).filter(|seconds| *seconds > 0)),
     ];
     for (name, value) in ids {
@@ -319,11 +319,6 @@ fn vector(row: &EventRow, whose: Whose) -> Vector {
         vector.set("REASON", row.reason.as_str());
     }
     vector
-}
-
-/// Megabytes, begun ones counted.
-fn mb(bytes: i64) -> i64 {
-    bytes.max(0).saturating_add((1 << 20) - 1) >> 20
 }
 
 fn row_of(note: &Note<'_>, figures: Figures) -> EventRow {

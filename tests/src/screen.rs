@@ -61,8 +61,14 @@ pub struct Line<'a> {
 /// # Errors
 /// When it does not end in time, with what it has said until then.
 pub fn run(line: &Line<'_>, screen: Screen) -> Result<Output> {
-    let mut command = Command::new("setsid");
-    command.env_clear().envs(line.env).current_dir(line.directory).stderr(Stdio::piped());
+    // Whoever runs us in the background may have handed down that interrupts are ignored.
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=INT,QUIT", "setsid"])
+        .env_clear()
+        .envs(line.env)
+        .current_dir(line.directory)
+        .stderr(Stdio::piped());
     let (mut child, stdout) = match screen {
         Screen::Pipe => {
             command.args(["sh", "-c", line.text]).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -195,7 +195,7 @@ const PROGRESS: &str = "<VM><ID>3</ID><USER_TEMPLATE><PROGRESS><DONE_BYTES>10485
 fn a_watched_run_tells_each_vm_and_ends_with_its_figures() {
     let event = |vm: i64, time: i64| {
         format!(
-            "<BACKUP_EVENT><TIME>{time}</TIME><ACTION>backup</ACTION><RESULT>DONE</RESULT><VM_ID>{vm}</VM_ID><READ_MB>10</READ_MB><STORED_MB>2</STORED_MB></BACKUP_EVENT>"
+            "<BACKUP_EVENT><TIME>{time}</TIME><ACTION>backup</ACTION><RESULT>DONE</RESULT><VM_ID>{vm}</VM_ID><READ_BYTES>10485760</READ_BYTES><STORED_BYTES>2097152</STORED_BYTES></BACKUP_EVENT>"
         )
     };
     let events = [event(3, 160), event(2, 130), event(3, 50)].concat();

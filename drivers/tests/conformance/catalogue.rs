@@ -287,3 +287,15 @@ pub fn space_is_told_truly(rig: &dyn Rig) {
     assert!(rig.open().capacity().unwrap().used_bytes < before.used_bytes + (1 << 20));
     assert!(length_of(rig) < length + SLACK * 4);
 }
+
+pub fn a_probe_says_yes_and_leaves_all_as_it_was(rig: &dyn Rig) {
+    let owner = rig.open();
+    owner.probe().unwrap();
+    let store = series(&*owner);
+    let disk = noise(512, 8);
+    let full = store.full("job=1", &[&disk]);
+    let before = files_below(&rig.place());
+    rig.open().probe().unwrap();
+    assert_eq!(files_below(&rig.place()), before);
+    store.check(&full.point, &[&disk]);
+}

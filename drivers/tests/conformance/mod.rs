@@ -129,7 +129,8 @@ macro_rules! conformance {
                 what_is_not_there_is_missing,
                 hostile_series_names_are_refused_and_leave_no_file,
                 hostile_point_ids_are_missing,
-                space_is_told_truly;
+                space_is_told_truly,
+                a_probe_says_yes_and_leaves_all_as_it_was;
             forgetting: any_points_can_be_forgotten_in_any_order_and_the_others_stay_equal,
                 forgetting_repeated_and_of_unknown_points_is_harmless,
                 space_of_forgotten_points_comes_back,

@@ -222,12 +222,15 @@ fn a_vms_document_shows_the_newest_ten_and_the_last_success_and_is_still_valid()
     let newest = element(&document, "BACKUP_EVENT");
     assert!(newest.contains(&format!("<TIME><![CDATA[{}]]></TIME>", world.clock_now())), "{newest}");
     assert!(newest.contains("<REASON><![CDATA[a ] b = \"c\", [d]]></REASON>"), "{newest}");
-    assert!(!newest.contains("READ_MB") && !newest.contains("<VM_ID>"), "{newest}");
+    assert!(!newest.contains("READ_BYTES") && !newest.contains("<VM_ID>"), "{newest}");
     world.back_up(vm, datastore, done(""));
     let newest = element(&world.vm_document(&world.alice, vm), "BACKUP_EVENT");
-    for part in
-        ["<READ_MB><![CDATA[3]]>", "<STORED_MB><![CDATA[2]]>", "<DURATION><![CDATA[42]]>", "<RESULT><![CDATA[DONE]]>"]
-    {
+    for part in [
+        "<READ_BYTES><![CDATA[3145728]]>",
+        "<STORED_BYTES><![CDATA[1048577]]>",
+        "<DURATION><![CDATA[42]]>",
+        "<RESULT><![CDATA[DONE]]>",
+    ] {
         assert!(newest.contains(part), "{part}: {newest}");
     }
     // Lists do not, and what goes into a backup does not either.

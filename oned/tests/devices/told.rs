@@ -56,7 +56,7 @@ fn what_was_done_to_a_vm_is_told_by_its_log_its_document_and_the_figures_for_mon
         let shown: Vec<&str> = document.split("<BACKUP_EVENT>").skip(1).collect();
         assert_eq!(shown.len(), 3);
         assert!(text(shown[1], "REASON").contains("the shelf is full"), "{document}");
-        assert!(text(shown[2], "READ_MB").parse::<u64>().unwrap() > 0, "{document}");
+        assert!(text(shown[2], "READ_BYTES").parse::<u64>().unwrap() > 0, "{document}");
         assert_eq!(cloud.figure("keeplast_vm_backup_failures_since_success", vm), 1);
         let stamp = cloud.figure("keeplast_vm_last_backup_success_timestamp_seconds", vm);
         assert_eq!(stamp.to_string(), success);

@@ -199,10 +199,10 @@ fn conclude(job: &Element, id: i64) -> Result<()> {
         template.into_iter().flat_map(|template| template.all(BACKUP_EVENT)).filter(of_run).collect();
     // The document holds the newest events only: a sum over some of the VMs would mislead.
     if run.len() >= lists.updated.len() {
-        for (what, word) in [("READ_MB", "read"), ("STORED_MB", "stored")] {
-            let mb = |event: &&Element| event.int_at(what);
-            let sum = run.iter().filter_map(mb).fold(0, i64::saturating_add);
-            line.push_str(&format!(", {word} {}", units::mib(sum)));
+        for (what, word) in [("READ_BYTES", "read"), ("STORED_BYTES", "stored")] {
+            let bytes = |event: &&Element| event.int_at(what);
+            let sum = run.iter().filter_map(bytes).fold(0, i64::saturating_add);
+            line.push_str(&format!(", {word} {}", units::bytes(sum)));
         }
     }
     terminal::put_line(&line)

@@ -87,8 +87,10 @@ const COLUMNS: [Column; 14] = [
     Column::left("IP", 15, |vm, _| addresses(vm)),
     Column::right("STIME", 14, |vm, _| units::time(vm.int_at("STIME").unwrap_or(0))),
     Column::left("LCM_STATE", 15, |vm, _| states::vm_lcm_state(vm).to_owned()),
-    Column::right("UCPU", 5, |vm, _| measured(vm, "CPU").map_or_else(|| "0.0".to_owned(), |cpu| format!("{cpu:.1}"))),
-    Column::right("UMEM", 7, |vm, options| options.kib(measured(vm, "MEMORY").unwrap_or(0.0) as i64)),
+    Column::right("UCPU", 5, |vm, _| measured(vm, "CPU").map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.1}"))),
+    Column::right("UMEM", 7, |vm, options| {
+        measured(vm, "MEMORY").map_or_else(|| "-".to_owned(), |memory| options.kib(memory as i64))
+    }),
 ];
 
 /// A figure of the last monitoring.
