@@ -16,7 +16,13 @@ struct Mask {
 }
 
 /// In the order in which they are laid on.
-static MASKS: [Mask; 14] = [
+static MASKS: [Mask; 15] = [
+    // Whether, and when, a host was looked at since a VM began there. Gone, not covered.
+    Mask {
+        name: "measured",
+        pattern: LazyLock::new(|| regex(r"(?m)^.*VIRTUAL MACHINE MONITORING.*\n([A-Z]+ +: .*\n)*\n")),
+        cover: |_| String::new(),
+    },
     Mask { name: "port", pattern: LazyLock::new(|| regex(r"127\.0\.0\.1:\d{4,5}\b")), cover: port },
     // uuids, digests, tokens, keys.
     Mask {
@@ -187,6 +193,8 @@ mod tests {
             assert_eq!(text.len(), masked.len());
         }
         assert_eq!(apply("in 0s", &[]), apply("in 12s", &[]));
+        let page = "ID : 0\n\n\\e[1mVIRTUAL MACHINE MONITORING   \\e[0m\nCPU                 : 5.00\nNETRX               : 0B\n\nPERMISSIONS\n";
+        assert_eq!(apply(page, &[]), "ID : 0\n\nPERMISSIONS\n");
         assert_eq!(apply("Next in 19.2 hours", &[]), "Next in N days");
         assert_eq!(apply("in /tmp/one1234.", &[("/tmp/one1234".into(), "/var/lib/one".into())]), "in /var/lib/one.");
         assert_eq!(apply("/tmp/one-template-1-17.txt", &[]), "/tmp/one-template-N-N.txt");

@@ -375,6 +375,11 @@ fn samples_of_vms_are_shown_to_those_who_may_see_the_vm() {
         Ok(())
     });
     assert_eq!(shown(&world.alice).matches("<CPU>12.50</CPU>").count(), 2);
+    let document = valid(world.vm_document(&world.alice, vm));
+    let last = format!(
+        "<MONITORING><CPU>12.50</CPU><MEMORY>1024</MEMORY><NETRX>7</NETRX><NETTX_BW>1.5</NETTX_BW><TIMESTAMP>{NOW}</TIMESTAMP></MONITORING>"
+    );
+    assert!(document.contains(&last), "{document}");
     let pool = |caller, seconds| valid(accounting::pool_monitoring(&world.cloud, caller, -2, seconds).unwrap());
     assert_eq!(pool(&world.alice, 50).matches("<MONITORING>").count(), 1);
     assert_eq!(pool(&world.mallory, -1), "<MONITORING_DATA></MONITORING_DATA>");

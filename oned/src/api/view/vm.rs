@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use one_core::access::Permissions;
 use one_core::backup::config::{self, BACKUP_EVENT, BACKUP_INFO, LAST_SUCCESS, SHOWN_ONLY};
 use one_core::doc::{HistoryView, VmView};
-use one_core::lifecycle::DiskSnapshots;
+use one_core::lifecycle::{DiskSnapshots, VmState};
 use one_core::schedule::ScheduledAction;
 
 use super::{Names, lock, number, shown};
@@ -65,13 +65,19 @@ pub fn vm(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<
     Ok(vm_with(names, board, row, &mut VmRelated::of(tx, &[row.id])?))
 }
 
-/// The full view of one VM, and what was last done to it. Only for who asks for this VM: not for pools, and not for what is
+/// The full view of one VM, what was last measured of it while it is on a host, and what was last done to it. Only for who asks for this VM: not for pools, and not for what is
 /// stored with a backup.
 ///
 /// # Errors
 /// The database's failure.
 pub fn vm_told(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<VmView, StoreError> {
     let mut view = vm(tx, names, board, row)?;
+    if VmState::from_number(row.state) == Some(VmState::Active)
+        && let Some(sample) = tx.sample_last("VM", row.id)?
+    {
+        view.monitoring = ledger::stored(&sample.body);
+        view.monitoring.set("TIMESTAMP", sample.time.to_string());
+    }
     if let Some(time) = events::last_success(tx, row.id)? {
         let mut info = view.user_template.vector(BACKUP_INFO).cloned().unwrap_or_default();
         info.set(LAST_SUCCESS, time.to_string());
