@@ -309,6 +309,6 @@ fn what_a_job_or_an_action_started_names_it() {
     let events = world.events(Whose::BackupJob(7));
     assert_eq!((events.len(), events[0].vm_id, events[0].schedule_id), (1, Some(vm), Some(6)));
     let vector = world.read(|tx| events::vectors(tx, Whose::BackupJob(7), 10)).remove(0);
-    assert_eq!((vector.int("VM_ID"), vector.int("SCHED_ID"), vector.get("BACKUP_JOB_ID")), (Some(vm), Some(6), None));
+    assert_eq!(["VM_ID", "SCHED_ID", "BACKUP_JOB_ID"].map(|id| vector.int(id)), [Some(vm), Some(6), Some(7)]);
     assert_eq!(vector.get("RESULT"), Some("DONE"));
 }
