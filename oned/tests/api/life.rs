@@ -466,8 +466,9 @@ fn an_open_job_goes_on_from_what_a_dead_daemon_left() {
     stage.deploy(id, left);
     stage.expect(id, VmPhase::RUNNING);
     std::fs::write(stage.directory(id).join(saved), "stale").unwrap();
-    stage.hypervisor(left).destroy(&domain).unwrap();
+    // Asked for before it goes: a look at the host that is still under way would have the VM off, with nothing to suspend.
     stage.act(id, "suspend");
+    stage.hypervisor(left).destroy(&domain).unwrap();
     stage.settle();
     assert_ne!(stage.world.phase(id), SUSPENDED);
     assert!(!stage.directory(id).join(saved).exists());
