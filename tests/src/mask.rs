@@ -16,7 +16,7 @@ struct Mask {
 }
 
 /// In the order in which they are laid on.
-static MASKS: [Mask; 15] = [
+static MASKS: [Mask; 16] = [
     // Whether, and when, a host was looked at since a VM began there. Gone, not covered.
     Mask {
         name: "measured",
@@ -103,6 +103,15 @@ static MASKS: [Mask; 15] = [
         name: "wait",
         pattern: LazyLock::new(|| regex(r"\bin \d+(\.\d)? (seconds|minutes|hours|days)\b")),
         cover: |_| "in N days".into(),
+    },
+    // How wide the column of such texts is follows from the longest, so what stands behind them moves with the day.
+    Mask {
+        name: "width of waits",
+        pattern: LazyLock::new(|| regex(r"\b(STATUS|Next in N days|Done on MM/DD hh:mm|Overdue!) +(OPTIONS|[^\s\\])")),
+        cover: |text| {
+            let behind = text.rfind(' ').map_or(0, |at| at + 1);
+            format!("{}  {}", text[..behind].trim_end(), &text[behind..])
+        },
     },
 ];
 
@@ -196,6 +205,9 @@ mod tests {
         let page = "ID : 0\n\n\\e[1mVIRTUAL MACHINE MONITORING   \\e[0m\nCPU                 : 5.00\nNETRX               : 0B\n\nPERMISSIONS\n";
         assert_eq!(apply(page, &[]), "ID : 0\n\nPERMISSIONS\n");
         assert_eq!(apply("Next in 19.2 hours", &[]), "Next in N days");
+        assert_eq!(apply("STATUS               OPTIONS", &[]), "STATUS  OPTIONS");
+        assert_eq!(apply("Next in 26703.2 days    Europe", &[]), apply("Next in 3 hours  Europe", &[]));
+        assert_eq!(apply("STATUS            \\e[0m", &[]), "STATUS            \\e[0m");
         assert_eq!(apply("in /tmp/one1234.", &[("/tmp/one1234".into(), "/var/lib/one".into())]), "in /var/lib/one.");
         assert_eq!(apply("/tmp/one-template-1-17.txt", &[]), "/tmp/one-template-N-N.txt");
         assert_eq!(apply("<DURATION>12</DURATION>", &[]), "<DURATION>N</DURATION>");

@@ -94,7 +94,7 @@ fn accounting(view: &VmView) -> String {
 }
 
 /// Every schema that answers are held against, and the golden files that follow it.
-const SCHEMAS: [(&str, &[&str]); 31] = [
+const SCHEMAS: [(&str, &[&str]); 32] = [
     ("acct", &["accounting"]),
     ("acl_pool", &["acl_pool"]),
     ("backupjob", &["backup_job", "backup_job_minimal"]),
@@ -105,6 +105,7 @@ const SCHEMAS: [(&str, &[&str]); 31] = [
     ("datastore_pool", &["datastore_pool"]),
     ("document", &["document"]),
     ("document_pool", &["document_pool"]),
+    ("examination", &["examination"]),
     ("group", &["group"]),
     ("group_pool", &["group_pool"]),
     ("host", &["host"]),
@@ -246,6 +247,7 @@ fn documents_are_those_of_the_golden_files() {
     golden("default_user_quotas", &doc::default_user_quotas(&quotas()));
     golden("default_group_quotas", &doc::default_group_quotas(&quotas()));
     golden("raft", &doc::raft(&RaftView::default()));
+    golden("examination", &doc::examination(&examination()));
     golden("vm_short", &doc::vm_short(&vm()));
     golden("vm_pool_empty", &doc::pool("VM_POOL", std::iter::empty()));
     golden("image", &doc::image(&image()));

@@ -2,11 +2,11 @@
 
 use one_core::access::{Bits, Permissions};
 use one_core::doc::{
-    AclView, BackupJobView, ClusterView, Count, DatastoreQuotaView, DatastoreView, DiskSnapshotsView, DocumentView,
-    GroupView, HistoryView, HostDatastoreView, HostMonitoringView, HostShareView, HostView, ImageQuotaView, ImageView,
-    IncrementView, Lock, LoginTokenView, NetworkQuotaView, Owner, QuotasView, ServerView, Share, ShowbackView,
-    SnapshotView, SnapshotsView, TemplateView, UserView, VDC_ALL, VdcResource, VdcView, VmQuotaView, VmSampleView,
-    VmView, ZoneView,
+    AclView, BackupJobView, CheckView, ClusterView, Count, DatastoreQuotaView, DatastoreView, DiskSnapshotsView,
+    DocumentView, ExaminationView, GroupView, HistoryView, HostDatastoreView, HostMonitoringView, HostShareView,
+    HostView, ImageQuotaView, ImageView, IncrementView, Lock, LoginTokenView, NetworkQuotaView, Owner, QuotasView,
+    ServerView, Share, ShowbackView, SnapshotView, SnapshotsView, TemplateView, UserView, VDC_ALL, VdcResource,
+    VdcView, VmQuotaView, VmSampleView, VmView, ZoneView,
 };
 use one_core::id::ScheduleId;
 use one_core::schedule::{End, Parent, Repeat, ScheduledAction};
@@ -450,5 +450,24 @@ pub fn showback_of_nothing() -> ShowbackView {
         total_cost: f64::NEG_INFINITY,
         hours: f64::MAX,
         ..showback()
+    }
+}
+
+pub fn examination() -> ExaminationView {
+    let check = |name: &str, subject: &str, result: &str, remedy: &str| CheckView {
+        name: name.into(),
+        subject: subject.into(),
+        result: result.into(),
+        text: "answers: libvirt <9> & QEMU".into(),
+        remedy: remedy.into(),
+    };
+    ExaminationView {
+        time: 1_795_305_543,
+        version: "0.1.0".into(),
+        checks: vec![
+            check("database", "", "ok", ""),
+            check("libvirt", "host 0 (a ]]> b)", "failure", "start it"),
+            check("clock", "", "warning", "see that chrony keeps it right"),
+        ],
     }
 }
