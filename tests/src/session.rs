@@ -196,6 +196,8 @@ impl Room {
     }
 
     fn run(&self, text: &str, screen: Screen, interrupt: bool) -> Result<Output> {
+        // Whoever runs the tests may have another one, and warnings about open files depend on it.
+        let text = &format!("umask 022\n{text}");
         let line = Line { text, env: &self.env, directory: self.home.path(), deadline: DEADLINE, interrupt };
         screen::run(&line, screen)
     }
