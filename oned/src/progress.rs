@@ -22,7 +22,6 @@ pub struct Board(Arc<Mutex<HashMap<Subject, (String, Progress)>>>);
 
 impl Board {
     /// Puts a transfer up; it stays until the returned guard is dropped.
-    #[must_use]
     pub fn show(&self, subject: Subject, action: &str, progress: &Progress) -> Shown {
         let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         board.insert(subject, (action.to_string(), progress.clone()));
@@ -50,6 +49,9 @@ impl Board {
 }
 
 /// Takes a transfer off the board when dropped.
+///
+/// That has to be before its end is stored: a document that shows the end shows no progress any more.
+#[must_use]
 pub struct Shown {
     board: Board,
     subject: Subject,

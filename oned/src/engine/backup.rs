@@ -120,11 +120,12 @@ impl Engine {
         }
         let work = self.work(job)?;
         let progress = Progress::default();
-        let _shown = self.cloud.board.show(Subject::Vm(work.vm_id()), "backup", &progress);
+        let shown = self.cloud.board.show(Subject::Vm(work.vm_id()), "backup", &progress);
         if !untouched {
             phase = self.take_up(&work, phase, &progress)?;
         }
         if phase == JobPhase::Undoing {
+            drop(shown);
             return self.finish_undo(&work);
         }
         let mut unended = None;
@@ -133,6 +134,7 @@ impl Engine {
             unended = self.copy(&work, &progress, cancel)?;
             phase = JobPhase::Sealed;
         }
+        drop(shown);
         if phase == JobPhase::Sealed {
             self.record(&work)?;
             crate::crash::point("backup.recorded");

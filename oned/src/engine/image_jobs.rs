@@ -161,7 +161,7 @@ impl Engine {
         let plan: ImportPlan = job::plan(job)?;
         let row = self.image_of(job)?;
         let progress = Progress::default();
-        let _shown = self.cloud.board.show(Subject::Image(row.id), "import", &progress);
+        let shown = self.cloud.board.show(Subject::Image(row.id), "import", &progress);
         let expected = plan.format.as_deref().map(format_of).transpose()?;
         make_parent(&plan.target)?;
         let wanted = plan.size_mb.map(|size| u64::try_from(size).unwrap_or(0) << 20);
@@ -169,6 +169,7 @@ impl Engine {
             let format = expected.unwrap_or(DiskFormat::Qcow2);
             disk::create_blank(&plan.target, format, wanted.unwrap_or(0))?;
             crate::crash::point("import.made");
+            drop(shown);
             return self.ready(job, row.id, &plan.target, format.as_str(), wanted.unwrap_or(0));
         };
         let datastore = self.cloud.store.read(|tx| tx.datastore(row.datastore_id))?;
@@ -185,6 +186,7 @@ impl Engine {
             Some(wanted) => self.grow(row.id, &plan.target, facts.format, wanted)?,
             None => facts.virtual_size_bytes,
         };
+        drop(shown);
         self.ready(job, row.id, &plan.target, facts.format.as_str(), size_bytes)
     }
 
@@ -202,7 +204,7 @@ impl Engine {
         let row = self.image_of(job)?;
         let datastore = self.backup_datastore(plan.datastore_id)?;
         let progress = Progress::default();
-        let _shown = self.cloud.board.show(Subject::Image(row.id), "restore", &progress);
+        let shown = self.cloud.board.show(Subject::Image(row.id), "restore", &progress);
         if job.attempts > 0 {
             // A restore that was cut off left its lock.
             sweep_if_possible(datastore.as_ref(), &plan.series, &progress);
@@ -228,6 +230,7 @@ impl Engine {
             .restore_image(request, &target, &progress, cancel)
             .map_err(|error| say_room(error, size_bytes, &plan.target))?;
         crate::crash::point("restore.finished");
+        drop(shown);
         self.note_damages(job, row.id, plan.disk, &restored.damages)?;
         self.ready(job, row.id, &plan.target, "qcow2", size_bytes)
     }
@@ -319,9 +322,10 @@ impl Engine {
         let plan: RetainPlan = job::plan(job)?;
         let datastore = self.backup_datastore(plan.datastore_id)?;
         let progress = Progress::default();
-        let _shown = job.image_id.map(|id| self.cloud.board.show(Subject::Image(id), "retain", &progress));
+        let shown = job.image_id.map(|id| self.cloud.board.show(Subject::Image(id), "retain", &progress));
         let gone = datastore.forget(&plan.series, &plan.points, &progress, cancel)?;
         crate::crash::point("retain.forgotten");
+        drop(shown);
         let now = self.cloud.clock.now();
         self.cloud.store.write(|tx| {
             if let Some(mut image) = job.image_id.map(|id| tx.image_find(id)).transpose()?.flatten() {

@@ -28,7 +28,7 @@ impl Engine {
         let vm_disk = self.known_disk(&vm.row, plan.disk_id)?;
         let spec = self.one_disk(job, vm, &vm_disk)?;
         let progress = Progress::default();
-        let _shown = self.cloud.board.show(Subject::Image(image_id), "save", &progress);
+        let shown = self.cloud.board.show(Subject::Image(image_id), "save", &progress);
         if job.attempts > 0 {
             vm.hypervisor.abandon_backup(&spec)?;
         }
@@ -53,6 +53,7 @@ impl Engine {
         };
         ended?;
         crate::crash::point("save-as.copied");
+        drop(shown);
         self.changed(job, |tx, _| Ok(filled(tx, image_id, "qcow2", size_bytes)?.allowed(tx, job.uid)?))
     }
 
@@ -91,13 +92,14 @@ impl Engine {
         let plan: ClonePlan = job::plan(job)?;
         let image_id = job.image_id.ok_or(StoreError::NotFound { what: "image of job", id: job.id })?;
         let progress = Progress::default();
-        let _shown = self.cloud.board.show(Subject::Image(image_id), "clone", &progress);
+        let shown = self.cloud.board.show(Subject::Image(image_id), "clone", &progress);
         make_parent(&plan.target)?;
         // Ours already, so it may lie below a symbolic link of the site's.
         let source = std::fs::canonicalize(&plan.source)
             .map_err(|e| DriverError::io(format!("opening {}", plan.source.display()), e))?;
         let facts = disk::import(&source, Some(format_of(&plan.format)?), &plan.target, &progress, cancel)?;
         crate::crash::point("clone.copied");
+        drop(shown);
         let now = self.cloud.clock.now();
         self.cloud.store.write(|tx| {
             filled(tx, image_id, facts.format.as_str(), facts.virtual_size_bytes)?;

@@ -84,7 +84,7 @@ impl Engine {
         let points: Vec<String> = wanted.map(|row| row.point).collect();
         let datastore = self.backup_datastore(plan.datastore_id)?;
         let progress = Progress::default();
-        let _shown = self.cloud.board.show(Subject::Image(image_id), "verify", &progress);
+        let shown = self.cloud.board.show(Subject::Image(image_id), "verify", &progress);
         if job.attempts > 0 {
             // One that was cut off left its lock.
             sweep_if_possible(datastore.as_ref(), &plan.series, &progress);
@@ -92,6 +92,7 @@ impl Engine {
         let (there, lost) = look_up(datastore.as_ref(), &plan.series, points, cancel)?;
         let verified = self.look(job, &plan, datastore.as_ref(), &there, &progress, cancel)?;
         crate::crash::point("verify.looked");
+        drop(shown);
         self.record_verification(job, image_id, &plan, (&there, &lost), &verified)
     }
 

@@ -338,3 +338,28 @@ fn while_a_backup_runs_each_disk_shows_how_far_it_is_and_afterwards_the_point_sa
     let [full] = &cloud.infos(image)[..] else { panic!("not one point") };
     assert_eq!((number(full, "READ_BYTES"), number(full, "SAVED_BYTES")), (3 * KIB_64, 0));
 }
+
+#[test]
+fn who_sees_the_end_of_a_transfer_sees_no_progress_of_it() {
+    let cloud = Cloud::start();
+    let (datastore, vm) = (cloud.backups(), cloud.vm_with("one", 1, "MODE=INCREMENT"));
+    // Looks as often as it can: the moment between the end and what shows it is short.
+    let at_the_end = |look: &dyn Fn() -> String, has_ended: &dyn Fn(&str) -> bool| {
+        let until = Instant::now() + WITHIN;
+        let document = loop {
+            let document = look();
+            assert!(Instant::now() < until, "waited in vain for the end of a transfer");
+            if has_ended(&document) {
+                break document;
+            }
+        };
+        assert!(!document.contains("<PROGRESS>"), "{document}");
+    };
+    for round in 0..10 {
+        cloud.write(vm, 0, round, 0, KIB_64);
+        cloud.call("one.vm.backup", &[Int(vm), Int(datastore), Bool(false)]);
+        at_the_end(&|| cloud.vm(vm), &|document| text(document, "LCM_STATE") == "3");
+        let restored = cloud.restore(cloud.backups_of(vm)[0], "");
+        at_the_end(&|| cloud.image(restored), &|document| text(document, "STATE") == "1");
+    }
+}
