@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::quotas::{self, Limiting};
 use super::text_cell;
-use super::verbs::{self, Several, Top, Update, call_each, put_document};
+use super::verbs::{self, Several, ShowOwn, Top, Update, call_each};
 use crate::objects::{GROUP, USER};
 use crate::show::Page;
 use crate::table::{self, Column, Fit, ListOptions};
@@ -32,7 +32,7 @@ enum Verb {
     /// The table again and again
     Top(Top),
     /// Everything about one group; without an id about the caller's primary one
-    Show(ShowOne),
+    Show(ShowOwn),
     /// A new group, perhaps with a user who administers it
     Create(create::Options),
     /// Remove groups; nobody may be in them
@@ -45,15 +45,6 @@ enum Verb {
     Deladmin(Admin),
     #[command(flatten)]
     Limiting(Limiting),
-}
-
-#[derive(Args, Debug)]
-struct ShowOne {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    #[command(flatten)]
-    options: crate::show::ShowOptions,
 }
 
 #[derive(Args, Debug)]
@@ -74,12 +65,7 @@ impl Tool for Command {
         match self.verb {
             Verb::List(options) => list(client, &options),
             Verb::Top(top) => top.draw(|options| list(client, options)),
-            Verb::Show(show) => {
-                // −1 is the caller's primary group.
-                let id = show.id.as_deref().map_or(Ok(-1), |word| GROUP.id(client, word))?;
-                let group = GROUP.info(client, id, show.options.decrypt)?;
-                put_document(&group, &show.options, verbs::LABEL_WIDTH, fill)
-            }
+            Verb::Show(show) => show.run(client, &GROUP, fill),
             Verb::Create(options) => create::run(client, &options),
             Verb::Delete(target) => verbs::delete(client, &GROUP, &target),
             Verb::Update(options) => options.run(client, &GROUP, "update", verbs::template_of),

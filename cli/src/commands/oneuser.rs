@@ -11,9 +11,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::quotas::{self, Limiting};
 use super::text_cell;
-use super::verbs::{self, Several, Top, Update, call_each};
+use super::verbs::{self, Several, ShowOwn, Top, Update, call_each};
 use crate::objects::{GROUP, USER};
-use crate::show::{ShowOptions, template_text};
+use crate::show::template_text;
 use crate::table::{self, Column, Fit, ListOptions};
 use crate::wire::Client;
 use crate::{Connection, Tool, each, terminal};
@@ -38,7 +38,7 @@ enum Verb {
     /// The table again and again
     Top(Top),
     /// Everything about one user; without an id about the caller
-    Show(Show),
+    Show(ShowOwn),
     /// A new user; the password is asked for
     Create(passwords::Create),
     /// Remove users; what they own stays
@@ -75,15 +75,6 @@ enum Verb {
     TokenDeleteAll(tokens::DeleteAll),
     /// Print user and password as a session, with % for what URLs cannot hold; the password is asked for
     Encode(passwords::Encode),
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    /// Id or name
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    #[command(flatten)]
-    options: ShowOptions,
 }
 
 #[derive(Args, Debug)]
@@ -127,7 +118,7 @@ impl Tool for Command {
         match self.verb {
             Verb::List(options) => list(client, &options),
             Verb::Top(top) => top.draw(|options| list(client, options)),
-            Verb::Show(show) => run_show(client, &show),
+            Verb::Show(show) => show.run(client, &USER, show_user::fill),
             Verb::Create(create) => passwords::create(client, &create, password_file),
             Verb::Delete(target) => verbs::delete(client, &USER, &target),
             Verb::Passwd(passwd) => passwords::passwd(client, &passwd, password_file),
@@ -154,13 +145,6 @@ impl Membership {
         let group = GROUP.id(client, &self.group)?;
         call_each(client, &USER, &self.target.ids, verb, &[group.into()])
     }
-}
-
-fn run_show(client: &Client, show: &Show) -> Result<()> {
-    // −1 is the caller.
-    let id = show.id.as_deref().map_or(Ok(-1), |word| USER.id(client, word))?;
-    let user = USER.info(client, id, show.options.decrypt)?;
-    verbs::put_document(&user, &show.options, verbs::LABEL_WIDTH, show_user::fill)
 }
 
 fn umask(client: &Client, options: &Umask) -> Result<()> {

@@ -139,6 +139,28 @@ pub struct Show {
     pub(super) options: ShowOptions,
 }
 
+/// An object to show; without an id the one that the daemon knows as the caller's own.
+#[derive(Args, Clone, Debug)]
+pub struct ShowOwn {
+    /// Id or name
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    #[command(flatten)]
+    options: ShowOptions,
+}
+
+impl ShowOwn {
+    /// Prints the page that `fill` writes.
+    ///
+    /// # Errors
+    /// A refusal of the daemon, an unknown name.
+    pub fn run(&self, client: &Client, kind: &Kind, fill: fn(&mut Page, &Element)) -> Result<()> {
+        // −1 is the caller, or his primary group.
+        let id = self.id.as_deref().map_or(Ok(-1), |word| kind.id(client, word))?;
+        put_document(&kind.info(client, id, self.options.decrypt)?, &self.options, LABEL_WIDTH, fill)
+    }
+}
+
 /// Prints a document: as it is when the options ask for it, else as the page that `fill` writes.
 ///
 /// # Errors
