@@ -5,10 +5,14 @@
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// One call as it came in: method and parameters, session left out, in a readable form.
 pub type Calls = Arc<Mutex<Vec<String>>>;
@@ -217,6 +221,16 @@ impl Ran {
         assert_eq!(self.err.lines().count(), 1, "{}", self.err);
         self.err.trim_end().to_owned()
     }
+}
+
+/// Both ends of a new pseudo terminal: what a person has, and what a process has.
+pub fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (ours, theirs)
 }
 
 /// A document from the golden folder.

@@ -8,12 +8,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::door::Door;
+use crate::door::{Door, pseudo_terminal};
 
 const RUNNING: &str = "<STATE>3</STATE><LCM_STATE>3</LCM_STATE>";
 const BACKUP: &str = "<STATE>3</STATE><LCM_STATE>69</LCM_STATE>";
@@ -35,13 +33,9 @@ struct Terminal {
 impl Terminal {
     /// `line` is what follows `keeplast`. setsid(1) makes the terminal the one that Ctrl-C is pressed on.
     fn run(door: &Door, line: &str) -> Self {
-        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&controller).unwrap();
-        unlockpt(&controller).unwrap();
-        let name = ptsname(&controller, Vec::new()).unwrap();
+        let (controller, end) = pseudo_terminal();
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&controller, size).unwrap();
-        let end = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
         let tool = door.tool("keeplast", &[]);
         let mut command = Command::new("setsid");
         command.env_clear().envs(tool.get_envs().filter_map(|(key, value)| Some((key, value?)))).env("TERM", "xterm");

@@ -6,11 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use crate::door::{Door, document};
+use crate::door::{Door, document, pseudo_terminal};
 
 /// What the kernel makes of Ctrl-C, and of backspace.
 const CTRL_C: &str = "\x03";
@@ -28,11 +26,7 @@ struct Typist {
 impl Typist {
     /// Starts a tool as the first process of a session, with the terminal as its own: Ctrl-C would be a signal to it.
     fn before(door: &Door, tool: &str, arguments: &[&str]) -> Self {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let name = ptsname(&keyboard, Vec::new()).unwrap();
-        let terminal = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let (keyboard, terminal) = pseudo_terminal();
         let inner = door.tool(tool, arguments);
         // setsid(1) is in util-linux, which every Debian has.
         let mut command = Command::new("setsid");
