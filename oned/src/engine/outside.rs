@@ -211,18 +211,15 @@ impl Outside {
     fn let_go(&self, until: std::time::Instant) {
         for slot in lock(&self.datastores).drain().map(|(_, slot)| slot) {
             loop {
-                let taken = slot.try_lock().ok().and_then(|mut slot| match is_idle(slot.as_ref()) {
-                    true => Some(slot.take()),
-                    false => None,
-                });
-                if taken.is_some() {
+                // When it is late: its opener has it to itself, and who works with it keeps it until the process ends.
+                let late = std::time::Instant::now() >= until;
+                if let Ok(mut slot) = slot.try_lock()
+                    && (late || is_idle(slot.as_ref()))
+                {
+                    *slot = None;
                     break;
                 }
-                if std::time::Instant::now() >= until {
-                    // Its opener has it to itself; who works with it keeps it until the process ends.
-                    if let Ok(mut slot) = slot.try_lock() {
-                        *slot = None;
-                    }
+                if late {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(10));
