@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use one_core::access::{Caller, may};
 use one_core::backup::{self, Audit, Chain, Plan, PlanInput, PlanKind, catalogue};
-use one_core::doc;
+use one_core::doc::{self, VmView};
 use one_core::lifecycle::{ImageState, LcmState, VmEvent, VmOperation, VmState};
 use one_core::quota::cost;
 use one_core::refusal::{ObjectKind, Refusal, Right};
+use one_core::template::Template;
 
 use super::datastore::BACKUP_DS;
 use super::{Cloud, Owned, view, vm_for};
@@ -201,9 +202,11 @@ fn plan_disks(cloud: &Cloud, tx: &mut Tx<'_>, row: &VmRow, decision: &Plan) -> R
     Ok(disks)
 }
 
+/// What is kept of the VM with its backup. What was measured of it at the time is no part of that.
 fn document(cloud: &Cloud, tx: &mut Tx<'_>, row: &VmRow) -> Result<String, Refusal> {
     let names = view::Names::read(tx)?;
-    Ok(doc::vm(&view::vm(tx, &names, &cloud.board, row)?))
+    let view = view::vm(tx, &names, &cloud.board, row)?;
+    Ok(doc::vm(&VmView { monitoring: Template::new(), ..view }))
 }
 
 /// `one.vm.backupcancel`: asks the backup to stop, whether it runs or waits; returns the VM's id. It is a wish: a backup whose

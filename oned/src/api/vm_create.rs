@@ -142,6 +142,7 @@ pub fn create(cloud: &Cloud, tx: &mut Tx<'_>, caller: &Caller, new: NewVm<'_>) -
         lock: String::new(),
         snapshots: devices::snapshots_text(&snapshots),
         backup_config: ledger::config_text(&backup_config),
+        monitoring: String::new(),
         template: system.to_text(),
         user_template: user.to_text(),
     };

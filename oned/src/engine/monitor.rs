@@ -199,10 +199,14 @@ impl Engine {
                 return Ok(());
             }
             row.last_poll = now;
-            tx.vm_update(&row)?;
             if let Some(stats) = stats {
-                tx.sample_put(&vm_sample(vm.id, &stats, now), VM_SAMPLES)?;
+                let mut measured = measured(&stats);
+                let body = measured.to_text();
+                tx.sample_put(&SampleRow { kind: "VM".into(), object_id: vm.id, time: now, body }, VM_SAMPLES)?;
+                measured.set("TIMESTAMP", now.to_string());
+                row.monitoring = measured.to_text();
             }
+            tx.vm_update(&row)?;
             ledger::vm_step(tx, &mut row, event, now)?;
             if seen == Some(DomainState::PausedIoError) {
                 let text = "MONITOR: the guest is paused because one of its disks failed or is full";
@@ -289,7 +293,8 @@ fn host_sample(tx: &mut Tx<'_>, row: &HostRow, now: i64) -> Result<SampleRow, St
     Ok(SampleRow { kind: "HOST".into(), object_id: row.id, time: now, body: body.to_text() })
 }
 
-fn vm_sample(vm_id: i64, stats: &DomainStats, now: i64) -> SampleRow {
+/// A guest's statistics under the names that its document has for them.
+fn measured(stats: &DomainStats) -> Template {
     let mut body = Template::new();
     body.set("CPU", format!("{:.2}", stats.cpu_percent.max(0.0)));
     for (name, value) in [
@@ -303,5 +308,5 @@ fn vm_sample(vm_id: i64, stats: &DomainStats, now: i64) -> SampleRow {
     ] {
         body.set(name, value.to_string());
     }
-    SampleRow { kind: "VM".into(), object_id: vm_id, time: now, body: body.to_text() }
+    body
 }

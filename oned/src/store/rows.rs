@@ -296,6 +296,7 @@ rows! {
         template: String,
         user_template: String,
         backup_config: String,
+        monitoring: String,
     }
 
     /// What a driver said at a time.

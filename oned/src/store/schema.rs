@@ -331,6 +331,7 @@ diesel::table! {
         template -> Text,
         user_template -> Text,
         backup_config -> Text,
+        monitoring -> Text,
     }
 }
 

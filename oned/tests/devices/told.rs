@@ -70,3 +70,22 @@ fn what_was_done_to_a_vm_is_told_by_its_log_its_document_and_the_figures_for_mon
     cloud.restart(None);
     told(&cloud);
 }
+
+#[test]
+fn what_a_look_at_a_guest_measures_is_in_its_document_in_lists_and_among_its_samples() {
+    let cloud = Cloud::start();
+    let (vm, _) = cloud.vm_with_disk("one");
+    let measured = wait("the guest to be measured", || {
+        let document = cloud.vm(vm);
+        let (_, rest) = document.split_once("<MONITORING>")?;
+        Some(rest.split_once("</MONITORING>").unwrap().0.to_owned())
+    });
+    assert_eq!((text(&measured, "CPU"), text(&measured, "MEMORY")), ("5.00".into(), "65536".into()));
+    // A second look may have come since; only the time of it differs.
+    let without_time = |text: &str| text.split("<TIMESTAMP>").next().unwrap().to_owned();
+    let list = cloud.call("one.vmpool.info", &[Int(-2), Int(-1), Int(-1), Int(-1)]);
+    let listed = list.split_once("<MONITORING>").unwrap().1;
+    assert!(listed.starts_with(&without_time(&measured)), "{list}");
+    let samples = cloud.call("one.vm.monitoring", &[Int(vm)]);
+    assert!(samples.contains("<CPU>5.00</CPU>") && samples.contains(&format!("<ID>{vm}</ID>")), "{samples}");
+}

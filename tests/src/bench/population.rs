@@ -230,6 +230,10 @@ fn vm(tx: &mut Tx<'_>, id: i64, numbers: &mut Numbers) -> Result<(), StoreError>
         backup_config: "BACKUP_CONFIG=[BACKUP_VOLATILE=\"NO\",FS_FREEZE=\"NONE\",INCREMENTAL_BACKUP_ID=\"9\",\
                         KEEP_LAST=\"10\",MODE=\"INCREMENT\"]"
             .into(),
+        monitoring: format!(
+            "CPU=\"12.50\"\nMEMORY=\"1048576\"\nDISKRDBYTES=\"{id}000000\"\nDISKWRBYTES=\"{id}00000\"\nDISKRDIOPS=\"{id}00\"\n\
+             DISKWRIOPS=\"{id}0\"\nNETRX=\"{id}0000\"\nNETTX=\"{id}000\"\nTIMESTAMP=\"{EPOCH}\""
+        ),
     })?;
     for image in images {
         tx.image_use_add(image, id)?;

@@ -7,6 +7,7 @@ use one_core::backup::config::{self, BACKUP_EVENT, BACKUP_INFO, LAST_SUCCESS, SH
 use one_core::doc::{HistoryView, VmView};
 use one_core::lifecycle::{DiskSnapshots, VmState};
 use one_core::schedule::ScheduledAction;
+use one_core::template::Template;
 
 use super::{Names, lock, number, shown};
 use crate::devices;
@@ -65,19 +66,13 @@ pub fn vm(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<
     Ok(vm_with(names, board, row, &mut VmRelated::of(tx, &[row.id])?))
 }
 
-/// The full view of one VM, what was last measured of it while it is on a host, and what was last done to it. Only for who asks for this VM: not for pools, and not for what is
+/// The full view of one VM, and what was last done to it. Only for who asks for this VM: not for pools, and not for what is
 /// stored with a backup.
 ///
 /// # Errors
 /// The database's failure.
 pub fn vm_told(tx: &mut Tx<'_>, names: &Names, board: &Board, row: &VmRow) -> Result<VmView, StoreError> {
     let mut view = vm(tx, names, board, row)?;
-    if VmState::from_number(row.state) == Some(VmState::Active)
-        && let Some(sample) = tx.sample_last("VM", row.id)?
-    {
-        view.monitoring = ledger::stored(&sample.body);
-        view.monitoring.set("TIMESTAMP", sample.time.to_string());
-    }
     if let Some(time) = events::last_success(tx, row.id)? {
         let mut info = view.user_template.vector(BACKUP_INFO).cloned().unwrap_or_default();
         info.set(LAST_SUCCESS, time.to_string());
@@ -117,6 +112,8 @@ fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
         user_template.remove(name);
     }
     board.put_into(&mut user_template, Subject::Vm(row.id));
+    // What was measured before it left its host says nothing about it now.
+    let on_host = VmState::from_number(row.state) == Some(VmState::Active);
     VmView {
         id: row.id,
         owner: names.owner(row.uid, row.gid),
@@ -132,6 +129,7 @@ fn vm_plain(names: &Names, board: &Board, row: &VmRow) -> VmView {
         stime: row.stime,
         etime: row.etime,
         deploy_id: row.deploy_id.clone(),
+        monitoring: if on_host { ledger::stored(&row.monitoring) } else { Template::default() },
         template: shown(&row.template),
         snapshots: devices::snapshots(row)
             .iter()
