@@ -81,12 +81,16 @@ impl Interrupts {
     pub(super) fn ask(&self, bars: Option<&MultiProgress>, what: Option<&str>) -> Answer {
         // Before the bars are held: whoever hears a second Ctrl-C must not wait for them.
         self.set(true, true);
-        let answer = match bars {
-            Some(bars) => bars.suspend(|| converse(what)),
-            None => converse(what),
+        let asked = || {
+            let answer = converse(what);
+            // Before the bars are seen again: a Ctrl-C from then on is a first one.
+            self.set(false, false);
+            answer
         };
-        self.set(false, false);
-        answer
+        match bars {
+            Some(bars) => bars.suspend(asked),
+            None => asked(),
+        }
     }
 
     fn set(&self, is_pressed: bool, is_asking: bool) {
