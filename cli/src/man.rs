@@ -5,7 +5,8 @@
 //!
 //! This is the only module that names clap_mangen, of which it takes the writer of roff.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -138,12 +139,23 @@ pub fn write(directory: &Path) -> Result<()> {
     for (name, page) in pages() {
         let place = directory.join(format!("{name}.1"));
         let fresh = directory.join(format!(".{name}.1.{}", std::process::id()));
-        fs::write(&fresh, page).and_then(|()| fs::rename(&fresh, &place)).with_context(|| {
+        new_file(&fresh, &page).and_then(|()| fs::rename(&fresh, &place)).with_context(|| {
             let _ = fs::remove_file(&fresh);
             format!("the page {} cannot be written; make the directory first, or name another", place.display())
         })?;
     }
     Ok(())
+}
+
+/// Writes a file that was not there, so that nothing which a link leads to is written over. What a run that was killed left
+/// under that name goes.
+fn new_file(path: &Path, text: &str) -> io::Result<()> {
+    let create = || File::create_new(path);
+    let made = match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(path).and_then(|()| create()),
+        made => made,
+    };
+    made?.write_all(text.as_bytes())
 }
 
 /// The pages with the names of what they are about.
@@ -437,6 +449,18 @@ mod tests {
                 assert!(taken.is_ok(), "{line}: {}", taken.unwrap_err());
             }
         }
+    }
+
+    #[test]
+    fn a_link_under_the_name_of_a_page_that_is_being_written_is_not_followed() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        fs::write(other.path(), "precious").unwrap();
+        let fresh = folder.path().join(format!(".keeplast.1.{}", std::process::id()));
+        std::os::unix::fs::symlink(other.path(), &fresh).unwrap();
+        write(folder.path()).unwrap();
+        assert_eq!(fs::read_to_string(other.path()).unwrap(), "precious");
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+        assert!(names.into_iter().all(|entry| entry.file_type().unwrap().is_file()));
     }
 
     #[test]
