@@ -136,7 +136,21 @@ fn may_repeat(parent: &str, child: &str) -> bool {
 }
 
 fn push_string(out: &mut String, text: &str) {
-    out.push_str(&Value::from(text).to_string());
+    out.push_str(&quoted(text));
+}
+
+/// A text as JSON has it. Control characters that JSON lets stand (DEL and those above it) are written out, too: a terminal
+/// would obey them.
+pub(crate) fn quoted(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    if !quoted.contains(char::is_control) {
+        return quoted;
+    }
+    let escaped = |letter: char| match letter.is_control() {
+        true => format!("\\u{:04x}", u32::from(letter)),
+        false => letter.to_string(),
+    };
+    quoted.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
@@ -152,6 +166,18 @@ mod tests {
             "TEMPLATE": {"DISK": [{"A": "1"}]}, "B": {"ID": ["4"]}}]}});
         assert_eq!(value, expected);
         assert_eq!(pretty(&Element::parse("<VM_POOL></VM_POOL>").unwrap()), "{\n  \"VM_POOL\": {}\n}\n");
+    }
+
+    #[test]
+    fn control_characters_are_written_out_and_read_back() {
+        let element = Element { name: "A".into(), text: "a\u{1b}[2J\u{9b}2J\u{7f}\n".into(), children: Vec::new() };
+        let (json, yaml) = (pretty(&element), crate::yaml::pretty(&element));
+        assert!(
+            !(json.clone() + &yaml).chars().any(|letter| letter.is_control() && letter != '\n'),
+            "{json:?} {yaml:?}"
+        );
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value, serde_json::json!({"A": "a\u{1b}[2J\u{9b}2J\u{7f}\n"}));
     }
 
     #[test]

@@ -31,22 +31,25 @@ impl Element {
     /// # Errors
     /// When it is not well formed, or beyond the bounds of this module.
     pub fn parse(document: &str) -> Result<Self> {
+        Self::parse_within(document, ELEMENTS_MAX)
+    }
+
+    fn parse_within(document: &str, elements_max: usize) -> Result<Self> {
         let mut reader = Reader::from_str(document);
         let mut stack = vec![Self::default()];
         let mut count = 0_usize;
         loop {
             let event = reader.read_event().context("the document of the daemon is not well formed")?;
+            count += usize::from(matches!(event, Event::Start(_) | Event::Empty(_)));
+            if stack.len() > DEPTH_MAX + 1 || count > elements_max {
+                bail!("the document of the daemon is too deep or too large");
+            }
             match event {
                 Event::Start(start) => {
-                    count += 1;
-                    if stack.len() > DEPTH_MAX || count > ELEMENTS_MAX {
-                        bail!("the document of the daemon is too deep or too large");
-                    }
-                    stack.push(Self { name: start.name().0.to_owned(), ..Self::default() });
+                    stack.push(Self { name: name_of(start.name().0)?, ..Self::default() });
                 }
                 Event::Empty(start) => {
-                    count += 1;
-                    let element = Self { name: start.name().0.to_owned(), ..Self::default() };
+                    let element = Self { name: name_of(start.name().0)?, ..Self::default() };
                     last(&mut stack)?.children.push(element);
                 }
                 Event::End(_) => {
@@ -151,6 +154,14 @@ impl Element {
     }
 }
 
+/// No name of XML holds a control character, but the reader lets them pass, and names are shown.
+fn name_of(name: &str) -> Result<String> {
+    if name.contains(char::is_control) {
+        bail!("the document of the daemon is not well formed: a name holds a control character");
+    }
+    Ok(name.to_owned())
+}
+
 fn last(stack: &mut [Element]) -> Result<&mut Element> {
     stack.last_mut().context("text outside of an element")
 }
@@ -207,8 +218,14 @@ mod tests {
             "<A/><B/>",
             "<!DOCTYPE A [<!ENTITY x 'y'>]><A>&x;</A>",
             "<A>&x;</A>",
+            "<A\u{1b}[2J/>",
+            "<A\u{9b}2J></A\u{9b}2J>",
         ] {
             assert!(Element::parse(document).is_err(), "{:.40}", document);
+        }
+        for (document, elements) in [("<A><B/><B/></A>", 3), ("<A><B></B></A>", 2)] {
+            assert!(Element::parse_within(document, elements).is_ok(), "{document}");
+            assert!(Element::parse_within(document, elements - 1).is_err(), "{document}");
         }
     }
 }

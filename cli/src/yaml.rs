@@ -2,9 +2,7 @@
 //!
 //! Every text is quoted as JSON quotes it, so that no reader takes `NO` for a truth value or `0x1` for a number.
 
-use serde_json::Value;
-
-use crate::json::is_list;
+use crate::json::{is_list, quoted};
 use crate::xml::Element;
 
 /// The document as YAML text with the root's name as the only key.
@@ -60,7 +58,7 @@ fn scalar(element: &Element) -> Option<String> {
     match (element.children.is_empty(), element.text.trim().is_empty()) {
         (false, _) => None,
         (true, true) => Some("{}".to_owned()),
-        (true, false) => Some(Value::from(element.text.as_str()).to_string()),
+        (true, false) => Some(quoted(&element.text)),
     }
 }
 
@@ -70,7 +68,7 @@ fn key(name: &str) -> String {
     if plain && name.chars().nth(1).is_some() && name.starts_with(|c: char| c.is_ascii_uppercase()) && !is_word(name) {
         return name.to_owned();
     }
-    Value::from(name).to_string()
+    quoted(name)
 }
 
 fn is_word(name: &str) -> bool {
