@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 
-use crate::table;
+use crate::table::{self, clean};
 use crate::terminal::one_line;
 use crate::xml::Element;
 
@@ -68,7 +68,7 @@ impl Page {
         }
         // Bold and underlined, as the original.
         let (on, off) = if self.styled { ("\x1b[1m\x1b[4m", "\x1b[0m") } else { ("", "") };
-        self.text.push_str(&format!("{on}{title:<HEADER_WIDTH$}{off}\n"));
+        self.text.push_str(&format!("{on}{:<HEADER_WIDTH$}{off}\n", clean(title)));
         self
     }
 
@@ -78,9 +78,9 @@ impl Page {
         self.raw(line.trim_end())
     }
 
-    /// One line as it is.
+    /// One line as it is, but for control characters.
     pub fn raw(&mut self, line: &str) -> &mut Self {
-        self.text.push_str(line);
+        self.text.push_str(&clean(line));
         self.text.push('\n');
         self
     }
@@ -202,5 +202,19 @@ mod tests {
         page.styled = false;
         page.header("X").line("ID", "1\n2").header("Y").line("LABEL", "");
         assert_eq!(page.finish(), format!("{:<80}\nID             : 1 2\n\n{:<80}\nLABEL          :\n", "X", "Y"));
+    }
+
+    #[test]
+    fn nothing_that_comes_from_elsewhere_moves_the_cursor() {
+        let hostile = "7\u{1b}[2J\u{9b}2J\n";
+        let template = Element { name: "T".into(), text: String::new(), children: Vec::new() };
+        let attribute =
+            Element { name: hostile.trim_end().into(), text: hostile.trim_end().into(), children: Vec::new() };
+        let mut page = Page::new(15);
+        page.styled = false;
+        page.header(hostile).line(hostile, hostile).raw(hostile).table(&[("A", 1, true)], &[vec![hostile.into()]]);
+        page.template("TEMPLATE", Some(&Element { children: vec![attribute], ..template }), &[]);
+        assert!(!page.finish().chars().any(|letter| letter.is_control() && letter != '\n'), "{:?}", page.finish());
+        assert_eq!(page.finish().lines().count(), 8, "{:?}", page.finish());
     }
 }

@@ -223,7 +223,7 @@ fn resize<'a>(shown: &mut [Column], options: &ListOptions, find: &impl Fn(&str) 
 }
 
 /// Cells keep their leading blanks (durations are aligned by them) and lose control characters.
-fn clean(cell: &str) -> String {
+pub(crate) fn clean(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Part, Progress, Scene};
-use crate::terminal::complain;
+use crate::terminal::{complain, one_line};
 use crate::units;
 
 /// Time between two plain lines.
@@ -129,12 +129,12 @@ impl Stage {
             stays
         });
         let phrase = scene.brief.as_ref().filter(|_| !parts.is_empty()).unwrap_or(&scene.phrase);
-        let name = format!("{subject}: {phrase}");
+        let name = one_line(&format!("{subject}: {phrase}"));
         let names = parts.iter().map(|part| part.name.len() + INDENT.len()).chain([name.len()]);
         let width = names.filter(|length| *length <= NAME_MAX).max().unwrap_or(0);
         self.all.show(&name, width, scene.progress);
         for part in parts {
-            self.part(part).show(&format!("{INDENT}{}", part.name), width, part.progress);
+            self.part(part).show(&format!("{INDENT}{}", one_line(&part.name)), width, part.progress);
         }
     }
 
@@ -343,6 +343,22 @@ mod tests {
         stage.show("VM 0", &Scene { parts: scene.parts[..1].to_vec(), ..scene });
         let lines = drawn(&stage, &screen);
         assert_eq!(lines.len(), 1, "{lines:?}");
+    }
+
+    #[test]
+    fn no_phrase_and_no_name_moves_the_cursor() {
+        let (mut stage, screen) = stage();
+        let hostile = "x\u{1b}[2J\u{9b}2J\r";
+        let scene = Scene {
+            phrase: hostile.into(),
+            progress: Some(Progress { done: 1, total: 2 }),
+            parts: vec![part(hostile, 1, 2), part("disk 1", 1, 2)],
+            ..Scene::default()
+        };
+        stage.show("VM 0", &scene);
+        let lines = drawn(&stage, &screen);
+        assert!(lines[0].starts_with("VM 0: x [2J 2J") && lines[1].starts_with("x [2J 2J"), "{lines:?}");
+        assert!(!lines.concat().chars().any(char::is_control), "{lines:?}");
     }
 
     #[test]
