@@ -6,6 +6,8 @@
 //! DATASTORE_ID, DATASTORE, SOURCE, STATE (as `oneimage list` shows it), VERIFY_DEPTH, DAMAGES, REASON, WARNING; what is not
 //! known is left out.
 
+use std::collections::HashMap;
+
 use crate::show::or_dash;
 use crate::states;
 use crate::table::{Column, Fit, ListOptions};
@@ -28,8 +30,11 @@ pub fn of_image(image: &Element) -> Vec<Element> {
     if increments.is_empty() {
         return vec![point(image, None, infos.first().copied())];
     }
-    let info_of = |id: Option<i64>| infos.iter().copied().find(|info| info.int_at("ID") == id);
-    increments.iter().map(|increment| point(image, Some(increment), info_of(increment.int_at("ID")))).collect()
+    // A chain may have thousands.
+    let info_of: HashMap<Option<i64>, &Element> =
+        infos.into_iter().rev().map(|info| (info.int_at("ID"), info)).collect();
+    let of = |increment: &&Element| point(image, Some(increment), info_of.get(&increment.int_at("ID")).copied());
+    increments.iter().map(of).collect()
 }
 
 /// The points of all backups in a pool of images for which `wanted` holds, newest first.
