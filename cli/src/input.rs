@@ -58,8 +58,9 @@ fn bounded(reader: impl std::io::Read, name: &str) -> Result<String> {
 pub fn edit(text: &str, send: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let file = private_file(text)?;
     run_editor(&file)?;
-    let edited =
-        bounded(File::open(&file).with_context(|| format!("cannot read {}", file.display()))?, "the edited text")?;
+    let opened = File::open(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let edited = bounded(opened, "the edited text")
+        .with_context(|| format!("not changed, your text is kept in {}", file.display()))?;
     if edited.trim().is_empty() {
         let _ = std::fs::remove_file(&file);
         bail!("the text came back empty: nothing was changed");

@@ -5,7 +5,7 @@
 //! terminal is as before when [`Prompt`] goes, however it goes. (With signals left on, Ctrl-C would end the process
 //! between switching the echo off and on again.)
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -133,7 +133,8 @@ pub fn from_file(file: &Path) -> Result<String> {
         return crate::wire::first_line(file, BYTES_MAX);
     }
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("reading the password from standard input")?;
+    let read = std::io::stdin().lock().take(BYTES_MAX).read_line(&mut line);
+    read.context("reading the password from standard input")?;
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 

@@ -467,6 +467,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_nests_without_end_is_refused() {
+        for (begin, end) in [
+            ("<value><array><data>", "</data></array></value>"),
+            ("<value><struct><member><name>a</name>", "</member></struct></value>"),
+            ("<x>", "</x>"),
+        ] {
+            let deep = format!("{}{}", begin.repeat(100_000), end.repeat(100_000));
+            for body in [answer(&deep), deep, begin.repeat(100_000)] {
+                assert!(decode(&body).is_err(), "{body:.60}");
+            }
+        }
+    }
+
+    #[test]
     fn a_control_character_is_refused_before_it_is_sent() {
         assert!(encode(Param::Text("a\u{1}b".into())).is_err());
         assert_eq!(encode(Param::Text("a\tb".into())).unwrap(), Value::String("a\tb".into()));
