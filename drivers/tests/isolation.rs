@@ -354,6 +354,12 @@ impl BackupDatastore for Echo {
         Ok(Capacity { total_bytes: u64::MAX, free_bytes: 1, used_bytes: 0 })
     }
 
+    fn probe(&self) -> Result<()> {
+        loop {
+            std::thread::park();
+        }
+    }
+
     fn store(
         &self,
         request: &StoreRequest<'_>,
@@ -747,6 +753,23 @@ fn a_process_that_does_not_answer_is_an_error_in_time_for_all_its_calls_and_for_
     });
     full(&datastore, "job=2", &bytes).unwrap();
     assert_eq!(datastore.find("7", "job=1").unwrap(), None);
+}
+
+#[test]
+fn a_probe_that_hangs_ends_alone_and_never_a_backup_beside_it() {
+    let datastore = isolated("echo", Path::new("/"), Duration::from_secs(1));
+    let (reader, reached, go) = MemoryReader::gated(&noise(1 << 20, 9));
+    std::thread::scope(|scope| {
+        let disks = vec![disk(0, reader, Change::Whole)];
+        let storing = scope.spawn(|| store(&datastore, "job=1", None, disks, &Cancel::default()));
+        reached.recv_timeout(SURELY).unwrap();
+        let pid = datastore.pid();
+        let error = datastore.probe().unwrap_err();
+        assert!(error.kind == Kind::Retry && error.to_string().contains("it has not answered for 1 s"), "{error}");
+        go.send(()).unwrap();
+        storing.join().unwrap().unwrap();
+        assert_eq!(datastore.pid(), pid, "the process was given up");
+    });
 }
 
 #[test]

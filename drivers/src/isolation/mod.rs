@@ -10,8 +10,8 @@
 //! - Bytes of disks that come over NBD do not pass the daemon: the child gets the connection itself. Bytes of other readers
 //!   and of restores into a writer of the caller go over the call's socket.
 //! - The child tells about every 200 ms when its [`Progress`] moved. A call that is silent for [`Launch::silence`] fails
-//!   with [`crate::Kind::Retry`], and the child is killed, with all its calls. Waits for a disk's server or for the daemon
-//!   count as signs of life, since they have deadlines of their own.
+//!   with [`crate::Kind::Retry`], and the child is killed, with all its calls; a probe fails alone. Waits for a disk's server
+//!   or for the daemon count as signs of life, since they have deadlines of their own.
 //! - A cancelled call answers within two seconds. Where the child does not, the call is left to it; until it has ended
 //!   there, other calls on its series are refused.
 //!

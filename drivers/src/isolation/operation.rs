@@ -1,7 +1,9 @@
 //! One call, as the parent sees it: what it sends, what it hears, and when it stops waiting.
 //!
 //! Invariants: the caller's thread never waits for the process but in reads of [`TICK`]; what is sent goes through a
-//! thread of its own; a process that is silent for too long is given up, and every call to it with it.
+//! thread of its own; a process that is silent for too long is given up, and every call to it with it. Only a trial whether
+//! files can be made fails alone: a disk that is busy with a backup may be slow to show a file durable, and whoever looks
+//! must not end the backup.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -19,7 +21,9 @@ use super::wire::{
     self, Answer, Call, Fault, Frame, Incoming, MAX_TO_CHILD_BYTES, MAX_TO_PARENT_BYTES, Received, ToChild, ToParent,
     confused,
 };
-use crate::{Cancel, DiskReader, DiskWriter, DriverError, Extent, Kind, Progress, Result};
+use crate::{
+    Cancel, DiskProgress, DiskReader, DiskWriter, DriverError, Extent, Kind, MAX_DISKS_APART, Progress, Result,
+};
 
 /// More than any socket holds that nobody reads.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -140,6 +144,7 @@ impl<'a> Operation<'a> {
         let (out, queue) = channel();
         let mut line = Line {
             process,
+            is_trial: matches!(self.call, Call::Probe),
             incoming: Incoming::new(ours, MAX_TO_PARENT_BYTES),
             out,
             shown: processes.launch().shown.clone(),
@@ -204,10 +209,7 @@ impl<'a> Operation<'a> {
         match content {
             ToParent::Progress(done, total, disks) => {
                 mirror.rest.follow(progress, done, total);
-                for disk in disks {
-                    let shown = mirror.disks.entry(disk.id).or_default();
-                    shown.follow(&progress.of_disk(disk.id), disk.done, disk.total);
-                }
+                mirror.follow_disks(progress, &disks);
                 progress.beat();
                 Ok(())
             }
@@ -241,6 +243,18 @@ struct Mirror {
     disks: BTreeMap<u32, Shown>,
 }
 
+impl Mirror {
+    /// Disks beyond those that are counted apart are left out: nothing of what the process says may grow without end.
+    fn follow_disks(&mut self, progress: &Progress, disks: &[DiskProgress]) {
+        for disk in disks {
+            if self.disks.len() < MAX_DISKS_APART || self.disks.contains_key(&disk.id) {
+                let shown = self.disks.entry(disk.id).or_default();
+                shown.follow(&progress.of_disk(disk.id), disk.done, disk.total);
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 struct Shown {
     done: u64,
@@ -259,6 +273,8 @@ impl Shown {
 /// The ends of a running call.
 struct Line {
     process: Arc<Process>,
+    /// Whether somebody only wants to know how it is: its silence ends no other call.
+    is_trial: bool,
     incoming: Incoming,
     out: Sender<Frame>,
     served: Vec<Served>,
@@ -312,8 +328,10 @@ impl Line {
             return Err(DriverError::new(Kind::Retry, doing, reason));
         }
         if self.heard.elapsed() > self.silence {
-            self.process.give_up();
-            tracing::warn!(pid = self.process.pid(), "{} does not answer; its process was killed", self.shown);
+            if !self.is_trial {
+                self.process.give_up();
+                tracing::warn!(pid = self.process.pid(), "{} does not answer; its process was killed", self.shown);
+            }
             let reason = format!("it has not answered for {} s; is its server reachable?", self.silence.as_secs());
             return Err(DriverError::new(Kind::Retry, doing, reason));
         }
@@ -385,4 +403,21 @@ fn send_all(mut stream: UnixStream, queue: &Receiver<Frame>) {
 pub(super) fn spawn(name: &str, doing: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     started.map(drop).map_err(|error| DriverError::io(doing, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_without_end_are_not_all_remembered() {
+        let (mut mirror, progress) = (Mirror::default(), Progress::default());
+        let most = MAX_DISKS_APART as u32;
+        let disk = |id, done| DiskProgress { id, done, total: 10 };
+        mirror.follow_disks(&progress, &(0..3 * most).map(|id| disk(id, 1)).collect::<Vec<_>>());
+        assert_eq!((mirror.disks.len(), progress.disks().len()), (MAX_DISKS_APART, MAX_DISKS_APART));
+        mirror.follow_disks(&progress, &[disk(0, 3), disk(3 * most, 3), disk(0, 2)]);
+        assert_eq!(progress.disks()[0], disk(0, 3));
+        assert_eq!(progress.get(), (u64::from(most) + 2, 10 * u64::from(most)));
+    }
 }
