@@ -179,6 +179,23 @@ fn enter_goes_on_and_anything_else_is_asked_again() {
 }
 
 #[test]
+fn ctrl_c_as_soon_as_the_bars_are_back_asks_anew() {
+    let door = backing_up();
+    let terminal = Terminal::run(&door, "vm backup 0 --wait");
+    // Often, for the moment in which it could be taken for a second one is short.
+    let mut at = asked(&terminal);
+    for _ in 0..30 {
+        terminal.types("\n");
+        at = terminal.sees_after(at, "VM 0: backup [");
+        terminal.types(CTRL_C);
+        at = terminal.sees_after(at, QUESTION);
+    }
+    terminal.types("s\n");
+    let (status, seen) = terminal.ends();
+    assert_eq!(status.code(), Some(130), "{seen:?}");
+}
+
+#[test]
 fn a_second_ctrl_c_ends_the_watching() {
     let door = backing_up();
     let terminal = Terminal::run(&door, "vm backup 0 --wait");
