@@ -1,5 +1,7 @@
 //! The kinds of objects: how their documents are fetched, and how a name or an id list becomes ids.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::names::Names;
@@ -119,10 +121,10 @@ impl Kind {
     /// As [`Kind::pool`], and for an unknown user.
     pub fn pool_for(&self, client: &Client, options: &ListOptions, verb: &str) -> Result<Element> {
         let flag = match options.whose.as_deref() {
-            None | Some("a") => ALL,
-            Some("m") => -3,
-            Some("g") => -1,
-            Some("G") => -4,
+            None | Some("a" | "all") => ALL,
+            Some("m" | "mine") => -3,
+            Some("g" | "group") => -1,
+            Some("G" | "primary group") => -4,
             Some(user) => USER.id(client, user)?,
         };
         self.pool(client, flag, verb)
@@ -168,7 +170,7 @@ impl Kind {
                 None => ids.push(names.id(word)?),
             }
         }
-        Ok(ids)
+        Ok(once(ids))
     }
 }
 
@@ -192,7 +194,14 @@ pub fn parse_ids(argument: &str) -> Result<Option<Vec<i64>>> {
         }
         ids.extend((first..=last).map(i64::from));
     }
-    Ok(Some(ids))
+    Ok(Some(once(ids)))
+}
+
+/// Who is named twice is meant once; the order stays.
+fn once(mut ids: Vec<i64>) -> Vec<i64> {
+    let mut seen = BTreeSet::new();
+    ids.retain(|id| seen.insert(*id));
+    ids
 }
 
 /// Reads the id that a create verb answers and prints it: `ID: 7`.
@@ -215,6 +224,7 @@ mod tests {
         assert_eq!(ids("7"), Some(vec![7]));
         assert_eq!(ids("0,1,5"), Some(vec![0, 1, 5]));
         assert_eq!(ids("0..3,9"), Some(vec![0, 1, 2, 3, 9]));
+        assert_eq!(ids("5,0..2,5,1"), Some(vec![5, 0, 1, 2]));
         for text in ["web", "1,web", "", "1,", "-1", "1..", "..", "1...3", "99999999999"] {
             assert_eq!(ids(text), None, "{text}");
         }

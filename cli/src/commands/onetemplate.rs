@@ -73,7 +73,7 @@ struct Recursive<T: Args> {
     #[command(flatten)]
     verb: T,
     /// The images of its disks, too
-    #[arg(short, long)]
+    #[arg(short = 'R', short_alias = 'r', long)]
     recursive: bool,
 }
 

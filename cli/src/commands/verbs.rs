@@ -340,7 +340,8 @@ pub struct Chgrp {
 pub struct Chmod {
     #[command(flatten)]
     target: Several,
-    /// Digits for owner, group and others, sums of 4 (use), 2 (manage), 1 (admin), like 640; or changes, like u+m,go-u
+    /// Digits for owner, group and others, sums of 4 (use), 2 (manage), 1 (admin), like 640; or changes, like u+m,go-u;
+    /// r, w and x are u, m and a
     #[arg(value_name = "OCTET|CHANGES")]
     permissions: String,
 }
@@ -418,7 +419,8 @@ impl Chmod {
 }
 
 /// The nine parameters of chmod (use, manage, admin of owner, group and others), -1 for what stays: of `640`, or of
-/// changes like `u+m,go-u` and `g=um`, where u is the owner, g the group, o others and a all three.
+/// changes like `u+m,go-u` and `g=um`, where u is the owner, g the group, o others and a all three. OpenNebula's tools have
+/// r, w and x for u, m and a (`u=rw,g=r`).
 fn permission_bits(text: &str) -> Result<[i64; 9]> {
     let digits: Option<Vec<i64>> = text.chars().map(|digit| digit.to_digit(8).map(i64::from)).collect();
     let mut bits = [-1; 9];
@@ -443,7 +445,8 @@ fn change_bits(bits: &mut [i64; 9], change: &str) -> Option<()> {
     let places =
         |letters: &str, known: &str| letters.chars().map(|letter| known.find(letter)).collect::<Option<Vec<_>>>();
     let who = if matches!(who, "" | "a") { "ugo" } else { who };
-    let (who, rights) = (places(who, "ugo")?, places(what, "uma")?);
+    let rights = places(what, "uma").or_else(|| places(what, "rwx"))?;
+    let who = places(who, "ugo")?;
     if rights.is_empty() && sign != "=" {
         return None;
     }
@@ -529,11 +532,12 @@ mod tests {
             ("+a", [-1, -1, 1, -1, -1, 1, -1, -1, 1]),
             ("g=um,o=", [-1, -1, -1, 1, 1, 0, 0, 0, 0]),
             ("u=u,u+a", [1, 0, 1, -1, -1, -1, -1, -1, -1]),
+            ("u=rw,g=r,o+x", [1, 1, 0, 1, 0, 0, -1, -1, 1]),
         ];
         for (text, bits) in cases {
             assert_eq!(permission_bits(text).unwrap(), bits, "{text}");
         }
-        for wrong in ["", "64", "6400", "648", "u", "u+", "u+x", "x+u", "u+m,", ",", "u+m g-u", "-10", "u++m"] {
+        for wrong in ["", "64", "6400", "648", "u", "u+", "u+z", "u=rm", "x+u", "u+m,", ",", "u+m g-u", "-10", "u++m"] {
             assert!(permission_bits(wrong).is_err(), "{wrong}");
         }
     }

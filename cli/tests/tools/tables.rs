@@ -56,7 +56,7 @@ fn list_options_choose_columns_rows_and_form() {
 #[test]
 fn whose_objects_are_listed_becomes_the_filter_flag() {
     let door = pools();
-    for whose in ["m", "a", "g", "G", "7", "oneadmin"] {
+    for whose in ["m", "a", "g", "G", "mine", "all", "group", "primary group", "7", "oneadmin"] {
         door.run("oneimage", &["list", whose]).good();
     }
     door.run("onevm", &["list"]).good();

@@ -136,6 +136,7 @@ fn verbs_of_images_and_templates_call_what_the_protocol_says() {
         onetemplate create file --dry
         onetemplate clone tmpl copy
         onetemplate clone 0 copy --recursive
+        onetemplate clone 0 copy -R
         onetemplate delete 0
         onetemplate chmod tmpl 640
         onetemplate chmod 0 o= --recursive
@@ -181,7 +182,7 @@ fn what_cannot_be_meant_of_vms_images_and_templates_is_one_line() {
         onevm show -1
         onevm poweroff 0,alpine-1
         onevm poweroff -1..2
-        onevm chmod 0 u+x
+        onevm chmod 0 u+z
         oneimage clone alpine
         oneimage clone alpine copy -d nowhere
         oneimage create -d 1 --name a --size big
@@ -225,6 +226,10 @@ fn on_a_terminal_questions_are_asked_and_no_answer_changes_nothing() {
     let ran = door.run_on_a_terminal("onevm recover 0 --interactive", &editor);
     let said = String::from_utf8(ran.stdout).unwrap();
     assert!(ran.status.success() && said.contains("VM 0 (alpine-0) is in RUNNING"), "{said}");
+    // OpenNebula's tool takes it beside a result.
+    let ran = door.run_on_a_terminal("onevm recover 0 --retry --interactive", &editor);
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success() && said.contains("(Enter: retry; - leaves it as it is)"), "{said}");
     let ran = door.run_on_a_terminal("onetemplate instantiate 0", &editor);
     let said = String::from_utf8(ran.stdout).unwrap();
     assert_eq!(ran.status.code(), Some(255), "{said}");

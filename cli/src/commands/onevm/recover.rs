@@ -17,6 +17,9 @@ pub struct Options {
     target: Several,
     #[command(flatten)]
     result: RecoverResult,
+    /// Show each VM and ask; with a result, Enter means that one
+    #[arg(long)]
+    interactive: bool,
 }
 
 #[derive(Args, Debug)]
@@ -40,9 +43,6 @@ struct RecoverResult {
     /// Remove the record only, nothing on the host
     #[arg(long)]
     delete_db: bool,
-    /// Show each VM and ask
-    #[arg(long)]
-    interactive: bool,
 }
 
 /// What the numbers of the call mean, in their order.
@@ -52,35 +52,41 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     let result = &options.result;
     let choices = [result.failure, result.success, result.retry, result.delete, result.recreate, result.delete_db];
     let chosen = (0_i64..).zip(choices).find(|(_, chosen)| *chosen).map(|(number, _)| number);
-    if chosen.is_none() && !result.interactive {
+    if chosen.is_none() && !options.interactive {
         bail!("Need to specify the result of the pending action.");
     }
     each(&VM.ids(client, &options.target.ids)?, |id| {
-        let operation = match chosen {
-            Some(operation) => operation,
-            None => match ask(client, id)? {
-                Some(operation) => operation,
-                None => return Ok(()),
-            },
-        };
+        let operation = if options.interactive { ask(client, id, chosen)? } else { chosen };
+        let Some(operation) = operation else { return Ok(()) };
         client.call("one.vm.recover", [id.into(), operation.into()]).map(|_| ())
     })
 }
 
-/// Tells where the VM is and asks for a word of [`OPERATIONS`]; None for an empty line.
-fn ask(client: &Client, id: i64) -> Result<Option<i64>> {
+/// What leaves a VM as it is.
+const LEAVE: &str = "-";
+
+/// Tells where the VM is and asks for a word of [`OPERATIONS`]; None leaves it as it is. An empty line means `proposed`.
+fn ask(client: &Client, id: i64, proposed: Option<i64>) -> Result<Option<i64>> {
     if !std::io::stdin().is_terminal() {
         bail!("there is no terminal to ask on: say what became of it, --success, --failure or --retry for instance");
     }
     let vm = VM.info(client, id, false)?;
     let (name, phase) = (vm.text_at("NAME"), states::vm_phase(&vm));
     terminal::complain(&format!("VM {id} ({name}) is in {phase}{}", reason(&vm)));
+    let name_of = |number: i64| usize::try_from(number).ok().and_then(|index| OPERATIONS.get(index)).copied();
+    let enter = match proposed.and_then(name_of) {
+        Some(name) => format!("Enter: {name}; {LEAVE} leaves it as it is"),
+        None => "Enter leaves it as it is".to_owned(),
+    };
     loop {
-        terminal::warn_raw(&format!("{} (Enter leaves it as it is): ", OPERATIONS.join(", ")));
+        terminal::warn_raw(&format!("{} ({enter}): ", OPERATIONS.join(", ")));
         let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).context("reading the answer")?;
+        if std::io::stdin().lock().read_line(&mut line).context("reading the answer")? == 0 {
+            return Ok(None);
+        }
         match (line.trim(), operation(&line)) {
-            ("", _) => return Ok(None),
+            ("", _) => return Ok(proposed),
+            (LEAVE, _) => return Ok(None),
             (_, Some(operation)) => return Ok(Some(operation)),
             (word, None) => terminal::complain(&format!("{word} is none of them")),
         }
