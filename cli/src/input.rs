@@ -41,6 +41,17 @@ pub fn read_required(file: Option<&Path>) -> Result<String> {
     read(file)?.context("name a template file, or pipe the template in")
 }
 
+/// As [`read`], for verbs that can be told by options, too: with neither file nor anything in a pipe it says `missing`.
+///
+/// # Errors
+/// As [`read`], and `missing`.
+pub fn read_or(file: Option<&Path>, missing: &str) -> Result<String> {
+    if file.is_none() && !crate::terminal::something_is_piped_in() {
+        bail!("{missing}");
+    }
+    read_required(file)
+}
+
 fn bounded(reader: impl std::io::Read, name: &str) -> Result<String> {
     let mut text = String::new();
     reader.take(BYTES_MAX + 1).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;

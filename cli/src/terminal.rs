@@ -3,6 +3,7 @@
 //! A reader that goes away (`onevm list | head -1`) is no error. One message is one line.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -80,6 +81,12 @@ pub fn warn_raw(text: &str) {
 #[must_use]
 pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
+}
+
+/// Is standard input a pipe or a file, no terminal nor /dev/null?
+#[must_use]
+pub fn something_is_piped_in() -> bool {
+    std::fs::metadata("/dev/stdin").is_ok_and(|input| input.file_type().is_fifo() || input.is_file())
 }
 
 /// Columns of the terminal that standard output is, or None elsewhere.

@@ -2,7 +2,6 @@
 //!
 //! Options stand before the text of the file, since of two values of one name the first counts.
 
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
@@ -10,7 +9,7 @@ use clap::Args;
 
 use crate::objects::{self, CLUSTER, Kind};
 use crate::wire::{Client, Param};
-use crate::{input, template_text};
+use crate::{input, template_text, terminal};
 
 /// Where the template of a new object comes from.
 #[derive(Args, Clone, Debug)]
@@ -55,15 +54,10 @@ impl Source {
 /// The error of a creation; when standard input was left `unread` and something is there, that is said, too.
 #[must_use]
 pub fn of_unread(error: anyhow::Error, unread: bool) -> anyhow::Error {
-    if unread && something_is_piped_in() {
+    if unread && terminal::something_is_piped_in() {
         return anyhow!("{error:#} (what was piped in was not read, since there are options: name it with -)");
     }
     error
-}
-
-/// A pipe or a file; not a terminal, nor /dev/null.
-fn something_is_piped_in() -> bool {
-    std::fs::metadata("/dev/stdin").is_ok_and(|input| input.file_type().is_fifo() || input.is_file())
 }
 
 /// `KEY = "VALUE"` lines for what was given.

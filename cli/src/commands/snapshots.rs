@@ -1,8 +1,46 @@
-//! Tables of snapshots: of disks and images (SNAPSHOTS elements), and of whole VMs (vectors in TEMPLATE).
+//! Snapshots: their ids by name; tables of those of disks and images (SNAPSHOTS elements) and of whole VMs (vectors in
+//! TEMPLATE).
 
+use anyhow::{Result, bail};
+
+use crate::objects::VM;
 use crate::show::{Page, or_dash};
 use crate::units;
+use crate::wire::Client;
 use crate::xml::Element;
+
+/// The id of a snapshot of one VM, or of one of its disks, by id or name.
+///
+/// # Errors
+/// A name that no snapshot has, or several; a name with several VMs, which may each have another.
+pub fn id(client: &Client, vm: &str, disk: Option<u32>, word: &str) -> Result<i64> {
+    if let Ok(id) = word.parse::<u32>() {
+        return Ok(id.into());
+    }
+    let ids = VM.ids(client, vm)?;
+    let [vm] = ids.as_slice() else {
+        bail!("a snapshot of several VMs is named by its id: write a number in place of {word}");
+    };
+    let document = VM.info(client, *vm, false)?;
+    let (of_what, show, snapshots): (String, _, Vec<&Element>) = match disk {
+        None => {
+            let list = document.at("TEMPLATE").into_iter().flat_map(|template| template.all("SNAPSHOT"));
+            (format!("VM {vm}"), format!("onevm snapshot-list {vm}"), list.collect())
+        }
+        Some(disk) => {
+            let lists = document.all("SNAPSHOTS").filter(|list| list.int_at("DISK_ID") == Some(disk.into()));
+            let list = lists.flat_map(|list| list.all("SNAPSHOT"));
+            (format!("disk {disk} of VM {vm}"), format!("onevm disk-snapshot-list {vm} {disk}"), list.collect())
+        }
+    };
+    let key = if disk.is_some() { "ID" } else { "SNAPSHOT_ID" };
+    let named = snapshots.iter().filter(|snapshot| snapshot.text_at("NAME") == word);
+    match named.filter_map(|snapshot| snapshot.int_at(key)).collect::<Vec<_>>()[..] {
+        [id] => Ok(id),
+        [] => bail!("{of_what} has no snapshot named {word}; {show} shows all"),
+        _ => bail!("{of_what} has several snapshots named {word}: name one by its id; {show} shows them"),
+    }
+}
 
 /// Does the list hold a snapshot?
 pub fn is_any(list: &Element) -> bool {

@@ -29,7 +29,7 @@ pub struct VmOptions {
     #[arg(long, value_name = "IMAGE,...", value_delimiter = ',')]
     disk: Vec<String>,
     /// Networks by id, name or USER[NAME], each with attributes if need be: lan:ip=10.0.0.7
-    #[arg(long, value_name = "NETWORK,...", value_delimiter = ',')]
+    #[arg(long, alias = "network", value_name = "NETWORK,...", value_delimiter = ',')]
     nic: Vec<String>,
     /// Order in which devices are tried at boot, like disk0,nic0
     #[arg(long, value_name = "DEVICE,...")]
@@ -67,6 +67,12 @@ struct Screen {
     /// Graphics card: vga, cirrus, virtio, none
     #[arg(long, value_name = "TYPE")]
     video: Option<String>,
+    /// An IOMMU for the graphics card
+    #[arg(long, requires = "video")]
+    video_iommu: bool,
+    /// Address translation services for the graphics card
+    #[arg(long, requires = "video")]
+    video_ats: bool,
     /// Memory of the graphics card: 16m; without a unit MB
     #[arg(long, value_name = "SIZE", requires = "video")]
     video_vram: Option<String>,
@@ -180,14 +186,19 @@ impl Screen {
         push(
             text,
             "VIDEO",
-            &given([("TYPE", self.video.clone()), ("VRAM", vram), ("RESOLUTION", self.video_resolution.clone())]),
+            &given([
+                ("TYPE", self.video.clone()),
+                ("IOMMU", yes(self.video_iommu)),
+                ("ATS", yes(self.video_ats)),
+                ("VRAM", vram),
+                ("RESOLUTION", self.video_resolution.clone()),
+            ]),
         )
     }
 }
 
 impl Context {
     fn push(&self, text: &mut String) -> Result<()> {
-        let yes = |flag: bool| flag.then(|| "YES".to_owned());
         let key = self.ssh.as_deref().map(|file| input::read_required(Some(file))).transpose()?;
         let script = self.startscript.as_deref().map(|file| input::read_required(Some(file))).transpose()?;
         let mut pairs: Vec<(&str, String)> = given([
@@ -204,6 +215,10 @@ impl Context {
         }
         push(text, "CONTEXT", &pairs)
     }
+}
+
+fn yes(flag: bool) -> Option<String> {
+    flag.then(|| "YES".to_owned())
 }
 
 fn given<const N: usize>(pairs: [(&'static str, Option<String>); N]) -> Pairs {
@@ -237,6 +252,8 @@ fn device(name: &str, kind: &str, text: &str) -> Result<String> {
     let (id, uname) = (format!("{kind}_ID"), format!("{kind}_UNAME"));
     let mut pairs: Vec<(&str, String)> = match owned {
         _ if object.is_empty() => bail!("--{} {text}: name an {}", name.to_lowercase(), kind.to_lowercase()),
+        // No name, but the wish that the daemon choose.
+        None if name == "NIC" && object == "auto" => vec![("NETWORK_MODE", "auto".to_owned())],
         Some((user, object)) => vec![(kind, object.to_owned()), (&uname, user.to_owned())],
         None if object.parse::<u32>().is_ok() => vec![(&id, object.to_owned())],
         None => vec![(kind, object.to_owned())],
@@ -303,8 +320,13 @@ mod tests {
              DISK = [ IMAGE = \"my disk\", IMAGE_UNAME = \"ann\" ]\nNIC = [ NETWORK = \"lan\", IP = \"10.0.0.7\" ]\n"
         );
         assert_eq!(
-            text(&["--vnc", "--video", "virtio", "--video-vram", "16"]).unwrap(),
-            "GRAPHICS = [ TYPE = \"VNC\", LISTEN = \"0.0.0.0\" ]\nVIDEO = [ TYPE = \"virtio\", VRAM = \"16384\" ]\n"
+            text(&["--vnc", "--video", "virtio", "--video-iommu", "--video-ats", "--video-vram", "16"]).unwrap(),
+            "GRAPHICS = [ TYPE = \"VNC\", LISTEN = \"0.0.0.0\" ]\n\
+             VIDEO = [ TYPE = \"virtio\", IOMMU = \"YES\", ATS = \"YES\", VRAM = \"16384\" ]\n"
+        );
+        assert_eq!(
+            text(&["--network", "lan", "--nic", "auto:model=virtio"]).unwrap(),
+            "NIC = [ NETWORK = \"lan\" ]\nNIC = [ NETWORK_MODE = \"auto\", MODEL = \"virtio\" ]\n"
         );
         assert_eq!(
             text(&["--net_context", "--context", "A=1,B=\"x y\"", "--raw", "X = 1"]).unwrap(),

@@ -92,6 +92,7 @@ fn verbs_of_vms_call_what_the_protocol_says() {
         onevm unresched 0,2
         onevm disk-attach 0 -i alpine --prefix vd --target vdb --cache none --discard unmap
         onevm disk-attach 0 -f file
+        onevm disk-attach 0 -i alpine -t vdc
         onevm disk-detach alpine-0 1
         onevm disk-resize 0 1 20g
         onevm disk-saveas 0 1 copy
@@ -271,11 +272,57 @@ fn a_vm_is_saved_disk_by_disk_and_then_as_a_template() {
     assert_eq!(said, "there is no template yet, but images 7 were made of the disks: no right");
 }
 
+const WITH_SNAPSHOTS: &str = "<VM><ID>0</ID><TEMPLATE><DISK><DISK_ID>0</DISK_ID></DISK><SNAPSHOT><SNAPSHOT_ID>2</SNAPSHOT_ID><NAME>before</NAME><TIME>1669901816</TIME><HYPERVISOR_ID>one-2</HYPERVISOR_ID></SNAPSHOT></TEMPLATE>\
+        <SNAPSHOTS><DISK_ID>0</DISK_ID><SNAPSHOT><ID>0</ID><PARENT>-1</PARENT><DATE>1669901816</DATE><SIZE>8</SIZE><NAME>first</NAME></SNAPSHOT><SNAPSHOT><ACTIVE>YES</ACTIVE><ID>1</ID><PARENT>0</PARENT><DATE>1669901900</DATE><SIZE>2048</SIZE><NAME>second</NAME></SNAPSHOT></SNAPSHOTS></VM>";
+
+#[test]
+fn snapshots_are_named_by_id_or_name() {
+    let door = Door::open()
+        .says("one.vm.info", WITH_SNAPSHOTS)
+        .says("one.vm.snapshotrevert", 0)
+        .says("one.vm.snapshotdelete", 0)
+        .says("one.vm.disksnapshotrevert", 0)
+        .says("one.vm.disksnapshotrename", 0)
+        .says("one.vm.disksaveas", 7)
+        .says("one.vm.schedadd", 0);
+    let lines = "
+        onevm snapshot-revert 0 before
+        onevm snapshot-delete 0..1 2
+        onevm snapshot-delete 0 before --schedule +3600
+        onevm disk-snapshot-revert 0 0 second
+        onevm disk-snapshot-rename 0 0 first oldest
+        onevm disk-saveas 0 0 copy -s first
+    ";
+    assert_golden("calls-snapshots", &played(&door, lines));
+    let said = |arguments: &[&str]| door.run("onevm", arguments).bad();
+    assert_eq!(
+        said(&["snapshot-revert", "0", "first"]),
+        "VM 0 has no snapshot named first; onevm snapshot-list 0 shows all"
+    );
+    assert_eq!(
+        said(&["disk-snapshot-delete", "0", "1", "first"]),
+        "disk 1 of VM 0 has no snapshot named first; onevm disk-snapshot-list 0 1 shows all"
+    );
+    assert_eq!(
+        said(&["snapshot-revert", "0..1", "before"]),
+        "a snapshot of several VMs is named by its id: write a number in place of before"
+    );
+}
+
+#[test]
+fn what_is_attached_or_resized_can_be_piped_in() {
+    let door = Door::open().says("one.vm.attach", 0).says("one.vm.attachnic", 0).says("one.vm.resize", 0);
+    for verb in ["disk-attach", "nic-attach", "resize"] {
+        assert_eq!(door.run_with_input("onevm", &[verb, "0"], "A = [ B = 1 ]").good(), "", "{verb}");
+    }
+    let text = r#""A = [ B = 1 ]""#;
+    let calls = format!("one.vm.attach(0, {text})\none.vm.attachnic(0, {text})\none.vm.resize(0, {text}, false)");
+    assert_eq!(door.calls(), calls);
+}
+
 #[test]
 fn snapshots_are_listed_as_tables() {
-    let vm = "<VM><ID>0</ID><TEMPLATE><DISK><DISK_ID>0</DISK_ID></DISK><SNAPSHOT><SNAPSHOT_ID>2</SNAPSHOT_ID><NAME>before</NAME><TIME>1669901816</TIME><HYPERVISOR_ID>one-2</HYPERVISOR_ID></SNAPSHOT></TEMPLATE>\
-        <SNAPSHOTS><DISK_ID>0</DISK_ID><SNAPSHOT><ID>0</ID><PARENT>-1</PARENT><DATE>1669901816</DATE><SIZE>8</SIZE><NAME>first</NAME></SNAPSHOT><SNAPSHOT><ACTIVE>YES</ACTIVE><ID>1</ID><PARENT>0</PARENT><DATE>1669901900</DATE><SIZE>2048</SIZE><NAME>second</NAME></SNAPSHOT></SNAPSHOTS></VM>";
-    let door = Door::open().says("one.vm.info", vm);
+    let door = Door::open().says("one.vm.info", WITH_SNAPSHOTS);
     let mut told = door.run("onevm", &["disk-snapshot-list", "0", "0"]).good();
     told.push_str(&door.run("onevm", &["snapshot-list", "0"]).good());
     let image = "<IMAGE><ID>0</ID><TYPE>0</TYPE><SNAPSHOTS><SNAPSHOT><ACTIVE>YES</ACTIVE><ID>0</ID><PARENT>-1</PARENT><DATE>1669901816</DATE><SIZE>8</SIZE><NAME>first</NAME></SNAPSHOT></SNAPSHOTS></IMAGE>";

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::reach::{self, Goal};
 use super::settling::settled;
 use crate::commands::scheduling;
+use crate::commands::snapshots;
 use crate::commands::verbs::Several;
 use crate::each;
 use crate::objects::VM;
@@ -96,9 +97,9 @@ pub struct SnapshotCreate {
 pub struct Snapshot {
     #[command(flatten)]
     target: Several,
-    /// Id of the snapshot
+    /// Id or name of the snapshot
     #[arg(value_name = "SNAPSHOT")]
-    snapshot: u32,
+    snapshot: String,
     #[command(flatten)]
     wait: WaitOptions,
     #[command(flatten)]
@@ -128,9 +129,9 @@ pub struct DiskSnapshot {
     /// Id of the disk
     #[arg(value_name = "DISK")]
     disk: u32,
-    /// Id of the snapshot
+    /// Id or name of the snapshot
     #[arg(value_name = "SNAPSHOT")]
-    snapshot: u32,
+    snapshot: String,
     #[command(flatten)]
     wait: WaitOptions,
     #[command(flatten)]
@@ -176,8 +177,8 @@ impl Action {
                     (&options.schedule, &options.wait),
                 )
             }
-            Self::SnapshotRevert(options) => of_vm_snapshot(("snapshot-revert", "snapshotrevert"), options),
-            Self::SnapshotDelete(options) => of_vm_snapshot(("snapshot-delete", "snapshotdelete"), options),
+            Self::SnapshotRevert(options) => of_vm_snapshot(client, ("snapshot-revert", "snapshotrevert"), options)?,
+            Self::SnapshotDelete(options) => of_vm_snapshot(client, ("snapshot-delete", "snapshotdelete"), options)?,
             Self::DiskSnapshotCreate(options) => {
                 let args = format!("{},{}", options.disk, options.name);
                 let params = vec![i64::from(options.disk).into(), options.name.as_str().into()];
@@ -185,10 +186,10 @@ impl Action {
                 of_snapshot("disk-snapshot-create", &options.target, args, call, (&options.schedule, &options.wait))
             }
             Self::DiskSnapshotRevert(options) => {
-                of_disk_snapshot(("disk-snapshot-revert", "disksnapshotrevert"), options)
+                of_disk_snapshot(client, ("disk-snapshot-revert", "disksnapshotrevert"), options)?
             }
             Self::DiskSnapshotDelete(options) => {
-                of_disk_snapshot(("disk-snapshot-delete", "disksnapshotdelete"), options)
+                of_disk_snapshot(client, ("disk-snapshot-delete", "disksnapshotdelete"), options)?
             }
         };
         wish.run(client)
@@ -216,15 +217,25 @@ fn of_snapshot<'a>(
     Wish { ids: &target.ids, word: word.to_owned(), args, call: Some(call), schedule, wait: Some((None, wait)) }
 }
 
-fn of_vm_snapshot<'a>((word, method): (&str, &'static str), options: &'a Snapshot) -> Wish<'a> {
-    let call = (method, vec![i64::from(options.snapshot).into()]);
-    of_snapshot(word, &options.target, options.snapshot.to_string(), call, (&options.schedule, &options.wait))
+fn of_vm_snapshot<'a>(
+    client: &Client,
+    (word, method): (&str, &'static str),
+    options: &'a Snapshot,
+) -> Result<Wish<'a>> {
+    let id = snapshots::id(client, &options.target.ids, None, &options.snapshot)?;
+    let call = (method, vec![id.into()]);
+    Ok(of_snapshot(word, &options.target, id.to_string(), call, (&options.schedule, &options.wait)))
 }
 
-fn of_disk_snapshot<'a>((word, method): (&str, &'static str), options: &'a DiskSnapshot) -> Wish<'a> {
-    let call = (method, vec![i64::from(options.disk).into(), i64::from(options.snapshot).into()]);
-    let args = format!("{},{}", options.disk, options.snapshot);
-    of_snapshot(word, &options.target, args, call, (&options.schedule, &options.wait))
+fn of_disk_snapshot<'a>(
+    client: &Client,
+    (word, method): (&str, &'static str),
+    options: &'a DiskSnapshot,
+) -> Result<Wish<'a>> {
+    let id = snapshots::id(client, &options.target.ids, Some(options.disk), &options.snapshot)?;
+    let call = (method, vec![i64::from(options.disk).into(), id.into()]);
+    let args = format!("{},{id}", options.disk);
+    Ok(of_snapshot(word, &options.target, args, call, (&options.schedule, &options.wait)))
 }
 
 impl Wish<'_> {

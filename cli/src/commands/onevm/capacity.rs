@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use super::settling::settled;
@@ -51,7 +51,7 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     }
     match (&options.file, text.is_empty()) {
         (Some(file), _) => text = input::read_required(Some(file))?,
-        (None, true) => bail!("say what to change: --cpu, --vcpu, --memory, or --file FILE"),
+        (None, true) => text = input::read_or(None, "say what to change: --cpu, --vcpu, --memory, or --file FILE")?,
         (None, false) => {}
     }
     each(&VM.ids(client, &options.target.ids)?, |id| {

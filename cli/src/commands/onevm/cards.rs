@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use super::settling::settled;
@@ -184,8 +184,7 @@ fn call(
 fn vector_or_file(name: &str, parts: &[(&str, String)], file: Option<&Path>, missing: &str) -> Result<String> {
     match (parts.is_empty(), file) {
         (false, _) => text_of::vector(name, parts),
-        (true, Some(_)) => input::read_required(file),
-        (true, None) => bail!("{missing}"),
+        (true, file) => input::read_or(file, missing),
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Attach {
     #[arg(long, value_name = "PREFIX", requires = "image")]
     prefix: Option<String>,
     /// Device in the guest, like vdb
-    #[arg(long, value_name = "DEVICE", requires = "image")]
+    #[arg(short, long, value_name = "DEVICE", requires = "image")]
     target: Option<String>,
     /// How the host caches it: none, writethrough, writeback, directsync or unsafe
     #[arg(long, value_name = "CACHE", requires = "image")]
@@ -99,9 +99,9 @@ pub struct SaveAs {
     /// Its type: OS, DATABLOCK or CDROM; else that of the disk's image
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// This snapshot of the disk; else the disk as it is
+    /// This snapshot of the disk, id or name; else the disk as it is
     #[arg(short, long, value_name = "SNAPSHOT")]
-    snapshot: Option<u32>,
+    snapshot: Option<String>,
     #[command(flatten)]
     wait: WaitOptions,
 }
@@ -110,9 +110,9 @@ pub struct SaveAs {
 pub struct SnapshotRename {
     #[command(flatten)]
     disk: Disk,
-    /// Id of the snapshot
+    /// Id or name of the snapshot
     #[arg(value_name = "SNAPSHOT")]
-    snapshot: u32,
+    snapshot: String,
     /// New name
     #[arg(value_name = "NAME")]
     name: String,
@@ -134,7 +134,7 @@ impl Disks {
             }
             Self::DiskSaveas(options) => options.run(client),
             Self::DiskSnapshotRename(options) => {
-                let rest = [i64::from(options.snapshot).into(), options.name.as_str().into()];
+                let rest = [options.disk.snapshot(client, &options.snapshot)?.into(), options.name.as_str().into()];
                 options.disk.call(client, "disksnapshotrename", rest, &WaitOptions::default()).map(|_| ())
             }
             Self::DiskSnapshotList(options) => options.list_snapshots(client),
@@ -167,6 +167,10 @@ impl Disk {
         settled(client, vm, wait, || call(client, vm, verb, std::iter::once(disk).chain(rest)))
     }
 
+    fn snapshot(&self, client: &Client, word: &str) -> Result<i64> {
+        snapshots::id(client, &self.vm.id, Some(self.disk), word)
+    }
+
     fn list_snapshots(&self, client: &Client) -> Result<()> {
         let vm = VM.info(client, VM.id(client, &self.vm.id)?, false)?;
         let disk = i64::from(self.disk);
@@ -184,10 +188,8 @@ impl Disk {
 impl Attach {
     fn text(&self, client: &Client) -> Result<String> {
         let Some(image) = &self.image else {
-            if self.file.is_none() {
-                bail!("name the disk to attach: --image IMAGE, or --file FILE with a DISK vector");
-            }
-            return input::read_required(self.file.as_deref());
+            let missing = "name the disk to attach: --image IMAGE, or --file FILE with a DISK vector";
+            return input::read_or(self.file.as_deref(), missing);
         };
         let given = [
             ("DEV_PREFIX", &self.prefix),
@@ -204,7 +206,8 @@ impl Attach {
 impl SaveAs {
     fn run(&self, client: &Client) -> Result<()> {
         let kind = self.kind.as_deref().unwrap_or_default().to_uppercase();
-        let rest = [self.name.as_str().into(), kind.into(), self.snapshot.map_or(-1, i64::from).into()];
+        let snapshot = self.snapshot.as_deref().map_or(Ok(-1), |word| self.disk.snapshot(client, word))?;
+        let rest = [self.name.as_str().into(), kind.into(), snapshot.into()];
         let image = self.disk.call(client, "disksaveas", rest, &self.wait)?;
         terminal::put_line(&format!("Image ID: {image}"))
     }
