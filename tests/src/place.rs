@@ -10,6 +10,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::command::{ORDINARY, run};
 
+/// The command that holds all others.
+const ALL_TOOLS: &str = "keeplast";
+
 /// The root of the source tree.
 #[must_use]
 pub fn source() -> PathBuf {
@@ -34,11 +37,15 @@ fn profile() -> Result<PathBuf> {
     Ok(dir.context("the running executable lies nowhere")?.to_owned())
 }
 
-/// A command of ours (`onevm` …): a link to `keeplast` as built beside the running executable, laid down by itself.
+/// A command of ours (`onevm` …): a link to `keeplast` as built beside the running executable, laid down by itself; or
+/// `keeplast`.
 ///
 /// # Errors
 /// When it has not been built, or has no such name.
 pub fn tool(name: &str) -> Result<PathBuf> {
+    if name == ALL_TOOLS {
+        return binary(name);
+    }
     static LINKS: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     let links = LINKS.get_or_init(|| lay_links().map_err(|error| format!("{error:#}")));
     let path = links.as_ref().map_err(|error| anyhow!("{error}"))?.join(name);
@@ -52,7 +59,7 @@ pub fn tool(name: &str) -> Result<PathBuf> {
 fn lay_links() -> Result<PathBuf> {
     let links = profile()?.join("links");
     std::fs::create_dir_all(&links).with_context(|| format!("making {}", links.display()))?;
-    let mut install = Command::new(binary("keeplast")?);
+    let mut install = Command::new(binary(ALL_TOOLS)?);
     run(install.arg("install-links").arg(&links), ORDINARY)?.checked("keeplast install-links")?;
     Ok(links)
 }

@@ -110,3 +110,48 @@ fn an_administrator_gives_actions_a_time_and_sees_what_came_of_them() {
         vm(&[word, "2", "--wait"]);
     }
 }
+
+#[test]
+fn the_doctor_finds_a_repository_that_the_password_does_not_open_or_that_is_gone_and_never_tells_the_password() {
+    const RIGHT: &str = "the-right-words";
+    const WRONG: &str = "words-that-open-nothing";
+    let one = cloud();
+    let restic = format!(
+        "NAME = \"vault\"\nTYPE = \"BACKUP_DS\"\nDS_MAD = \"restic\"\nTM_MAD = \"-\"\nRESTIC_PASSWORD = \"{RIGHT}\"\n"
+    );
+    let vault = one.create("onedatastore", &restic, &[]).unwrap();
+    one.ok("onevm", &["backup", "web-0", "-d", "vault", "--wait"]).unwrap();
+    let doctor = || {
+        let told = one.run("keeplast", &["doctor"]).unwrap();
+        let all = format!("{}{}", told.stdout, told.stderr);
+        assert!(!all.contains(RIGHT) && !all.contains(WRONG), "{all}");
+        let line = all.lines().find(|line| line.contains("repository, datastore") && line.contains("(vault)"));
+        (told.success(), line.map(str::to_owned).unwrap_or_default(), all)
+    };
+    let (_, line, all) = doctor();
+    assert!(line.starts_with("ok "), "{all}");
+
+    let set = |password: &str| {
+        let text = format!("RESTIC_PASSWORD = \"{password}\"\n");
+        one.run_with_input("onedatastore", &["update", "vault", "-", "--append"], &text)
+            .unwrap()
+            .checked("update")
+            .unwrap()
+    };
+    set(WRONG);
+    let (is_well, line, all) = doctor();
+    assert!(!is_well && line.starts_with("FAIL "), "{all}");
+    assert!(line.contains("opens none of its keys; correct the password of the datastore"), "{all}");
+
+    set(RIGHT);
+    let base = one.show("onedatastore", vault).unwrap().text("BASE_PATH").to_owned();
+    let repository =
+        std::fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let away = repository.with_extension("away");
+    std::fs::rename(&repository, &away).unwrap();
+    let (is_well, line, all) = doctor();
+    assert!(!is_well && line.starts_with("FAIL "), "{all}");
+    std::fs::rename(&away, &repository).unwrap();
+    let (_, line, all) = doctor();
+    assert!(line.starts_with("ok"), "{all}");
+}
