@@ -209,7 +209,9 @@ impl Outside {
     /// Lets go of all datastores. One that somebody opens or works with just now may be about to mount its share, which
     /// nobody would unmount: it is waited for, until `until`.
     fn let_go(&self, until: std::time::Instant) {
-        for slot in lock(&self.datastores).drain().map(|(_, slot)| slot) {
+        // Not held while waiting: who works with one may ask for it again, and has to hear that the daemon ends.
+        let slots: Vec<Slot> = lock(&self.datastores).drain().map(|(_, slot)| slot).collect();
+        for slot in slots {
             loop {
                 // When it is late: its opener has it to itself, and who works with it keeps it until the process ends.
                 let late = std::time::Instant::now() >= until;

@@ -150,6 +150,26 @@ fn a_datastore_of_plain_files_is_made_in_our_own_directory_and_never_in_a_foreig
 }
 
 #[test]
+fn who_still_works_while_the_daemon_ends_is_told_so_at_once() {
+    let world = World::new();
+    let cloud = &world.cloud;
+    let id = make(cloud, &world.admin, "DS_MAD=nfs\n").unwrap();
+    let outside = Outside::new(std::sync::mpsc::channel().0, None, Stores::new(cloud, Isolation::InProcess));
+    let row = world.read(|tx| tx.datastore(id));
+    let working = outside.datastore(&cloud.secret, &row).unwrap();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| outside.close());
+        while outside.datastore(&cloud.secret, &row).is_ok() {
+            std::thread::yield_now();
+        }
+        // Who is told only when the waiting is over sees the end come now.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!ending.is_finished(), "the end waits for who works, and nobody waits for the end");
+        drop(working);
+    });
+}
+
+#[test]
 fn a_share_that_cannot_be_mounted_says_so_and_leaves_no_record_that_is_in_the_way() {
     let world = World::configured(|config| config.mount_command = vec!["/nonexistent/sudo".into()]);
     let (cloud, admin) = (&world.cloud, &world.admin);
