@@ -40,7 +40,7 @@ fn relative(program: &Path, directory: &Path) -> PathBuf {
     }
 }
 
-/// Free, a link that leads to this program or to nothing, or a link to another copy of it.
+/// Free, or a link to a program of this one's name, wherever it lies and whether it is there or not.
 fn must_be_ours(place: &Path, program: &Path) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(place) else { return Ok(()) };
     let ours = found.is_symlink() && fs::read_link(place).is_ok_and(|target| target.file_name() == program.file_name());

@@ -1,7 +1,8 @@
 //! What is wrong with a command line, in one sentence with the way out.
 //!
-//! The parser's own words are several lines and repeat values. A value may be a password, so no sentence here repeats the
-//! value of an option or an argument too many; names of verbs and options are told.
+//! The parser's own words are several lines and repeat values. A value may be a password, so no sentence here repeats what
+//! stands behind an unknown option or an argument too many; names of verbs and options are told. A value that its option
+//! refuses is repeated: no option that looks at its value takes a password.
 
 use std::ffi::{OsStr, OsString};
 

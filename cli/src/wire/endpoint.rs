@@ -71,9 +71,13 @@ impl Endpoint {
             Some(at) => rest.split_at(at),
             None => (rest, "/RPC2"),
         };
+        if authority.contains('@') {
+            // Not repeated: what stands before it may be a password.
+            bail!("an endpoint holds no name and password: write {DEFAULT_ENDPOINT}, and name the user with --user");
+        }
         let (host, port) = split_port(authority).with_context(|| format!("the endpoint {text} has no usable port"))?;
         let plain = |c: char| c.is_ascii_graphic();
-        if host.is_empty() || authority.contains('@') || !host.chars().all(plain) || !path.chars().all(plain) {
+        if host.is_empty() || !host.chars().all(plain) || !path.chars().all(plain) {
             bail!("the endpoint {text} is not of the form {DEFAULT_ENDPOINT}");
         }
         let port = port.unwrap_or(if tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT });
@@ -138,6 +142,10 @@ mod tests {
             "http://a b/",
         ] {
             assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+        for text in ["http://u:secret@h/", "u:secret@h:2633", "https://secret@h/RPC2"] {
+            let error = format!("{:#}", Endpoint::parse(text).unwrap_err());
+            assert!(!error.contains("secret") && error.contains("--user"), "{error}");
         }
     }
 }
