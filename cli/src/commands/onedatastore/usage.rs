@@ -22,6 +22,9 @@ const BAR_MIN: usize = 10;
 /// Columns of a chart that is not on a terminal.
 const WIDTH: usize = 80;
 
+/// Bars stand at the same place behind lines of up to so many columns; a longer line has its own behind it.
+const ALIGNED_MAX: usize = 1024;
+
 /// VMs that are listed one by one.
 const VMS_MAX: usize = 10;
 
@@ -298,7 +301,8 @@ fn with_bars(
     options: &Options,
 ) -> String {
     let text = table::plain(titles, rows);
-    let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    // A wider one is more than `format!` can do.
+    let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0).min(ALIGNED_MAX);
     let room = terminal::width().unwrap_or(WIDTH).saturating_sub(width + 2).max(BAR_MIN);
     let mut lines = text.lines();
     let mut out = match lines.next() {
@@ -361,4 +365,18 @@ const EXACT: [Column; 9] = [
 
 fn size(usage: &Element, name: &str) -> String {
     usage.int_at(name).map_or("-".to_owned(), units::bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_huge_name_harms_no_other_line() {
+        let options = Options { datastore: None, by: None, vms: true, csv: false, json: false, no_header: true };
+        let rows = [vec!["x".repeat(100_000)], vec!["web".into()]];
+        let text = with_bars(&[("NAME", 4, true)], &rows, [(1, 2), (1, 2)].into_iter(), &options);
+        let lengths: Vec<_> = text.lines().map(str::len).collect();
+        assert!(lengths[0] < 100_200 && lengths[1] < 2 * ALIGNED_MAX && lengths.len() == 2, "{lengths:?}");
+    }
 }
