@@ -1,8 +1,8 @@
 //! Gathers the facts of an examination: asks hosts and datastores, looks at the state directory, the clock and the records.
 //!
-//! Nothing is changed but for small files that are made and removed again to see whether files can be made. Backup datastores
-//! are asked through their drivers, so in their own processes. Everything is asked side by side ([`questions`]), and what does
-//! not answer is told as late.
+//! Nothing is changed but for small files that are made and removed again to see whether files can be made; a share that is not
+//! mounted is mounted, as for a backup. Backup datastores are asked through their drivers, so in their own processes.
+//! Everything is asked side by side ([`questions`]), and what does not answer is told as late.
 
 mod place;
 mod questions;
