@@ -250,8 +250,7 @@ impl Cloud {
     fn is_tidy(&self) {
         let mut open = vec![self.folder.path().to_owned()];
         while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
+            for path in entries(&folder) {
                 let name = path.file_name().unwrap().to_string_lossy().into_owned();
                 let unfinished = [".part", ".scratch-", ".new-"].iter().any(|piece| name.contains(piece));
                 assert!(!unfinished, "{} is left", path.display());
@@ -280,6 +279,14 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < until, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What lies in a folder; nothing when there is none any more, for the daemon may be taking it away just now.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        found => found.unwrap().map(|entry| entry.unwrap().path()).collect(),
     }
 }
 

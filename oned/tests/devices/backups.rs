@@ -69,8 +69,7 @@ impl Cloud {
         let mut found = Vec::new();
         let mut open = vec![self.stored_in(datastore)];
         while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
+            for path in entries(&folder) {
                 if path.is_dir() {
                     open.push(path);
                 } else if path.file_name().is_some_and(|name| name == "disk.0") {

@@ -41,8 +41,7 @@ impl Cloud {
         let mut open = vec![self.folder.path().join("dummy")];
         while let Some(folder) = open.pop() {
             let is_theirs = folder.file_name().is_some_and(|name| name == "checkpoints");
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
+            for path in entries(&folder) {
                 if path.is_dir() {
                     open.push(path);
                 } else if is_theirs {
@@ -138,7 +137,8 @@ fn a_backup_is_cancelled_at_every_step_before_it_is_recorded_and_leaves_nothing(
     // Not while the hypervisor makes the point in time: the cancel is obeyed when it has answered.
     cloud.script(&hold("begin_backup", "before"));
     cloud.ask_backup(vm, datastore);
-    cloud.rests(vm, 3, 69);
+    // Still in the queue it would be given up at once.
+    wait("the job to be at work", || cloud.vm(vm).contains("<PROGRESS>").then_some(()));
     cloud.call("one.vm.backupcancel", &[Int(vm)]);
     cloud.rests(vm, 3, 69);
     cloud.script("{}");
@@ -261,6 +261,9 @@ fn recovering_a_vm_in_backup_ends_the_backup_as_each_operation_says_and_leaves_n
                 Some(6) => drop(cloud.rests(vm, 6, 0)),
                 Some(_) => drop(cloud.running(vm)),
             }
+            // A VM that is deleted is DONE before its backup has heard of it: let go on now, it might still be completed.
+            let open = "job WHERE kind = 'BACKUP' AND phase NOT IN ('done', 'failed', 'cancelled')";
+            wait(&format!("{what} to end the backup"), || (cloud.count(open) == 0).then_some(()));
             cloud.script("{}");
             if state.is_none() {
                 comes_back_to(&before, &cloud, datastore, owner, &what);
