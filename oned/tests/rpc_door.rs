@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 const SESSION: &str = "oneadmin:pass:word";
+const HOUR: Duration = Duration::from_secs(3600);
+/// A limit of time that is waited for here. Who is to keep within it needs some of it where much else is going on.
+const SHORT: Duration = Duration::from_secs(3);
 
 struct TestDoor {
     has_metrics: bool,
@@ -399,8 +402,7 @@ fn an_oversized_body_is_refused_whether_announced_or_chunked() {
 
 #[test]
 fn a_client_that_sends_its_head_or_body_too_slowly_loses_its_place() {
-    let short = Duration::from_millis(500);
-    let server = Server::start(Limits { connections: 1, idle: short, stall: short, ..Limits::default() });
+    let server = Server::start(Limits { connections: 1, idle: SHORT, stall: SHORT, ..Limits::default() });
     for started in ["", "POST /RPC2 HT", "POST /RPC2 HTTP/1.1\r\nHost: a\r\nX: "] {
         let answer = server.exchange(started.as_bytes());
         assert!(!answer.contains(" 200 "), "{started:?}: {answer}");
@@ -413,7 +415,7 @@ fn a_client_that_sends_its_head_or_body_too_slowly_loses_its_place() {
 
 #[test]
 fn a_client_that_never_reads_its_answer_loses_its_place() {
-    let server = Server::start(Limits { connections: 1, stall: Duration::from_millis(300), ..Limits::default() });
+    let server = Server::start(Limits { connections: 1, stall: SHORT, ..Limits::default() });
     let body = call("one.test.flood", "");
     let mut deaf = server.connect();
     write!(deaf, "POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
@@ -421,8 +423,6 @@ fn a_client_that_never_reads_its_answer_loses_its_place() {
     assert!(next.starts_with("HTTP/1.1 200"), "{next}");
     drop(deaf);
 }
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// The call of `one.testpool.info` whose page ends at `end`; −1 for the whole pool.
 fn pool_call(end: i64) -> String {
@@ -484,8 +484,7 @@ fn whole_pools_that_wait_in_vain_are_refused_until_a_place_is_free() {
 
 #[test]
 fn a_client_that_is_cut_off_sees_that_its_answer_is_not_whole_and_the_next_gets_its_own() {
-    let stall = Duration::from_millis(300);
-    let server = Server::start(Limits { whole_pools: 1, pool_patience: HOUR, stall, ..Limits::default() });
+    let server = Server::start(Limits { whole_pools: 1, pool_patience: HOUR, stall: SHORT, ..Limits::default() });
     let mut deaf = takes_nothing(&server);
     // It waits until the other one is cut off.
     assert!(is_whole_pool(&server.post(pool_call(-1).as_bytes())));
@@ -606,7 +605,7 @@ fn a_connection_is_kept_until_its_share_of_requests_is_used() {
 
 #[test]
 fn a_connection_that_asks_nothing_more_is_closed_after_a_while() {
-    let server = Server::start(Limits { idle: Duration::from_millis(200), ..Limits::default() });
+    let server = Server::start(Limits { idle: SHORT, ..Limits::default() });
     let body = call("one.test.int", "<param><value><int>1</int></value></param>");
     let answer = server
         .exchange(format!("POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());

@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 const SESSION: &str = "oneadmin:pass:word";
+/// A limit of time that is waited for here. Who is to keep within it needs some of it where much else is going on.
+const SHORT: Duration = Duration::from_secs(3);
 
 struct TestDoor;
 
@@ -250,7 +252,7 @@ fn half_open_handshakes_do_not_stop_a_good_client() {
 
 #[test]
 fn a_handshake_that_is_not_finished_loses_its_place() {
-    let server = Server::start(Limits { connections: 1, idle: Duration::from_millis(300), ..Limits::default() });
+    let server = Server::start(Limits { connections: 1, idle: SHORT, ..Limits::default() });
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00"] {
         let mut stream = server.connect();
         stream.write_all(begun).unwrap();
@@ -296,7 +298,7 @@ fn an_answer_on_its_way_is_not_given_up_for_a_newcomer() {
 
 #[test]
 fn a_client_that_never_reads_its_answer_loses_its_place() {
-    let server = Server::start(Limits { connections: 1, stall: Duration::from_millis(300), ..Limits::default() });
+    let server = Server::start(Limits { connections: 1, stall: SHORT, ..Limits::default() });
     let mut deaf = server.secure();
     deaf.write_all(&request("one.test.flood", "")).unwrap();
     server.serves_a_good_client();

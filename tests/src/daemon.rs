@@ -354,7 +354,7 @@ impl Daemon {
 
     fn wait_answering(&self) -> Result<()> {
         let pid = self.pid().context("the daemon has been ended")?;
-        wait_for("oned to answer", Duration::from_secs(30), || {
+        wait_for("oned to answer", Duration::from_secs(120), || {
             if let Some(code) = self.supervisor.status(pid)? {
                 bail!("oned ended at once with status {code}");
             }

@@ -308,7 +308,7 @@ fn without_libvirt_the_daemon_starts_and_vms_wait_until_it_is_there() {
 /// The VM is off, soon, and its backup has either failed and says so, or was taken of the VM as it is now, whole, and then its
 /// date and a warning tell of what it is.
 fn off_after_its_guest_was_killed(cloud: &Cloud, vm: i64, points_before: usize, killed_at: i64) {
-    let after = wait_for("the VM to be off", Duration::from_secs(30), || {
+    let after = wait_for("the VM to be off", ORDINARY, || {
         let vm = cloud.one.vm(vm)?;
         Ok((vm.text("STATE") == "8").then_some(vm))
     })
@@ -392,10 +392,7 @@ fn a_cancelled_backup_is_gone_within_seconds_and_the_next_one_is_whole() {
     let held = Held::backup(&cloud, vm);
     cloud.one.ok("onevm", &["backup-cancel", &vm.to_string()]).unwrap();
     held.let_go();
-    wait_for("the VM to run", Duration::from_secs(20), || {
-        Ok((cloud.one.vm(vm)?.text("LCM_STATE") == "3").then_some(()))
-    })
-    .unwrap();
+    wait_for("the VM to run", ORDINARY, || Ok((cloud.one.vm(vm)?.text("LCM_STATE") == "3").then_some(()))).unwrap();
     let after = cloud.one.vm(vm).unwrap();
     assert!(error_of(&after).contains("cancelled"), "{}", error_of(&after));
     running(&cloud, vm);
