@@ -730,7 +730,8 @@ fn a_process_that_died_while_nobody_called_is_replaced() {
 #[test]
 fn a_process_that_does_not_answer_is_an_error_in_time_for_all_its_calls_and_for_no_other() {
     let base = TempDir::new().unwrap();
-    let datastore = isolated("dummy", base.path(), Duration::from_secs(1));
+    // What is synced to the disk may take a second where much else is.
+    let datastore = isolated("dummy", base.path(), Duration::from_secs(5));
     let other = isolated("echo", Path::new("/"), Duration::from_secs(60));
     let bytes = noise(1 << 20, 8);
     let (reader, reached, go) = MemoryReader::gated(&bytes);
@@ -745,7 +746,7 @@ fn a_process_that_does_not_answer_is_an_error_in_time_for_all_its_calls_and_for_
         assert_eq!(stored.kind, Kind::Retry);
         // One of the two noticed it, the other one says that it was noticed.
         let texts = [error.to_string(), stored.to_string()];
-        assert!(texts.iter().any(|text| text.contains("it has not answered for 1 s; is its server reachable?")));
+        assert!(texts.iter().any(|text| text.contains("it has not answered for 5 s; is its server reachable?")));
         assert!(texts[0].starts_with("measuring datastore 100 (nas:/backup): "), "{texts:?}");
         assert!(texts[1].starts_with("storing a restore point in datastore 100 (nas:/backup): "), "{texts:?}");
         drop(go);
@@ -774,15 +775,16 @@ fn a_probe_that_hangs_ends_alone_and_never_a_backup_beside_it() {
 
 #[test]
 fn a_disk_that_is_slow_is_no_datastore_that_hangs() {
+    const SILENCE: Duration = Duration::from_secs(4);
     let base = TempDir::new().unwrap();
-    let datastore = isolated("dummy", base.path(), Duration::from_secs(1));
+    let datastore = isolated("dummy", base.path(), SILENCE);
     let bytes = noise(1 << 20, 9);
     let (reader, reached, go) = MemoryReader::gated(&bytes);
     std::thread::scope(|scope| {
         let disks = vec![disk(0, reader, Change::Whole)];
         let storing = scope.spawn(|| store(&datastore, "job=1", None, disks, &Cancel::default()));
         reached.recv_timeout(SURELY).unwrap();
-        std::thread::sleep(Duration::from_millis(2500));
+        std::thread::sleep(SILENCE * 2);
         go.send(()).unwrap();
         storing.join().unwrap().unwrap();
     });

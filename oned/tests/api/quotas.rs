@@ -499,7 +499,7 @@ fn a_backup_that_fails_gives_back_all_and_one_that_works_keeps_its_real_size() {
     site.fail(&["store", "sweep", "abandon_backup"], "retry");
     site.backup(vm).unwrap();
     api::backup::cancel(site.cloud(), &site.world.admin, vm).unwrap();
-    site.run(30);
+    site.run(2000);
     assert_eq!(space(&site.world, backups), (0, 0));
     site.fail(&[], "retry");
     site.run(2000);
