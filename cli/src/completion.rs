@@ -242,7 +242,9 @@ impl Known {
     /// Titles of the columns of a tool's table.
     fn columns(&self, tool: &'static Entry) -> Vec<(String, String)> {
         let text = self.ask(move |connection| tool.columns(&connection));
-        text.lines().map(|name| (name.to_owned(), String::new())).collect()
+        let column =
+            |line: &str| line.split_once(':').map(|(name, about)| (name.trim().to_owned(), about.trim().to_owned()));
+        text.lines().filter_map(column).collect()
     }
 }
 

@@ -101,7 +101,8 @@ pub const COLUMNS: [Column; 18] = [
     Column::right("ID", 3, |point, _| point.text_at("INCREMENT_ID").replace("-1", "0")),
     Column::right("PID", 3, |point, _| point.text_at("PARENT_ID").to_owned()),
     Column::right("SIZE", 7, |point, _| point.int_at("SIZE").map_or_else(dash, units::mib)),
-    Column::right("TIME", 6, |point, _| point.int_at("DURATION").map_or_else(dash, units::duration)),
+    Column::right("TIME", 6, |point, _| point.int_at("DURATION").map_or_else(dash, units::duration))
+        .about("How long it took"),
     Column::left("STAT", 4, |point, _| point.text_at("STATE").to_owned()),
     Column::right("VM", 4, |point, _| id_or_dash(point, "VM_ID")),
     Column::left("SOURCE", 8, |point, _| point.text_at("SOURCE").to_owned()),

@@ -123,6 +123,12 @@ pub fn vm_phase(vm: &Element) -> &'static str {
     if self::vm(vm) == Some(VmState::Active) { vm_lcm_state(vm) } else { vm_state(vm) }
 }
 
+/// Is the VM on a host, running or not?
+#[must_use]
+pub fn vm_is_on_host(vm: &Element) -> bool {
+    matches!(self::vm(vm), Some(VmState::Active | VmState::Suspended | VmState::Poweroff))
+}
+
 /// Is the VM in one of the `*_FAILURE` states?
 #[must_use]
 pub fn vm_failed(vm: &Element) -> bool {

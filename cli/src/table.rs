@@ -3,6 +3,10 @@
 //! On a terminal a cell is cut to its column, except that the name columns share what is left of the line. Elsewhere
 //! nothing is cut: columns grow to their content, so that a script never reads half a name.
 
+mod about;
+mod order;
+mod spread;
+
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use regex::{Regex, RegexBuilder};
@@ -28,6 +32,8 @@ pub struct Column {
     pub fit: Fit,
     /// The cell of one element.
     pub cell: fn(&Element, &ListOptions) -> String,
+    /// What it is, where its title means something else elsewhere.
+    pub about: &'static str,
 }
 
 /// What happens with content wider than the column.
@@ -41,23 +47,31 @@ pub enum Fit {
     Cut,
     /// Never cut.
     Full,
+    /// Cut on a terminal, where it gets so many thousandths of the spare width; grow elsewhere.
+    Fill(u32),
 }
 
 impl Column {
     /// A column aligned to the right.
     pub const fn right(name: &'static str, width: usize, cell: fn(&Element, &ListOptions) -> String) -> Self {
-        Self { name, width, left: false, fit: Fit::Content, cell }
+        Self { name, width, left: false, fit: Fit::Content, cell, about: "" }
     }
 
     /// A column aligned to the left.
     pub const fn left(name: &'static str, width: usize, cell: fn(&Element, &ListOptions) -> String) -> Self {
-        Self { name, width, left: true, fit: Fit::Content, cell }
+        Self { name, width, left: true, fit: Fit::Content, cell, about: "" }
     }
 
     /// The same column with another fit.
     #[must_use]
     pub const fn fit(self, fit: Fit) -> Self {
         Self { fit, ..self }
+    }
+
+    /// The same column with words of its own for `--describe`.
+    #[must_use]
+    pub const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
     }
 }
 
@@ -79,6 +93,9 @@ pub struct ListOptions {
     /// AND or OR between several filters
     #[arg(long, value_name = "AND|OR", default_value = "AND", ignore_case = true, value_parser = ["AND", "OR"])]
     pub operator: String,
+    /// Order of the rows: by these columns, one with - in front from high to low; without it as the daemon has them
+    #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',', allow_hyphen_values = true)]
+    pub order: Vec<String>,
     /// Comma separated values
     #[arg(long)]
     pub csv: bool,
@@ -109,13 +126,13 @@ pub struct ListOptions {
     /// Columns that are never cut
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
     pub adjust: Vec<String>,
-    /// Cut nothing, also on a terminal
-    #[arg(long, conflicts_with = "no_expand")]
-    pub expand: bool,
-    /// Accepted for compatibility: it is so without it
+    /// Fill the line of a terminal with these columns, each with its share: NAME=0.4,HOST=0.6; all when none is named
+    #[arg(long, value_name = "COLUMN=SHARE,...", value_delimiter = ',', num_args = 0..=1, conflicts_with = "no_expand")]
+    pub expand: Option<Vec<String>>,
+    /// No column takes more of the line than its width
     #[arg(long)]
     pub no_expand: bool,
-    /// The names of all columns, instead of a table
+    /// What the columns are, instead of a table
     #[arg(long)]
     pub describe: bool,
     /// Not through the pager that ONE_PAGER names
@@ -124,6 +141,12 @@ pub struct ListOptions {
 }
 
 impl ListOptions {
+    /// Is the daemon's document asked for, no table?
+    #[must_use]
+    pub fn is_document(&self) -> bool {
+        self.xml || self.json || self.yaml
+    }
+
     /// A size given in MiB: `172M`, or KiB without a unit.
     #[must_use]
     pub fn mib(&self, value: i64) -> String {
@@ -143,8 +166,7 @@ impl ListOptions {
 /// For an unknown column or list of columns, and a filter that cannot be understood.
 pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], options: &ListOptions) -> Result<()> {
     if options.describe {
-        let names: Vec<_> = columns.iter().map(|column| format!("{}\n", column.name)).collect();
-        return terminal::put(&names.concat());
+        return describe(columns);
     }
     if options.xml {
         return terminal::put(&pool.to_xml());
@@ -155,18 +177,53 @@ pub fn list(pool: &Element, member: &str, columns: &[Column], default: &[&str], 
     if options.yaml {
         return terminal::put(&crate::yaml::pretty(pool));
     }
-    let width = if options.expand { None } else { terminal::width() };
-    let tool = tools::TOOLS.iter().find(|tool| tool.kind.member == member);
-    let asked = options.listconf.as_deref();
-    let layout = tool.map_or_else(|| Ok(Layout::default()), |tool| Layout::of(tool.name, asked.is_some()))?;
+    let width = terminal::width();
+    let layout = layout_of(member, options)?;
     let columns: Vec<Column> = columns.iter().map(|column| layout.changed(column)).collect();
-    let environment = std::env::var("ONE_LISTCONF").ok();
-    let own = match options.list.is_empty() {
-        true => layout.list(asked, environment.as_deref(), &columns)?,
-        false => None,
-    };
+    let own = own_list(&layout, &columns, options)?;
     let text = render(pool, member, &columns, own.as_deref().unwrap_or(default), options, width)?;
     if options.no_pager { terminal::put(&text) } else { terminal::put_paged(&text) }
+}
+
+/// Prints what the columns are, a line each: `NAME                : Name`. No daemon is asked.
+///
+/// # Errors
+/// When standard output cannot take it.
+pub fn describe(columns: &[Column]) -> Result<()> {
+    let lines: Vec<_> = columns.iter().map(|column| format!("{:<20}: {}\n", column.name, about::of(column))).collect();
+    terminal::put(&lines.concat())
+}
+
+/// Is a column of that title shown, or looked at, by the table of a kind? A cell may cost a call.
+///
+/// # Errors
+/// As [`list`].
+pub fn is_asked(title: &str, member: &str, columns: &[Column], options: &ListOptions) -> Result<bool> {
+    let names = |text: &String| {
+        let letters = text.trim_start_matches('-').chars();
+        let name: String = letters.take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        name.eq_ignore_ascii_case(title)
+    };
+    if [&options.list, &options.filter, &options.order].into_iter().flatten().any(names) {
+        return Ok(true);
+    }
+    let layout = layout_of(member, options)?;
+    let own = own_list(&layout, columns, options)?;
+    Ok(own.is_some_and(|own| own.iter().any(|name| name.eq_ignore_ascii_case(title))))
+}
+
+/// What the user's file says of the table.
+fn layout_of(member: &str, options: &ListOptions) -> Result<Layout> {
+    let tool = tools::TOOLS.iter().find(|tool| tool.kind.member == member);
+    tool.map_or_else(|| Ok(Layout::default()), |tool| Layout::of(tool.name, options.listconf.is_some()))
+}
+
+/// The columns that the user's file chooses, unless the options do.
+fn own_list<'a>(layout: &'a Layout, columns: &[Column], options: &ListOptions) -> Result<Option<Vec<&'a str>>> {
+    if !options.list.is_empty() {
+        return Ok(None);
+    }
+    layout.list(options.listconf.as_deref(), std::env::var("ONE_LISTCONF").ok().as_deref(), columns)
 }
 
 fn render(
@@ -189,6 +246,7 @@ fn render(
         false => options.list.iter().map(String::as_str).collect(),
     };
     let mut shown = names.into_iter().map(|name| find(name).copied()).collect::<Result<Vec<Column>>>()?;
+    spread::apply(&mut shown, options, &find)?;
     resize(&mut shown, options, &find)?;
     let filters = options.filter.iter().map(|text| Filter::parse(text, &find)).collect::<Result<Vec<_>>>()?;
     let any = options.operator.eq_ignore_ascii_case("OR");
@@ -196,9 +254,10 @@ fn render(
         let mut results = filters.iter().map(|filter| filter.holds(element, options));
         filters.is_empty() || if any { results.any(|yes| yes) } else { results.all(|yes| yes) }
     };
-    let rows: Vec<Vec<String>> = pool
-        .all(member)
-        .filter(holds)
+    let mut elements: Vec<&Element> = pool.all(member).filter(holds).collect();
+    order::sort(&mut elements, options, &find)?;
+    let rows: Vec<Vec<String>> = elements
+        .into_iter()
         .map(|element| shown.iter().map(|column| clean(&(column.cell)(element, options))).collect())
         .collect();
     Ok(if options.csv { csv(&shown, &rows, options) } else { fixed(&shown, &rows, !options.no_header, width) })
@@ -280,11 +339,14 @@ fn widths(columns: &[Column], rows: &[Vec<String>], terminal: Option<usize>) -> 
     let mut widths: Vec<usize> = columns.iter().map(|column| column.width).collect();
     let taken = widths.iter().sum::<usize>() + columns.len().saturating_sub(1);
     let mut spare = terminal.map_or(usize::MAX, |width| width.saturating_sub(taken));
+    if terminal.is_some() {
+        spare -= spread::fill(columns, &mut widths, spare);
+    }
     for (index, column) in columns.iter().enumerate() {
         let may_grow = match column.fit {
             Fit::Cut => false,
             Fit::Share | Fit::Full => true,
-            Fit::Content => terminal.is_none(),
+            Fit::Content | Fit::Fill(_) => terminal.is_none(),
         };
         if may_grow {
             let wanted = needed(index, column).min(GROWN_MAX).saturating_sub(column.width);
@@ -343,11 +405,7 @@ impl<'a> Filter<'a> {
         if let Some(pattern) = &self.pattern {
             return pattern.is_match(cell);
         }
-        let order = match (cell.parse::<f64>(), self.value.parse::<f64>()) {
-            (Ok(a), Ok(b)) => a.partial_cmp(&b),
-            _ => Some(cell.cmp(self.value.as_str())),
-        };
-        let Some(order) = order else { return false };
+        let order = order::compare(cell, &self.value);
         match self.comparison {
             "=" => order.is_eq(),
             "!=" => order.is_ne(),

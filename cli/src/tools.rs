@@ -38,7 +38,7 @@ impl Entry {
         help::of_tool((self.command)(), self.name)
     }
 
-    /// The titles of all columns of its table, a line each.
+    /// All columns of its table, a line each: `NAME: what it is`.
     ///
     /// # Errors
     /// What its `list` says.

@@ -89,6 +89,9 @@ impl Tool for Command {
 }
 
 fn list(client: &Client, options: &ListOptions) -> Result<()> {
+    if options.describe {
+        return table::describe(&COLUMNS);
+    }
     if let Some(whose) = &options.whose {
         bail!("{whose}: rules belong to nobody; to see those for one user or group, filter: --filter USER=@1");
     }
@@ -149,7 +152,7 @@ const DEFAULT: [&str; 6] = ["ID", "USER", "RES_VHNIUTGDCOZSvRMAPtB", "RID", "OPE
 
 const COLUMNS: [Column; 7] = [
     Column::right("ID", 5, text_cell!("ID")),
-    Column::right("USER", 8, |rule, _| part(rule, 0).to_owned()),
+    Column::right("USER", 8, |rule, _| part(rule, 0).to_owned()).about("Who the rule is for"),
     Column::right("RES_VHNIUTGDCOZSvRMAPtB", 23, |rule, _| {
         letters(part(rule, 1).split('/').next().unwrap_or_default(), &KINDS)
     })
@@ -157,7 +160,7 @@ const COLUMNS: [Column; 7] = [
     Column::right("RID", 6, |rule, _| part(rule, 1).split('/').nth(1).unwrap_or_default().to_owned()),
     Column::right("OPE_UMAC", 8, |rule, _| letters(part(rule, 2), &RIGHTS)),
     Column::right("ZONE", 5, |rule, _| part(rule, 3).to_owned()),
-    Column::left("RULE", 30, text_cell!("STRING")).fit(Fit::Share),
+    Column::left("STRING", 30, text_cell!("STRING")).fit(Fit::Share),
 ];
 
 #[cfg(test)]

@@ -101,8 +101,11 @@ fn fill(page: &mut Page, group: &Element) {
 }
 
 fn list(client: &Client, options: &ListOptions) -> Result<()> {
+    if options.describe {
+        return table::describe(&COLUMNS);
+    }
     let mut pool = GROUP.pool_for(client, options, "info")?;
-    if !options.xml && !options.json && !options.yaml {
+    if !options.is_document() {
         quotas::adopt(&mut pool, GROUP.member, "DEFAULT_GROUP_QUOTAS");
     }
     table::list(&pool, GROUP.member, &COLUMNS, &DEFAULT, options)
@@ -114,9 +117,11 @@ const COLUMNS: [Column; 8] = [
     Column::right("ID", 4, text_cell!("ID")),
     Column::left("NAME", 15, text_cell!("NAME")).fit(Fit::Share),
     Column::right("USERS", 5, |group, _| group.ids_at("USERS").len().to_string()),
-    Column::right("VMS", 9, |group, _| quotas::cell(group, "VMS")).fit(Fit::Full),
+    Column::right("VMS", 9, |group, _| quotas::cell(group, "VMS")).fit(Fit::Full).about("Number of VMs, and its limit"),
     Column::right("MEMORY", 15, |group, _| quotas::cell(group, "MEMORY")).fit(Fit::Full),
-    Column::right("CPU", 9, |group, _| quotas::cell(group, "CPU")).fit(Fit::Full),
+    Column::right("CPU", 9, |group, _| quotas::cell(group, "CPU"))
+        .fit(Fit::Full)
+        .about("CPU of the VMs, and its limit"),
     Column::right("PCI", 9, |group, _| quotas::cell(group, "PCI_DEV")).fit(Fit::Full),
     Column::right("ADMINS", 8, |group, _| crate::show::join(&group.ids_at("ADMINS"))),
 ];

@@ -16,10 +16,11 @@ use super::verbs::{self, Changing, Enabling, Face, Locking, One, Owning, Several
 use crate::objects::{DATASTORE, IMAGE};
 use crate::show::yes_no;
 use crate::states;
-use crate::table::{Column, Fit, ListOptions};
+use crate::table::{self, Column, Fit, ListOptions};
 use crate::units;
 use crate::watch::WaitOptions;
 use crate::wire::Client;
+use crate::xml::Element;
 use crate::{Connection, Tool, each};
 
 /// Images and backups
@@ -72,8 +73,8 @@ enum Verb {
     SnapshotDelete(Snapshot),
     /// Go back to a snapshot and remove all of them
     SnapshotFlatten(Snapshot),
-    /// Images that no VM and no template uses
-    Orphans(ListOptions),
+    /// Ids of the images that no VM and no template uses
+    Orphans,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -156,7 +157,7 @@ impl Tool for Command {
             Verb::SnapshotRevert(options) => options.call(client, "snapshotrevert"),
             Verb::SnapshotDelete(options) => options.call(client, "snapshotdelete"),
             Verb::SnapshotFlatten(options) => options.call(client, "snapshotflatten"),
-            Verb::Orphans(options) => FACE.table(&orphans::pool(client, &options)?, &options),
+            Verb::Orphans => orphans::run(client),
             Verb::Persistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[true.into()]),
             Verb::Nonpersistent(target) => verbs::call_each(client, &IMAGE, &target.ids, "persistent", &[false.into()]),
         }
@@ -178,6 +179,9 @@ fn run_delete(client: &Client, options: &Delete) -> Result<()> {
 
 impl List {
     fn run(&self, client: &Client) -> Result<()> {
+        if self.options.describe {
+            return table::describe(&COLUMNS);
+        }
         let mut pool = IMAGE.pool_for(client, &self.options, "info")?;
         if self.backup {
             pool.children.retain(states::is_backup);
@@ -197,7 +201,7 @@ const FACE: Face = Face { kind: &IMAGE, columns: &COLUMNS, default: &DEFAULT, fi
 
 const DEFAULT: [&str; 10] = ["ID", "USER", "GROUP", "NAME", "DATASTORE", "SIZE", "TYPE", "PER", "STAT", "RVMS"];
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 14] = [
     Column::right("ID", 4, text_cell!("ID")),
     Column::left("USER", 8, super::user_cell),
     Column::left("GROUP", 8, super::group_cell),
@@ -205,10 +209,16 @@ const COLUMNS: [Column; 13] = [
     Column::left("DATASTORE", 10, text_cell!("DATASTORE")).fit(Fit::Share),
     Column::right("SIZE", 7, |image, options| options.mib(image.int_at("SIZE").unwrap_or(0))),
     Column::left("TYPE", 4, |image, _| states::image_type_short(image).to_owned()),
-    Column::right("PER", 3, |image, _| yes_no(image.text_at("PERSISTENT")).to_owned()),
+    Column::right("PER", 3, persistent),
     Column::left("STAT", 4, |image, _| states::image_short(image).to_owned()),
     Column::right("RVMS", 4, text_cell!("RUNNING_VMS")),
     Column::left("FORMAT", 6, text_cell!("FORMAT")),
     Column::right("REGTIME", 14, |image, _| units::time(image.int_at("REGTIME").unwrap_or(0))),
     Column::right("VM", 4, |image, _| crate::show::join(&image.ids_at("VMS"))),
+    // What OpenNebula's tool calls it, which cuts the title to its width.
+    Column::right("PERSISTENT", 3, persistent),
 ];
+
+fn persistent(image: &Element, _: &ListOptions) -> String {
+    yes_no(image.text_at("PERSISTENT")).to_owned()
+}

@@ -168,8 +168,11 @@ fn umask(client: &Client, options: &Umask) -> Result<()> {
 }
 
 fn list(client: &Client, options: &ListOptions) -> Result<()> {
+    if options.describe {
+        return table::describe(&COLUMNS);
+    }
     let mut pool = USER.pool_for(client, options, "info")?;
-    if !options.xml && !options.json && !options.yaml {
+    if !options.is_document() {
         quotas::adopt(&mut pool, USER.member, "DEFAULT_USER_QUOTAS");
     }
     let is_narrow = !options.csv && terminal::width().is_some_and(|width| width < WIDE);
@@ -188,8 +191,8 @@ const COLUMNS: [Column; 9] = [
     Column::left("ENAB", 4, |user, _| if user.text_at("ENABLED") == "1" { "yes" } else { "no" }.to_owned()),
     Column::left("GROUP", 10, |user, options| user.text_at(if options.numeric { "GID" } else { "GNAME" }).to_owned()),
     Column::left("AUTH", 7, text_cell!("AUTH_DRIVER")),
-    Column::right("VMS", 9, |user, _| quotas::cell(user, "VMS")).fit(Fit::Full),
+    Column::right("VMS", 9, |user, _| quotas::cell(user, "VMS")).fit(Fit::Full).about("Number of VMs, and its limit"),
     Column::right("MEMORY", 15, |user, _| quotas::cell(user, "MEMORY")).fit(Fit::Full),
-    Column::right("CPU", 9, |user, _| quotas::cell(user, "CPU")).fit(Fit::Full),
+    Column::right("CPU", 9, |user, _| quotas::cell(user, "CPU")).fit(Fit::Full).about("CPU of the VMs, and its limit"),
     Column::right("PCI", 9, |user, _| quotas::cell(user, "PCI_DEV")).fit(Fit::Full),
 ];

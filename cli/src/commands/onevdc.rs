@@ -172,7 +172,7 @@ const COLUMNS: [Column; 7] = [
     Column::right("ID", 5, text_cell!("ID")),
     Column::left("NAME", 30, text_cell!("NAME")).fit(Fit::Share),
     Column::right("GROUPS", 6, |vdc, _| vdc.ids_at("GROUPS").len().to_string()),
-    Column::right("CLUSTERS", 8, |vdc, _| number(vdc, "CLUSTER")),
+    Column::right("CLUSTERS", 8, |vdc, _| number(vdc, "CLUSTER")).about("Number of clusters"),
     Column::right("HOSTS", 5, |vdc, _| number(vdc, "HOST")),
     Column::right("VNETS", 5, |vdc, _| number(vdc, "VNET")),
     Column::right("DATASTORES", 10, |vdc, _| number(vdc, "DATASTORE")),

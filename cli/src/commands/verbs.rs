@@ -54,6 +54,9 @@ impl Face {
     /// # Errors
     /// A refusal of the daemon, an unknown column or user.
     pub fn list(&self, client: &Client, options: &ListOptions) -> Result<()> {
+        if options.describe {
+            return table::describe(self.columns);
+        }
         self.table(&self.kind.pool_for(client, options, "info")?, options)
     }
 
@@ -63,6 +66,14 @@ impl Face {
     /// An unknown column, a filter without a comparison.
     pub fn table(&self, pool: &Element, options: &ListOptions) -> Result<()> {
         table::list(pool, self.kind.member, self.columns, self.default, options)
+    }
+
+    /// Is a column of that title shown, or looked at?
+    ///
+    /// # Errors
+    /// A list of columns that there is not.
+    pub fn is_asked(&self, title: &str, options: &ListOptions) -> Result<bool> {
+        table::is_asked(title, self.kind.member, self.columns, options)
     }
 
     /// Prints the page.

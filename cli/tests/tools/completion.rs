@@ -213,7 +213,10 @@ fn candidates_tell_what_they_are() {
     assert!(shown.starts_with("values\n3\tweb (poff)\n12\tmy mail (poff)\n"), "{shown}");
     assert!(shown.contains("web\tVM 3\n") && !shown.contains("twin\t") && !shown.contains("\n-v\t"), "{shown}");
     assert_eq!(asked(&door, "fish", &["keeplast", "datastore", "show", "1"]), "values\n100\tRBackups (bck)\n");
-    assert!(asked(&door, "fish", &["onevm", "list", "-l", "ID,HO"]).starts_with("values\nID,HOST\t\n"));
+    assert!(
+        asked(&door, "fish", &["onevm", "list", "-l", "ID,HO"])
+            .starts_with("values\nID,HOST\tHost that the VM is on\n")
+    );
     assert_eq!(asked(&door, "bash", &["onevm show \"my"]), "values\nmy mail\n");
     assert_eq!(asked(&door, "zsh", &["onevm", "backup", "3", "--schedule", "n"]), "values\n");
 }

@@ -41,7 +41,7 @@ fn groups_and_rules_look_as_users_know_them() {
     assert_golden("onegroup-show", &door.run("onegroup", &["show", "devs"]).good());
     assert_golden("oneacl-list", &door.run("oneacl", &["list"]).good());
     assert_eq!(
-        door.run("oneacl", &["list", "-l", "ID,RULE", "-f", "USER=#5", "--no-header"]).good(),
+        door.run("oneacl", &["list", "-l", "ID,STRING", "-f", "USER=#5", "--no-header"]).good(),
         "    7 #5 VM+VDC/#100 USE+MANAGE+ADMIN #0\n"
     );
     door.run("onegroup", &["show"]).good();

@@ -54,6 +54,64 @@ fn list_options_choose_columns_rows_and_form() {
 }
 
 #[test]
+fn every_column_is_described_without_asking_the_daemon() {
+    let door = Door::open();
+    let tools = [
+        "onevm",
+        "onetemplate",
+        "onebackupjob",
+        "oneimage",
+        "onedatastore",
+        "onehost",
+        "onecluster",
+        "onevnet",
+        "onesecgroup",
+        "oneuser",
+        "onegroup",
+        "oneacl",
+        "onevdc",
+        "onezone",
+    ];
+    let mut told = String::new();
+    for tool in tools {
+        let described = door.run(tool, &["list", "--describe"]).good();
+        for line in described.lines() {
+            let (name, about) = line.split_once(": ").unwrap_or((line, ""));
+            assert!(!name.trim().is_empty() && !about.is_empty(), "{tool}: {line}");
+        }
+        told.push_str(&format!("$ {tool} list --describe\n{described}"));
+    }
+    assert_golden("describe", &told);
+    assert_eq!(door.calls(), "");
+}
+
+#[test]
+fn a_list_has_the_columns_and_marks_of_opennebula() {
+    let vm = |id: i64, state: i64, more: &str| {
+        let at = "<HISTORY_RECORDS><HISTORY><HOSTNAME>node</HOSTNAME><CID>0</CID></HISTORY></HISTORY_RECORDS>";
+        format!("<VM><ID>{id}</ID><NAME>vm-{id}</NAME><STATE>{state}</STATE><LCM_STATE>3</LCM_STATE>{more}{at}</VM>")
+    };
+    let nics = "<TEMPLATE><NIC><IP>10.0.0.2</IP><IP6_GLOBAL>2001:db8::2</IP6_GLOBAL></NIC></TEMPLATE>";
+    // Running, placed anew soon; undeployed; never placed.
+    let never = "<VM><ID>9</ID><NAME>vm-9</NAME><STATE>1</STATE></VM>";
+    let pool = [vm(7, 3, &format!("<RESCHED>1</RESCHED>{nics}")), vm(8, 9, ""), never.to_owned()].concat();
+    let door = Door::open()
+        .says("one.vmpool.info", format!("<VM_POOL>{pool}</VM_POOL>"))
+        .says("one.clusterpool.info", document("one.clusterpool.info"));
+    let lines = [
+        &["list", "-l", "ID,NAME,HOST,CLUSTER,IP"][..],
+        &["list", "-l", "ID,NAME", "-o", "-ID"],
+        &["list", "-l", "ID", "--order", "STAT,-ID", "--no-header"],
+        &["list", "-l", "NAME", "--expand", "NAME=0.5", "--csv"],
+        &["list", "-l", "NAME", "--expand", "--no-header"],
+    ];
+    let told: Vec<_> = lines.iter().map(|line| door.run("onevm", line).good()).collect();
+    assert_golden("onevm-list-marks", &told.concat());
+    assert_eq!(door.calls().matches("one.clusterpool.info").count(), 1);
+    assert!(door.run("onevm", &["list", "-o", "NOPE"]).bad().starts_with("there is no column NOPE"));
+}
+
+#[test]
 fn whose_objects_are_listed_becomes_the_filter_flag() {
     let door = pools();
     for whose in ["m", "a", "g", "G", "mine", "all", "group", "primary group", "7", "oneadmin"] {

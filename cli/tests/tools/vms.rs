@@ -131,7 +131,7 @@ fn verbs_of_images_and_templates_call_what_the_protocol_says() {
         oneimage snapshot-delete 0 2
         oneimage snapshot-revert alpine 2
         oneimage snapshot-flatten 0 2
-        oneimage orphans -l ID
+        oneimage orphans
         onetemplate create --name a --cpu 1 --memory 128 --disk ann[alpine] --boot disk0 --vnc
         onetemplate create file --name a --arch x86_64
         onetemplate create file --dry

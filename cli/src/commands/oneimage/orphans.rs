@@ -6,18 +6,18 @@ use anyhow::Result;
 
 use crate::objects::{IMAGE, TEMPLATE};
 use crate::states;
-use crate::table::ListOptions;
+use crate::terminal;
 use crate::wire::Client;
 use crate::xml::Element;
 
-/// The images that no VM uses and no template names; backups are nobody's orphans. Only what the caller may see is looked
-/// at, templates too.
-pub fn pool(client: &Client, options: &ListOptions) -> Result<Element> {
-    let mut images = IMAGE.pool_for(client, options, "info")?;
-    let templates = TEMPLATE.pool_for(client, &ListOptions::default(), "info")?;
+/// Prints the ids of images that no VM uses and no template names, a line each; backups are nobody's orphans. Only what
+/// the caller may see is looked at, templates too.
+pub fn run(client: &Client) -> Result<()> {
+    let images = IMAGE.pool_of_all(client)?;
+    let templates = TEMPLATE.pool_of_all(client)?;
     let named = Named::by(&templates);
-    images.children.retain(|image| !states::is_backup(image) && !is_used(image) && !named.holds(image));
-    Ok(images)
+    let is_orphan = |image: &&Element| !states::is_backup(image) && !is_used(image) && !named.holds(image);
+    images.all(IMAGE.member).filter(is_orphan).try_for_each(|image| terminal::put_line(image.text_at("ID")))
 }
 
 fn is_used(image: &Element) -> bool {

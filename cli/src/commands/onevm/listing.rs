@@ -6,9 +6,9 @@ use clap::Args;
 use super::last_record;
 use crate::commands::text_cell;
 use crate::commands::verbs::Face;
-use crate::objects::VM;
+use crate::objects::{CLUSTER, VM};
 use crate::states;
-use crate::table::{Column, Fit, ListOptions};
+use crate::table::{self, Column, Fit, ListOptions};
 use crate::units;
 use crate::wire::Client;
 use crate::xml::Element;
@@ -28,13 +28,31 @@ pub struct List {
 impl List {
     /// Prints the table.
     pub fn run(&self, client: &Client) -> Result<()> {
+        if self.options.describe {
+            return table::describe(&COLUMNS);
+        }
         let conditions = self.search.as_deref().map(parse_search).transpose()?.unwrap_or_default();
         // Pools are short; what is searched for may be in the full documents only.
         let verb = if self.extended || !conditions.is_empty() { "infoextended" } else { "info" };
         let mut pool = VM.pool_for(client, &self.options, verb)?;
         pool.children.retain(|vm| conditions.iter().all(|condition| condition.holds(vm)));
+        if !self.options.is_document() && FACE.is_asked("CLUSTER", &self.options)? {
+            name_clusters(client, &mut pool)?;
+        }
         FACE.table(&pool, &self.options)
     }
+}
+
+/// Writes the name of its cluster into each VM that is on a host: the pool has only the id.
+fn name_clusters(client: &Client, pool: &mut Element) -> Result<()> {
+    let clusters = CLUSTER.pool_of_all(client)?;
+    for vm in &mut pool.children {
+        let Some(id) = last_record(vm).and_then(|record| record.int_at("CID")) else { continue };
+        let name = clusters.all(CLUSTER.member).find(|cluster| cluster.int_at("ID") == Some(id));
+        let text = name.map_or_else(|| id.to_string(), |cluster| cluster.text_at("NAME").to_owned());
+        vm.children.push(Element { name: CLUSTER.member.to_owned(), text, children: Vec::new() });
+    }
+    Ok(())
 }
 
 /// One `PATH=VALUE` of `--search`. The daemon has no search over its database, so that it is done here.
@@ -74,16 +92,19 @@ pub(in crate::commands) const FACE: Face = Face { kind: &VM, columns: &COLUMNS, 
 
 const DEFAULT: [&str; 9] = ["ID", "USER", "GROUP", "NAME", "STAT", "CPU", "MEM", "HOST", "TIME"];
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     Column::right("ID", 4, text_cell!("ID")),
     Column::left("USER", 8, crate::commands::user_cell),
     Column::left("GROUP", 8, crate::commands::group_cell),
-    Column::left("NAME", 15, text_cell!("NAME")).fit(Fit::Share),
+    Column::left("NAME", 15, |vm, _| name(vm)).fit(Fit::Share).about("Name; * in front: it is to be placed anew"),
     Column::right("STAT", 4, |vm, _| states::vm_short(vm).to_owned()),
     Column::right("CPU", 4, text_cell!("TEMPLATE/CPU")),
     Column::right("MEM", 7, |vm, options| options.mib(vm.int_at("TEMPLATE/MEMORY").unwrap_or(0))),
     Column::left("HOST", 10, |vm, _| host(vm).to_owned()).fit(Fit::Share),
-    Column::right("TIME", 10, |vm, _| units::days(lifetime(vm))).fit(Fit::Cut),
+    Column::right("TIME", 10, |vm, _| units::days(lifetime(vm)))
+        .fit(Fit::Cut)
+        .about("How long ago it was created; how long it lived"),
+    Column::left("CLUSTER", 10, |vm, _| cluster(vm)).about("Cluster of the host that the VM is on"),
     Column::left("IP", 15, |vm, _| addresses(vm)),
     Column::right("STIME", 14, |vm, _| units::time(vm.int_at("STIME").unwrap_or(0))),
     Column::left("LCM_STATE", 15, |vm, _| states::vm_lcm_state(vm).to_owned()),
@@ -98,9 +119,19 @@ fn measured(vm: &Element, name: &str) -> Option<f64> {
     vm.text_at(&format!("MONITORING/{name}")).parse::<f64>().ok()
 }
 
-/// The host of the last history record.
+/// A VM that the scheduler is to place anew has a star, as in OpenNebula's table.
+fn name(vm: &Element) -> String {
+    let star = if vm.text_at("RESCHED") == "1" { "*" } else { "" };
+    format!("{star}{}", vm.text_at("NAME"))
+}
+
+/// The host of the last history record, while the VM is there.
 fn host(vm: &Element) -> &str {
-    last_record(vm).map_or("", |record| record.text_at("HOSTNAME"))
+    last_record(vm).filter(|_| states::vm_is_on_host(vm)).map_or("", |record| record.text_at("HOSTNAME"))
+}
+
+fn cluster(vm: &Element) -> String {
+    if last_record(vm).is_some() { vm.text_at("CLUSTER").to_owned() } else { "NONE".to_owned() }
 }
 
 fn lifetime(vm: &Element) -> i64 {
@@ -108,9 +139,17 @@ fn lifetime(vm: &Element) -> i64 {
     end.saturating_sub(vm.int_at("STIME").unwrap_or(end))
 }
 
+/// Names of the addresses that a card may have.
+const ADDRESSES: [&str; 5] = ["IP", "EXTERNAL_IP", "IP6_GLOBAL", "IP6_ULA", "IP6"];
+
+/// `--` for none, as in OpenNebula's table.
 fn addresses(vm: &Element) -> String {
     let nics = vm.at("TEMPLATE").into_iter().flat_map(|template| template.all("NIC"));
-    nics.map(|nic| nic.text_at("IP")).filter(|ip| !ip.is_empty()).collect::<Vec<_>>().join(",")
+    let addresses = nics.flat_map(|nic| ADDRESSES.map(|name| nic.text_at(name)));
+    match addresses.filter(|ip| !ip.is_empty()).collect::<Vec<_>>() {
+        none if none.is_empty() => "--".to_owned(),
+        addresses => addresses.join(","),
+    }
 }
 
 #[cfg(test)]
