@@ -336,12 +336,12 @@ const OPTIONS: usize = 7;
 
 /// Titles of the table: (title, least width, aligned left).
 const TITLES: [(&str, usize, bool); 8] = [
-    ("ID", 3, false),
-    ("ACTION", 6, true),
-    ("ARGS", 4, true),
-    ("SCHEDULED", 11, true),
-    ("REPEAT", 6, true),
-    ("END", 4, true),
+    ("ID", 5, false),
+    ("ACTION", 6, false),
+    ("ARGS", 5, false),
+    ("SCHEDULED", 11, false),
+    ("REPEAT", 6, false),
+    ("END", 5, false),
     ("STATUS", 6, true),
     ("OPTIONS", 7, true),
 ];

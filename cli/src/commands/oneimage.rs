@@ -135,7 +135,7 @@ impl Tool for Command {
         match self.verb {
             Verb::List(list) => list.run(client),
             Verb::Top(top) => top.draw(|list| list.run(client)),
-            Verb::Show(show) => FACE.show(client, &show),
+            Verb::Show(show) => show_image::show(client, &show),
             Verb::Create(options) => create::run(client, &options),
             Verb::Clone(options) => {
                 let datastore = options.datastore.as_deref().map_or(Ok(-1), |word| DATASTORE.id(client, word))?;
@@ -197,7 +197,8 @@ impl Snapshot {
     }
 }
 
-const FACE: Face = Face { kind: &IMAGE, columns: &COLUMNS, default: &DEFAULT, fill: show_image::fill };
+/// Its page is made by [`show_image::show`], which lists VMs, too.
+const FACE: Face = Face { kind: &IMAGE, columns: &COLUMNS, default: &DEFAULT, fill: |_, _| {} };
 
 const DEFAULT: [&str; 10] = ["ID", "USER", "GROUP", "NAME", "DATASTORE", "SIZE", "TYPE", "PER", "STAT", "RVMS"];
 

@@ -9,6 +9,7 @@ pub(super) mod create;
 mod disks;
 mod listing;
 mod measures;
+mod networking;
 mod placing;
 pub(super) mod reach;
 mod recover;

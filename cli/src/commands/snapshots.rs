@@ -47,29 +47,59 @@ pub fn is_any(list: &Element) -> bool {
     list.child("SNAPSHOT").is_some()
 }
 
-/// The snapshots of disks or of an image. The one that the disk is at, or came from, has an arrow.
-pub fn table<'a>(page: &mut Page, lists: impl Iterator<Item = &'a Element>) {
+/// The snapshots of disks. The one that a disk is at, or came from, has an arrow; sizes are what is measured and what the
+/// guest sees.
+pub fn of_disks<'a>(page: &mut Page, lists: impl Iterator<Item = &'a Element>, monitoring: Option<&Element>) {
+    let measured = |snapshot: &Element, disk: Option<i64>| {
+        let mut sizes = monitoring.into_iter().flat_map(|figures| figures.all("SNAPSHOT_SIZE"));
+        let size = sizes.find(|size| size.int_at("ID") == snapshot.int_at("ID") && size.int_at("DISK_ID") == disk)?;
+        size.int_at("SIZE").map(units::mib)
+    };
     let mut rows = Vec::new();
-    for snapshot in lists.flat_map(|list| list.all("SNAPSHOT")) {
-        let active = snapshot.text_at("ACTIVE").eq_ignore_ascii_case("YES");
-        rows.push(vec![
-            if active { "=>".to_owned() } else { String::new() },
-            snapshot.text_at("ID").to_owned(),
-            or_dash(snapshot.text_at("PARENT")),
-            units::time(snapshot.int_at("DATE").unwrap_or(0)),
-            units::mib(snapshot.int_at("SIZE").unwrap_or(0)),
-            snapshot.text_at("NAME").to_owned(),
-        ]);
+    for list in lists {
+        let disk = list.int_at("DISK_ID");
+        for snapshot in list.all("SNAPSHOT") {
+            let [active, id, parent, date, size, name] = cells(snapshot);
+            let used = measured(snapshot, disk).unwrap_or_else(|| "-".to_owned());
+            rows.push(vec![active, id, or_dash(list.text_at("DISK_ID")), parent, date, format!("{used}/{size}"), name]);
+        }
     }
     let titles = [
         ("AC", 2, true),
         ("ID", 3, false),
+        ("DISK", 4, false),
         ("PARENT", 6, false),
-        ("DATE", 14, false),
-        ("SIZE", 8, false),
+        ("DATE", 15, false),
+        ("SIZE", 12, true),
         ("NAME", 15, true),
     ];
     page.table(&titles, &rows);
+}
+
+/// The snapshots of an image.
+pub fn of_image(page: &mut Page, list: &Element) {
+    let rows: Vec<_> = list.all("SNAPSHOT").map(|snapshot| cells(snapshot).to_vec()).collect();
+    let titles = [
+        ("AC", 2, true),
+        ("ID", 3, false),
+        ("PARENT", 6, false),
+        ("DATE", 15, false),
+        ("SIZE", 8, true),
+        ("NAME", 15, true),
+    ];
+    page.table(&titles, &rows);
+}
+
+fn cells(snapshot: &Element) -> [String; 6] {
+    let active = snapshot.text_at("ACTIVE").eq_ignore_ascii_case("YES");
+    [
+        if active { "=>".to_owned() } else { String::new() },
+        snapshot.text_at("ID").to_owned(),
+        or_dash(snapshot.text_at("PARENT")),
+        units::time(snapshot.int_at("DATE").unwrap_or(0)),
+        units::mib(snapshot.int_at("SIZE").unwrap_or(0)),
+        snapshot.text_at("NAME").to_owned(),
+    ]
 }
 
 /// The snapshots of a whole VM.

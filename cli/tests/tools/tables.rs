@@ -130,6 +130,55 @@ fn every_page_looks_as_users_know_it() {
     assert_golden("calls-show", &door.calls());
 }
 
+/// A VM with one of everything that its page has a block for.
+fn rich_vm(state: i64) -> String {
+    let disks = "<DISK><DISK_ID>0</DISK_ID><DATASTORE>default</DATASTORE><IMAGE>alpine</IMAGE><SIZE>256</SIZE><TARGET>vda</TARGET><TYPE>FILE</TYPE><SAVE>YES</SAVE></DISK>\
+        <DISK><DISK_ID>1</DISK_ID><FORMAT>raw</FORMAT><SIZE>1536</SIZE><TARGET>vdb</TARGET><TYPE>fs</TYPE></DISK>\
+        <DISK><DISK_ID>2</DISK_ID><SIZE>512</SIZE><TARGET>vdc</TARGET><TYPE>swap</TYPE></DISK>\
+        <CONTEXT><DISK_ID>3</DISK_ID><TARGET>hda</TARGET></CONTEXT>";
+    let nics = "<NIC><NIC_ID>0</NIC_ID><NETWORK>lan</NETWORK><BRIDGE>br0</BRIDGE><IP>10.0.0.7</IP><IP6_GLOBAL>2001:db8::7</IP6_GLOBAL><MAC>02:00:0a:00:00:07</MAC><SECURITY_GROUPS>0,100</SECURITY_GROUPS></NIC>\
+        <NIC_ALIAS><NIC_ID>2</NIC_ID><NETWORK>lan</NETWORK><BRIDGE>br0</BRIDGE><IP>10.0.0.8</IP><MAC>02:00:0a:00:00:08</MAC></NIC_ALIAS>\
+        <PCI><NIC_ID>1</NIC_ID><PCI_ID>4</PCI_ID><NETWORK>lan</NETWORK><IP>10.0.0.9</IP></PCI><PCI><PCI_ID>5</PCI_ID></PCI>";
+    let rules = "<SECURITY_GROUP_RULE><SECURITY_GROUP_ID>0</SECURITY_GROUP_ID><SECURITY_GROUP_NAME>default</SECURITY_GROUP_NAME><RULE_TYPE>OUTBOUND</RULE_TYPE><PROTOCOL>ALL</PROTOCOL></SECURITY_GROUP_RULE>\
+        <SECURITY_GROUP_RULE><SECURITY_GROUP_ID>100</SECURITY_GROUP_ID><SECURITY_GROUP_NAME>web</SECURITY_GROUP_NAME><RULE_TYPE>INBOUND</RULE_TYPE><PROTOCOL>ICMP</PROTOCOL><ICMP_TYPE>8</ICMP_TYPE><NETWORK_ID>3</NETWORK_ID><IP>10.0.0.0</IP><SIZE>255</SIZE><RANGE>1:1000</RANGE></SECURITY_GROUP_RULE>";
+    let measured = "<MONITORING><TIMESTAMP>1669901324</TIMESTAMP><STATE>a</STATE><NETRX>1024</NETRX><DISK_SIZE><ID>0</ID><SIZE>172</SIZE></DISK_SIZE><SNAPSHOT_SIZE><ID>0</ID><DISK_ID>0</DISK_ID><SIZE>16</SIZE></SNAPSHOT_SIZE><MEMORY>131072</MEMORY><CPU>1.5</CPU></MONITORING>";
+    let snapshots = "<SNAPSHOTS><DISK_ID>0</DISK_ID><SNAPSHOT><ID>0</ID><PARENT>-1</PARENT><DATE>1669901816</DATE><SIZE>256</SIZE><NAME>first</NAME></SNAPSHOT></SNAPSHOTS>\
+        <SNAPSHOTS><DISK_ID>1</DISK_ID><SNAPSHOT><ACTIVE>YES</ACTIVE><ID>0</ID><PARENT>-1</PARENT><DATE>1669901816</DATE><SIZE>1536</SIZE><NAME>other</NAME></SNAPSHOT></SNAPSHOTS>";
+    let whole = "<SNAPSHOT><SNAPSHOT_ID>2</SNAPSHOT_ID><NAME>before</NAME><TIME>1669901816</TIME><HYPERVISOR_ID>one-2</HYPERVISOR_ID></SNAPSHOT>";
+    let history =
+        "<HISTORY_RECORDS><HISTORY><SEQ>0</SEQ><HOSTNAME>node</HOSTNAME><CID>0</CID></HISTORY></HISTORY_RECORDS>";
+    format!(
+        "<VM><ID>0</ID><NAME>rich</NAME><STATE>{state}</STATE><LCM_STATE>3</LCM_STATE>{measured}\
+        <TEMPLATE>{disks}{nics}{rules}{whole}</TEMPLATE>{history}{snapshots}</VM>"
+    )
+}
+
+#[test]
+fn a_page_has_the_blocks_of_opennebula() {
+    let door =
+        |state| Door::open().says("one.vm.info", rich_vm(state)).says("one.cluster.info", document("one.cluster.info"));
+    let shown = door(3).run("onevm", &["show", "0"]).good();
+    // The last column of a history without an end goes on.
+    let shown: Vec<_> = shown.lines().filter(|line| !line.contains(" node  ")).collect();
+    assert_golden("onevm-show-rich", &format!("{}\n", shown.join("\n")));
+    // Undeployed: on no host.
+    let away = door(9).run("onevm", &["show", "0"]).good();
+    assert!(!away.contains("HOST  ") || !away.contains(": node"), "{away}");
+    assert!(!away.contains("CLUSTER"), "{away}");
+}
+
+#[test]
+fn a_page_of_an_image_lists_the_vms_that_use_it() {
+    let image = "<IMAGE><ID>7</ID><TYPE>0</TYPE><VMS><ID>12</ID></VMS></IMAGE>";
+    let door = Door::open().says("one.image.info", image).says("one.vmpool.info", document("one.vmpool.info"));
+    let shown = door.run("oneimage", &["show", "7"]).good();
+    let block = &shown[shown.find("VIRTUAL MACHINES").unwrap()..];
+    assert!(block.contains("web server") && !block.contains("alpine-0"), "{block}");
+    let backup = image.replace("<TYPE>0", "<TYPE>6");
+    let door = Door::open().says("one.image.info", backup);
+    assert!(!door.run("oneimage", &["show", "7"]).good().contains("VIRTUAL MACHINES"));
+}
+
 #[test]
 fn a_page_can_be_had_as_the_document_itself() {
     let door = objects();
@@ -139,7 +188,7 @@ fn a_page_can_be_had_as_the_document_itself() {
 
 #[test]
 fn a_plain_image_has_no_backup_blocks() {
-    let door = Door::open().says("one.image.info", document("one.image.info.plain"));
+    let door = pools().says("one.image.info", document("one.image.info.plain"));
     assert_golden("oneimage-show-plain", &door.run("oneimage", &["show", "0"]).good());
 }
 

@@ -33,7 +33,7 @@ pub fn show(client: &Client, options: &Show) -> Result<()> {
     pool.children.retain(|vm| vm.int_at("ID").is_some_and(|id| vms.contains(&id)));
     page.header("VIRTUAL MACHINES");
     terminal::put(page.finish())?;
-    onevm::FACE.table(&pool, &ListOptions::default())
+    onevm::FACE.table(&pool, &ListOptions { no_pager: true, ..ListOptions::default() })
 }
 
 fn fill(page: &mut Page, host: &Element) {

@@ -1,24 +1,51 @@
 //! `oneimage show`.
 
-use crate::commands::snapshots;
+use anyhow::Result;
+
+use crate::commands::verbs::{LABEL_WIDTH, Show};
+use crate::commands::{onevm, snapshots};
+use crate::objects::{IMAGE, VM};
 use crate::show::{Page, join, lock, or_dash, yes_no};
 use crate::states;
+use crate::table::ListOptions;
+use crate::terminal;
 use crate::units;
+use crate::wire::Client;
 use crate::xml::Element;
 
-pub fn fill(page: &mut Page, image: &Element) {
+/// Prints the page; below it the VMs that use the image, for which the daemon is asked.
+pub fn show(client: &Client, options: &Show) -> Result<()> {
+    let Show { id, options } = options;
+    let image = IMAGE.info(client, IMAGE.id(client, id)?, options.decrypt)?;
+    if let Some(raw) = options.raw(&image) {
+        return terminal::put(&raw);
+    }
+    let mut page = Page::new(LABEL_WIDTH);
+    fill(&mut page, &image);
+    let vms = image.ids_at("VMS");
+    if vms.is_empty() || states::is_backup(&image) {
+        return terminal::put(page.finish());
+    }
+    let mut pool = VM.pool_of_all(client)?;
+    pool.children.retain(|vm| vm.int_at("ID").is_some_and(|id| vms.contains(&id)));
+    page.header("VIRTUAL MACHINES");
+    terminal::put(page.finish())?;
+    onevm::FACE.table(&pool, &ListOptions { no_pager: true, ..ListOptions::default() })
+}
+
+fn fill(page: &mut Page, image: &Element) {
     information(page, image);
     page.permissions(image);
+    if let Some(list) = image.at("SNAPSHOTS").filter(|list| snapshots::is_any(list)) {
+        page.header("IMAGE SNAPSHOTS");
+        snapshots::of_image(page, list);
+    }
     // Progress and restore points have forms of their own below.
     page.template(
         "IMAGE TEMPLATE",
         image.at("TEMPLATE"),
         &["INCREMENT_INFO", "INCREMENT_DAMAGE", "VERIFYING", "PROGRESS", "DISK_PROGRESS"],
     );
-    if let Some(list) = image.at("SNAPSHOTS").filter(|list| snapshots::is_any(list)) {
-        page.header("IMAGE SNAPSHOTS");
-        snapshots::table(page, std::iter::once(list));
-    }
     if states::is_backup(image) {
         backup(page, image);
     }
@@ -42,8 +69,10 @@ fn information(page: &mut Page, image: &Element) {
     if !text("PATH").is_empty() {
         page.line("PATH", text("PATH"));
     }
-    page.line("FORMAT", text("FORMAT"))
-        .line("SIZE", units::mib(image.int_at("SIZE").unwrap_or(0)))
+    if !text("FORMAT").is_empty() {
+        page.line("FORMAT", text("FORMAT"));
+    }
+    page.line("SIZE", units::mib(image.int_at("SIZE").unwrap_or(0)))
         .line("STATE", states::image_short(image))
         .line("RUNNING_VMS", text("RUNNING_VMS"));
     if let Some(progress) = crate::watch::Progress::at(image, "TEMPLATE/PROGRESS") {
@@ -102,7 +131,7 @@ fn put_verifications(page: &mut Page, image: &Element, infos: &[&Element]) {
     }
     let ids: Vec<i64> = verified.iter().filter_map(|info| info.int_at("ID")).collect();
     for (text, increments) in super::verify::damages(image, &ids) {
-        page.raw(&crate::terminal::one_line(&format!("Increments {}: {text}", join(&increments))));
+        page.raw(&terminal::one_line(&format!("Increments {}: {text}", join(&increments))));
     }
 }
 
@@ -130,8 +159,8 @@ fn put_increments(page: &mut Page, increments: &[&Element], infos: &[&Element]) 
         ("ID", 3, false),
         ("PID", 3, false),
         ("T", 1, true),
-        ("SIZE", 8, false),
-        ("DATE", 14, false),
+        ("SIZE", 8, true),
+        ("DATE", 15, false),
         ("SOURCE", 8, true),
     ];
     if !infos.is_empty() {
@@ -154,7 +183,7 @@ fn put_notes(page: &mut Page, infos: &[&Element]) {
             let text = info.text_at(name);
             if !text.is_empty() {
                 let line = format!("Increment {}: {text}", info.text_at("ID"));
-                page.raw(&crate::terminal::one_line(&line));
+                page.raw(&terminal::one_line(&line));
             }
         }
     }

@@ -180,7 +180,7 @@ impl Disk {
         }
         let list = vm.all("SNAPSHOTS").find(|list| list.int_at("DISK_ID") == Some(disk));
         let mut page = Page::new(0);
-        snapshots::table(&mut page, list.into_iter());
+        snapshots::of_disks(&mut page, list.into_iter(), vm.at("MONITORING"));
         terminal::put(page.finish())
     }
 }
@@ -213,22 +213,33 @@ impl SaveAs {
     }
 }
 
-/// The VM DISKS block of `onevm show`.
-pub fn block(page: &mut Page, template: &Element) {
+/// The VM DISKS block of `onevm show`; the disk with the context is one of them.
+pub fn block(page: &mut Page, vm: &Element, template: &Element) {
+    let measured = |id: Option<i64>| {
+        let mut sizes = vm.at("MONITORING").into_iter().flat_map(|figures| figures.all("DISK_SIZE"));
+        sizes.find(|size| size.int_at("ID") == id)?.int_at("SIZE").map(units::mib)
+    };
     let row = |disk: &Element| {
-        let size = disk.int_at("SIZE").map_or("-".to_owned(), |size| format!("-/{}", units::mib(size)));
+        let used = measured(disk.int_at("DISK_ID")).unwrap_or_else(|| "-".to_owned());
+        let size = disk.int_at("SIZE").map_or("-".to_owned(), units::mib);
         let text = |name| or_dash(disk.text_at(name));
+        let save = if disk.text_at("SAVE").is_empty() { "NO" } else { disk.text_at("SAVE") };
         vec![
             text("DISK_ID"),
             text("DATASTORE"),
             text("TARGET"),
-            text("IMAGE"),
-            size,
+            image(disk),
+            format!("{used}/{size}"),
             disk.text_at("TYPE").to_lowercase(),
-            text("SAVE"),
+            save.to_owned(),
         ]
     };
-    let rows: Vec<_> = template.all("DISK").map(row).collect();
+    let mut rows: Vec<_> = template.all("DISK").map(row).collect();
+    if let Some(context) = template.child("CONTEXT").filter(|context| context.child("DISK_ID").is_some()) {
+        let text = |name| or_dash(context.text_at(name));
+        let rest = ["CONTEXT", "-/-", "-", "-"].map(str::to_owned);
+        rows.push([text("DISK_ID"), "-".to_owned(), text("TARGET")].into_iter().chain(rest).collect());
+    }
     if rows.is_empty() {
         return;
     }
@@ -242,4 +253,14 @@ pub fn block(page: &mut Page, template: &Element) {
         ("SAVE", 4, false),
     ];
     page.header("VM DISKS").table(&titles, &rows);
+}
+
+/// The image of a disk; a volatile one says what it is instead.
+fn image(disk: &Element) -> String {
+    let size = disk.int_at("SIZE").map(units::mib);
+    match (disk.text_at("IMAGE"), disk.text_at("TYPE").to_lowercase().as_str(), size) {
+        ("", "fs", Some(size)) => format!("{} - {size}", or_dash(disk.text_at("FORMAT"))),
+        ("", "swap", Some(size)) => size,
+        (image, ..) => or_dash(image),
+    }
 }

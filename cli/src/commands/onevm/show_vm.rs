@@ -4,7 +4,7 @@ use anyhow::Result;
 use one_core::backup::config::{BACKUP_INFO, USER_KEYS};
 use one_core::lifecycle::VmState;
 
-use super::{disks, last_record};
+use super::{disks, last_record, networking};
 use crate::commands::snapshots;
 use crate::commands::verbs::put_document;
 use crate::events::{self, BACKUP_EVENT};
@@ -42,7 +42,8 @@ const SHOWN_ELSEWHERE: [&str; 3] = [BACKUP_INFO, SCHED_INFO, BACKUP_EVENT];
 /// The page of a VM; with `all` its template shows also what has a block of its own.
 pub fn show(client: &Client, argument: &str, options: &ShowOptions, all: bool) -> Result<()> {
     let vm = VM.info(client, VM.id(client, argument)?, options.decrypt)?;
-    let cluster_id = last_record(&vm).and_then(|record| record.int_at("CID")).filter(|id| *id >= 0);
+    let record = last_record(&vm).filter(|_| states::vm_is_on_host(&vm));
+    let cluster_id = record.and_then(|record| record.int_at("CID")).filter(|id| *id >= 0);
     // The name of the cluster is a courtesy: without the right to see it the page is still good.
     let cluster = match cluster_id {
         Some(id) if options.raw(&vm).is_none() => CLUSTER.info(client, id, false).ok(),
@@ -53,10 +54,17 @@ pub fn show(client: &Client, argument: &str, options: &ShowOptions, all: bool) -
         monitoring(page, vm);
         page.permissions(vm);
         if let Some(template) = vm.at("TEMPLATE") {
-            disks::block(page, template);
-            nics(page, template);
-            security(page, template);
-            snapshots(page, vm, template);
+            disks::block(page, vm, template);
+            if vm.all("SNAPSHOTS").any(snapshots::is_any) {
+                page.header("VM DISK SNAPSHOTS");
+                snapshots::of_disks(page, vm.all("SNAPSHOTS"), vm.at("MONITORING"));
+            }
+            networking::cards(page, template);
+            networking::security(page, template);
+            if template.child("SNAPSHOT").is_some() {
+                page.header("SNAPSHOTS");
+                snapshots::of_vm(page, template);
+            }
         }
         history(page, vm);
         actions(page, vm);
@@ -103,7 +111,7 @@ fn information(page: &mut Page, vm: &Element, cluster_id: Option<i64>, cluster: 
         page.line("LCM_STATE", states::vm_lcm_state(vm));
     }
     page.line("LOCK", lock(vm)).line("RESCHED", yes_no(vm.text_at("RESCHED")));
-    if let Some(record) = last_record(vm) {
+    if let Some(record) = last_record(vm).filter(|_| states::vm_is_on_host(vm)) {
         page.line("HOST", record.text_at("HOSTNAME"));
     }
     if let Some(id) = cluster_id {
@@ -118,10 +126,20 @@ fn information(page: &mut Page, vm: &Element, cluster_id: Option<i64>, cluster: 
         .line("DEPLOY ID", or_dash(vm.text_at("DEPLOY_ID")));
 }
 
+/// What stands first among the measured, and what is told elsewhere.
+const FIRST: [&str; 4] = ["CPU", "MEMORY", "NETTX", "NETRX"];
+const NOT_MEASURED: [&str; 1] = ["STATE"];
+
 fn monitoring(page: &mut Page, vm: &Element) {
-    let Some(monitoring) = vm.at("MONITORING").filter(|monitoring| !monitoring.children.is_empty()) else { return };
+    let Some(monitoring) = vm.at("MONITORING") else { return };
+    let is_shown = |figure: &&Element| figure.children.is_empty() && !NOT_MEASURED.contains(&figure.name.as_str());
+    let mut figures: Vec<&Element> = monitoring.children.iter().filter(is_shown).collect();
+    if figures.is_empty() {
+        return;
+    }
+    figures.sort_by_key(|figure| FIRST.iter().position(|first| *first == figure.name).unwrap_or(FIRST.len()));
     page.header("VIRTUAL MACHINE MONITORING");
-    for figure in monitoring.children.iter().filter(|figure| figure.children.is_empty()) {
+    for figure in figures {
         let number = figure.text.trim().parse::<f64>().unwrap_or(0.0) as i64;
         let value = match figure.name.as_str() {
             "MEMORY" => units::kib(number),
@@ -130,43 +148,6 @@ fn monitoring(page: &mut Page, vm: &Element) {
             _ => figure.text.trim().to_owned(),
         };
         page.line(&figure.name, value);
-    }
-}
-
-fn nics(page: &mut Page, template: &Element) {
-    let row = |nic: &Element| {
-        let text = |name| or_dash(nic.text_at(name));
-        vec![text("NIC_ID"), text("NETWORK"), text("BRIDGE"), text("IP"), text("MAC")]
-    };
-    let rows: Vec<_> = template.all("NIC").chain(template.all("NIC_ALIAS")).map(row).collect();
-    if !rows.is_empty() {
-        let titles =
-            [("ID", 3, false), ("NETWORK", 20, true), ("BRIDGE", 12, true), ("IP", 15, true), ("MAC", 17, true)];
-        page.header("VM NICS").table(&titles, &rows);
-    }
-}
-
-fn security(page: &mut Page, template: &Element) {
-    let row = |rule: &Element| {
-        let text = |name| or_dash(rule.text_at(name));
-        vec![text("SECURITY_GROUP_ID"), text("SECURITY_GROUP_NAME"), text("RULE_TYPE"), text("PROTOCOL"), text("RANGE")]
-    };
-    let rows: Vec<_> = template.all("SECURITY_GROUP_RULE").map(row).collect();
-    if !rows.is_empty() {
-        let titles =
-            [("ID", 3, false), ("NAME", 15, true), ("TYPE", 8, true), ("PROTOCOL", 8, true), ("RANGE", 5, true)];
-        page.header("SECURITY").table(&titles, &rows);
-    }
-}
-
-fn snapshots(page: &mut Page, vm: &Element, template: &Element) {
-    if template.child("SNAPSHOT").is_some() {
-        page.header("SNAPSHOTS");
-        snapshots::of_vm(page, template);
-    }
-    for list in vm.all("SNAPSHOTS").filter(|list| snapshots::is_any(list)) {
-        page.header(&format!("SNAPSHOTS OF DISK {}", list.text_at("DISK_ID")));
-        snapshots::table(page, std::iter::once(list));
     }
 }
 
@@ -196,11 +177,11 @@ fn history(page: &mut Page, vm: &Element) {
             ("UID", 4, true),
             ("REQ", 5, true),
             ("HOST", 12, true),
-            ("ACTION", 12, true),
+            ("ACTION", 10, true),
             ("DS", 4, false),
-            ("START", 14, false),
+            ("START", 15, false),
             ("TIME", 11, false),
-            ("PROLOG", 9, false),
+            ("PROLOG", 10, false),
         ];
         page.header("VIRTUAL MACHINE HISTORY").table(&titles, &rows);
     }
