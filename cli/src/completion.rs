@@ -158,7 +158,7 @@ fn fitting(words: &[String]) -> Fitting {
         }
     }
     // A line is a candidate: what would not stay on its line is none.
-    values.retain(|(value, _)| !value.is_empty() && !value.chars().any(char::is_control));
+    values.retain(|(value, _)| !value.is_empty() && !value.chars().any(terminal::is_obeyed));
     values.truncate(CANDIDATES_MAX);
     Fitting { what: "values", values }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::terminal::is_obeyed;
 use crate::xml::Element;
 
 /// Elements that may repeat, by what they stand in: those of OpenNebula's schemas, and ours.
@@ -139,23 +140,27 @@ fn push_string(out: &mut String, text: &str) {
     out.push_str(&quoted(text));
 }
 
-/// A text as JSON has it. Control characters that JSON lets stand (DEL and those above it) are written out, too: a terminal
-/// would obey them.
+/// The text in quotes. What a terminal would obey is escaped, also where JSON does not ask for it.
 pub(crate) fn quoted(text: &str) -> String {
     let quoted = Value::from(text).to_string();
-    if !quoted.contains(char::is_control) {
+    if !quoted.chars().any(is_obeyed) {
         return quoted;
     }
-    let escaped = |letter: char| match letter.is_control() {
-        true => format!("\\u{:04x}", u32::from(letter)),
-        false => letter.to_string(),
-    };
+    let escaped = |c: char| if is_obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     quoted.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_comes_back() {
+        let hostile = "a\u{9b}2J\u{7f}\u{202e}b\u{1b}\n日";
+        let text = quoted(hostile);
+        assert_eq!(text, r#""a\u009b2J\u007f\u202eb\u001b\n日""#);
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hostile);
+    }
 
     #[test]
     fn lists_are_arrays_and_empty_elements_are_maps() {

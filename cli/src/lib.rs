@@ -36,6 +36,7 @@ pub mod tools;
 pub mod units;
 pub mod usage;
 pub mod watch;
+pub mod width;
 pub mod wire;
 pub mod xml;
 pub mod yaml;

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use clap::Args;
 
 use crate::table::{self, clean};
-use crate::terminal::one_line;
+use crate::terminal::{is_obeyed, one_line};
 use crate::xml::Element;
 
 /// Width of a header; what OpenNebula's tools pad to.
@@ -147,7 +147,7 @@ fn attribute_text(attribute: &Element) -> String {
 
 /// Values may span lines; other control characters have no business on a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_obeyed(c) && !matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
 }
 
 /// Yes or No, as the labels show flags.

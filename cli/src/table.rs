@@ -13,7 +13,7 @@ use regex::{Regex, RegexBuilder};
 
 use crate::layout::Layout;
 use crate::xml::Element;
-use crate::{terminal, tools, units};
+use crate::{terminal, tools, units, width};
 
 /// Columns grow no further than this; a longer cell sticks out of its own line only. One huge cell must not make every
 /// line of a table huge.
@@ -283,7 +283,7 @@ fn resize<'a>(shown: &mut [Column], options: &ListOptions, find: &impl Fn(&str) 
 
 /// Cells keep their leading blanks (durations are aligned by them) and lose control characters.
 pub(crate) fn clean(cell: &str) -> String {
-    cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    cell.chars().map(|c| if terminal::is_obeyed(c) { ' ' } else { c }).collect()
 }
 
 fn csv(columns: &[Column], rows: &[Vec<String>], options: &ListOptions) -> String {
@@ -333,8 +333,8 @@ fn fixed(columns: &[Column], rows: &[Vec<String>], header: bool, width: Option<u
 /// The width of each column; `terminal` None means that nothing is cut.
 fn widths(columns: &[Column], rows: &[Vec<String>], terminal: Option<usize>) -> Vec<usize> {
     let needed = |index: usize, column: &Column| {
-        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
-        cells.max().unwrap_or(0).max(column.name.chars().count())
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| width::of(cell));
+        cells.max().unwrap_or(0).max(width::of(column.name))
     };
     let mut widths: Vec<usize> = columns.iter().map(|column| column.width).collect();
     let taken = widths.iter().sum::<usize>() + columns.len().saturating_sub(1);
@@ -360,11 +360,9 @@ fn widths(columns: &[Column], rows: &[Vec<String>], terminal: Option<usize>) -> 
 
 /// The cell in its width. Not by `format!`, whose widths end at 65 535 with a panic.
 fn pad(cell: &str, width: usize, left: bool, cut: bool) -> String {
-    let length = cell.chars().count();
-    if length > width {
-        return if cut { cell.chars().take(width).collect() } else { cell.to_owned() };
-    }
-    let blanks = " ".repeat(width - length);
+    let cell = if cut { width::cut(cell, width) } else { cell };
+    // Where a letter of two columns does not fit, one column stays empty.
+    let blanks = " ".repeat(width.saturating_sub(width::of(cell)));
     if left { format!("{cell}{blanks}") } else { format!("{blanks}{cell}") }
 }
 
@@ -431,7 +429,7 @@ fn pattern(text: &str) -> Result<Regex> {
 pub fn plain(titles: &[(&str, usize, bool)], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     let width = |index: usize, least: usize, title: &str| {
-        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| clean(cell).chars().count());
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| width::of(&clean(cell)));
         cells.max().unwrap_or(0).min(GROWN_MAX).max(least).max(title.len())
     };
     let widths: Vec<usize> =
@@ -499,6 +497,19 @@ mod tests {
             "  ID NAME       MEM\n   0 a,\"long\"    10\n  12 b c          9\n"
         );
         assert_eq!(text(&options, Some(1)).unwrap(), "  ID NAME     MEM\n   0 a,\"lon    10\n  12 b c        9\n");
+    }
+
+    #[test]
+    fn letters_of_two_columns_keep_the_table_straight() {
+        let pool = "<P><VM><ID>0</ID><NAME>日本語の機械</NAME><MEM>1</MEM></VM><VM><ID>1</ID><NAME>e&#x301;&#x202e;x</NAME><MEM>2</MEM></VM></P>";
+        let pool = Element::parse(pool).unwrap();
+        let text =
+            |width| render(&pool, "VM", &COLUMNS, &["ID", "NAME", "MEM"], &ListOptions::default(), width).unwrap();
+        assert_eq!(text(None), "  ID NAME           MEM\n   0 日本語の機械     1\n   1 e\u{301} x              2\n");
+        assert_eq!(text(Some(18)), "  ID NAME      MEM\n   0 日本語      1\n   1 e\u{301} x         2\n");
+        let shown =
+            plain(&[("A", 1, true), ("B", 1, false)], &[vec!["日".into(), "1".into()], vec!["y".into(), "2".into()]]);
+        assert_eq!(shown, "A  B\n日 1\ny  2\n");
     }
 
     #[test]

@@ -142,11 +142,18 @@ fn page(pager: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Would a terminal obey this character instead of showing it? Control characters, what breaks lines, and what turns the
+/// direction of writing: a name must not show as another.
+#[must_use]
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// The text with line breaks and other control characters turned to single blanks: a hostile name must not be able to
 /// move the cursor of the person who lists it.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let cleaned: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let cleaned: String = text.chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
     cleaned.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -157,5 +164,6 @@ mod tests {
     #[test]
     fn a_message_is_one_line_without_control_characters() {
         assert_eq!(one_line("a\n  b\u{1b}[2Jc"), "a b [2Jc");
+        assert_eq!(one_line("a\u{9b}2J\u{202e}gpj.exe\u{2028}b\u{2066}"), "a 2J gpj.exe b");
     }
 }

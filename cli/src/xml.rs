@@ -177,7 +177,7 @@ fn escape(text: &str) -> String {
             '\t' | '\n' => out.push(c),
             '\r' => out.push_str("&#13;"),
             c if c < ' ' => {}
-            c if c.is_control() => out.push_str(&format!("&#{};", u32::from(c))),
+            c if crate::terminal::is_obeyed(c) => out.push_str(&format!("&#{};", u32::from(c))),
             c => out.push(c),
         }
     }

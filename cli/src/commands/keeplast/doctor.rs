@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::wire::{Client, Endpoint, Refused, auth_file};
 use crate::xml::Element;
-use crate::{AlreadyTold, Connection, terminal, units};
+use crate::{AlreadyTold, Connection, terminal, units, width};
 
 /// Clocks may differ by so many seconds without a word.
 const CLOCKS_APART_S: i64 = 10;
@@ -300,7 +300,7 @@ fn wrap(out: &mut String, mark: &str, text: &str, width: Option<usize>) {
         mark = "";
     };
     for word in text.split(' ') {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+        if !line.is_empty() && width::of(&line) + 1 + width::of(word) > room {
             push(&line);
             line.clear();
         }

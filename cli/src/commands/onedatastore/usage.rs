@@ -14,7 +14,7 @@ use crate::show::or_dash;
 use crate::table::{self, Column, Fit, ListOptions};
 use crate::wire::Client;
 use crate::xml::Element;
-use crate::{points, states, terminal, units};
+use crate::{points, states, terminal, units, width};
 
 /// The bars of a chart never get shorter than this.
 const BAR_MIN: usize = 10;
@@ -301,8 +301,7 @@ fn with_bars(
     options: &Options,
 ) -> String {
     let text = table::plain(titles, rows);
-    // A wider one is more than `format!` can do.
-    let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0).min(ALIGNED_MAX);
+    let width = text.lines().map(width::of).max().unwrap_or(0).min(ALIGNED_MAX);
     let room = terminal::width().unwrap_or(WIDTH).saturating_sub(width + 2).max(BAR_MIN);
     let mut lines = text.lines();
     let mut out = match lines.next() {
@@ -313,7 +312,8 @@ fn with_bars(
         let length = if all <= 0 { 0 } else { (part as f64 / all as f64 * room as f64).round() as usize };
         // Something is never shown as nothing.
         let length = if part > 0 { length.clamp(1, room) } else { 0 };
-        out.push_str(format!("{line:<width$} {}", "#".repeat(length)).trim_end());
+        let blanks = " ".repeat((width + 1).saturating_sub(width::of(line)));
+        out.push_str(format!("{line}{blanks}{}", "#".repeat(length)).trim_end());
         out.push('\n');
     }
     out
