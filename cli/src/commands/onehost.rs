@@ -47,6 +47,8 @@ enum Verb {
     Disable(Several),
     /// Leave hosts alone
     Offline(Several),
+    /// Disable hosts, and let the scheduler place their VMs elsewhere
+    Flush(Several),
     /// Look at hosts again now
     Forceupdate(Forceupdate),
     #[command(flatten)]
@@ -101,11 +103,21 @@ impl Tool for Command {
             Verb::Enable(target) => status(&target, 0),
             Verb::Disable(target) => status(&target, 1),
             Verb::Offline(target) => status(&target, 2),
+            Verb::Flush(target) => flush(client, &target),
             Verb::Forceupdate(options) => force_update(client, &options),
             Verb::Changing(verb) => verb.run(client, &HOST, verbs::template_of),
             Verb::Monitoring(options) => monitoring::run(client, &options),
         }
     }
+}
+
+/// Places no more VMs on the hosts, then marks those that are there to be placed anew.
+fn flush(client: &Client, target: &Several) -> Result<()> {
+    each(&HOST.ids(client, &target.ids)?, |id| {
+        client.call("one.host.status", [id.into(), 1_i64.into()])?;
+        let vms = HOST.info(client, id, false)?.ids_at("VMS");
+        each(&vms, |vm| client.call("one.vm.action", ["resched".into(), vm.into()]).map(|_| ()))
+    })
 }
 
 /// Setting a host to the state that it has makes the daemon look at it at once.

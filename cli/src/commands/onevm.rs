@@ -17,6 +17,7 @@ mod restore;
 mod saving;
 mod settling;
 mod show_vm;
+mod ssh;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -89,6 +90,8 @@ enum Verb {
     Scheduling(Scheduling),
     /// What was done, newest first
     Events(events::Options),
+    /// Log in to the guest
+    Ssh(ssh::Options),
     /// Terminate VMs when they are so many days old, with a warning a day before
     CreateChart(CreateChart),
     #[command(flatten)]
@@ -166,6 +169,7 @@ impl Tool for Command {
             Verb::Recover(options) => recover::run(client, &options),
             Verb::Scheduling(verb) => verb.run(client, &VM, |id| Ok((VM.info(client, id, false)?, "USER_TEMPLATE"))),
             Verb::Events(options) => options.run(client, &VM, false),
+            Verb::Ssh(options) => ssh::run(client, &options),
             Verb::CreateChart(options) => create_chart(client, &options),
             Verb::Owning(verb) => verb.run(client, &VM),
             Verb::Locking(verb) => verb.run(client, &VM),

@@ -26,7 +26,7 @@ pub struct Command {
 #[derive(Subcommand, Debug)]
 enum Verb {
     #[command(flatten)]
-    Viewing(Viewing),
+    Viewing(Box<Viewing>),
     #[command(flatten)]
     Changing(Changing),
     #[command(flatten)]

@@ -347,6 +347,18 @@ fn an_editor_begins_with_what_a_range_has_of_its_own() {
 }
 
 #[test]
+fn a_host_is_flushed_by_disabling_it_and_placing_its_vms_anew() {
+    let door = Door::open()
+        .says("one.host.status", 0)
+        .says("one.host.info", "<HOST><ID>1</ID><VMS><ID>4</ID><ID>7</ID></VMS></HOST>")
+        .says("one.vm.action", 0);
+    assert_eq!(door.run("onehost", &["flush", "1"]).good(), "");
+    let calls =
+        "one.host.status(1, 1)\none.host.info(1, false)\none.vm.action(\"resched\", 4)\none.vm.action(\"resched\", 7)";
+    assert_eq!(door.calls(), calls);
+}
+
+#[test]
 fn hosts_keep_their_state_when_they_are_looked_at_again() {
     let host = |id: i64, state: i64| {
         format!("<HOST><ID>{id}</ID><NAME>h{id}</NAME><STATE>{state}</STATE><CLUSTER_ID>{}</CLUSTER_ID></HOST>", id % 2)

@@ -112,6 +112,16 @@ fn a_list_has_the_columns_and_marks_of_opennebula() {
 }
 
 #[test]
+fn the_beginning_of_an_option_stands_for_it() {
+    let door = pools();
+    let whole = door.run("onevm", &["list", "--no-header", "--filter", "STAT=poff"]).good();
+    assert_eq!(door.run("onevm", &["list", "--no-head", "--filt", "STAT=poff"]).good(), whole);
+    assert_eq!(door.run("keeplast", &["vm", "list", "--no-h", "--filt=STAT=poff"]).good(), whole);
+    // Two begin so.
+    assert_eq!(door.run("onevm", &["list", "--no-e", "--ex"]).code, Some(255));
+}
+
+#[test]
 fn whose_objects_are_listed_becomes_the_filter_flag() {
     let door = pools();
     for whose in ["m", "a", "g", "G", "mine", "all", "group", "primary group", "7", "oneadmin"] {

@@ -1,6 +1,6 @@
 //! The verbs of `onevm`, `oneimage` and `onetemplate` beside backups: the exact calls they make, and their refusals.
 
-use crate::door::{Door, assert_golden, document};
+use crate::door::{Door, Ran, assert_golden, document, restrict};
 
 /// A daemon that knows a name of each kind and answers 7 to what changes something.
 fn cloud() -> Door {
@@ -123,6 +123,7 @@ fn verbs_of_images_and_templates_call_what_the_protocol_says() {
     let lines = "
         oneimage create -d 1 --name a --type datablock --size 1.5g --target vdb --no_check_capacity
         oneimage create --name a --size 16 --dry
+        oneimage create --name a --size 16 --fs ext4 --disk_type BLOCK --source /dev/sdb --dry
         oneimage clone alpine copy
         oneimage clone 0 copy -d RBackups
         oneimage enable 0,1
@@ -307,6 +308,31 @@ fn snapshots_are_named_by_id_or_name() {
         said(&["snapshot-revert", "0..1", "before"]),
         "a snapshot of several VMs is named by its id: write a number in place of before"
     );
+}
+
+#[test]
+fn a_guest_is_logged_in_to_by_ssh_and_by_nothing_a_stranger_wrote() {
+    let vm = |state: i64, more: &str| {
+        format!("<VM><ID>3</ID><STATE>3</STATE><LCM_STATE>{state}</LCM_STATE><TEMPLATE>{more}</TEMPLATE></VM>")
+    };
+    let nic = "<NIC><NIC_ID>0</NIC_ID><IP>10.0.0.7</IP></NIC>";
+    let door = Door::open().says("one.vm.info", vm(3, nic));
+    // An ssh that says how it was called.
+    let bin = door.home().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(bin.join("ssh"), "#!/bin/sh\nprintf '<%s>' \"$@\"\n").unwrap();
+    restrict(&bin.join("ssh"), 0o755);
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let ran = |arguments: &[&str]| Ran::of(door.tool("onevm", arguments).env("PATH", &path).output().unwrap());
+    assert_eq!(ran(&["ssh", "3"]).good(), "<--><root@10.0.0.7>");
+    assert_eq!(
+        ran(&["ssh", "3", "ann", "--nic-id", "0", "--cmd", "uptime -p", "--ssh-options", "-o A=no -4"]).good(),
+        "<-o><A=no><-4><--><ann@10.0.0.7><uptime -p>"
+    );
+    door.changes_to("one.vm.info", &vm(3, &format!("{nic}<CONTEXT><USERNAME>-oProxyCommand=x</USERNAME></CONTEXT>")));
+    assert_eq!(ran(&["ssh", "3"]).bad(), "-oProxyCommand=x is no login of a guest: name another one behind the VM");
+    door.changes_to("one.vm.info", &vm(69, nic));
+    assert_eq!(ran(&["ssh", "3"]).bad(), "VM 3 is BACKUP; only one that is RUNNING can be logged in to");
 }
 
 #[test]
