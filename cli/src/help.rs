@@ -246,7 +246,8 @@ pub fn of_front(command: Command) -> Command {
 }
 
 fn laid_out(command: Command) -> Command {
-    command.disable_help_subcommand(true).propagate_version(true).max_term_width(WIDTH)
+    // OpenNebula's tools take the beginning of an option for it when only one begins so: --no-head.
+    command.infer_long_args(true).disable_help_subcommand(true).propagate_version(true).max_term_width(WIDTH)
 }
 
 fn of_verb(verb: Command, called: &str) -> Command {

@@ -27,7 +27,11 @@ const NO_PASSWORD: &str = "--password is not taken, because every user of this m
 #[must_use]
 pub fn refused_at_once(arguments: &[OsString]) -> Option<String> {
     let options = arguments.iter().skip(1).take_while(|word| *word != "--");
-    let is_password = |word: &OsString| word == "--password" || word.as_encoded_bytes().starts_with(b"--password=");
+    // The beginning of an option stands for it: --pass=secret.
+    let is_password = |word: &OsString| {
+        let name = word.as_encoded_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.len() >= "--pas".len() && b"--password".starts_with(name)
+    };
     options.into_iter().any(is_password).then(|| NO_PASSWORD.to_owned())
 }
 
@@ -239,7 +243,11 @@ mod tests {
     #[test]
     fn a_password_in_the_arguments_is_refused_without_its_value() {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        for line in [&["onevm", "list", "--password", "hunter2"][..], &["onevm", "--password=hunter2", "list"]] {
+        for line in [
+            &["onevm", "list", "--password", "hunter2"][..],
+            &["onevm", "--password=hunter2", "list"],
+            &["onevm", "--pass", "hunter2", "list"],
+        ] {
             assert!(!refused_at_once(&words(line)).unwrap().contains("hunter2"));
         }
         for line in [&["onevm", "list", "--password-file", "x"][..], &["onevm", "show", "--", "--password"], &[]] {

@@ -36,6 +36,15 @@ pub struct Options {
     /// raw or qcow2
     #[arg(long)]
     format: Option<String>,
+    /// File system of an empty image, like ext4
+    #[arg(long, value_name = "FILESYSTEM")]
+    fs: Option<String>,
+    /// What the disk is: FILE, BLOCK, CDROM or RBD
+    #[arg(long = "disk_type", alias = "disk-type", value_name = "TYPE")]
+    disk_type: Option<String>,
+    /// Where its data lie already, for those that are no file
+    #[arg(long)]
+    source: Option<String>,
     /// Driver for the disk in the VM: raw or qcow2
     #[arg(long)]
     driver: Option<String>,
@@ -97,6 +106,9 @@ fn given(options: &Options) -> Result<String> {
         ("TYPE", options.image_type.as_ref().map(|kind| kind.to_uppercase())),
         ("SIZE", options.size.as_deref().map(|size| mib("--size", size)).transpose()?),
         ("FORMAT", options.format.clone()),
+        ("FS", options.fs.clone()),
+        ("DISK_TYPE", options.disk_type.clone()),
+        ("SOURCE", options.source.clone()),
         ("DRIVER", options.driver.clone()),
         ("PERSISTENT", options.persistent.then(|| "YES".to_owned())),
         ("DEV_PREFIX", options.prefix.clone()),
