@@ -26,6 +26,20 @@ pub fn vector(key: &str, parts: &[(&str, String)]) -> Result<String> {
     Ok(format!("{key} = [ {} ]\n", parts.join(", ")))
 }
 
+/// Attributes that stand a line each, as the vector that the daemon reads; a text with a vector, or XML, stays as it is.
+#[must_use]
+pub fn lines_as_vector(key: &str, text: &str) -> String {
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let as_it_is =
+        lines.first().is_none_or(|line| line.starts_with('<')) || lines.iter().any(|line| line.contains('['));
+    if as_it_is {
+        return text.to_owned();
+    }
+    let parts: Vec<&str> = lines.iter().map(|line| line.trim_end_matches(',')).collect();
+    format!("{key} = [ {} ]\n", parts.join(", "))
+}
+
 /// Attributes of options in front of a template: of two scalars of one name the first counts. A template in XML is
 /// written anew, since nothing can stand in front of it.
 ///
@@ -71,6 +85,16 @@ mod tests {
             "S = [ A = \"1,2\", B = \"\" ]\n"
         );
         assert!(attribute("NAME", "a\\").is_err());
+    }
+
+    #[test]
+    fn lines_become_a_vector_and_a_vector_stays() {
+        let lines = |text| lines_as_vector("SCHED_ACTION", text);
+        assert_eq!(lines("# help\nDAYS=\"1,3\"\n\nCRON=\"\",\n"), "SCHED_ACTION = [ DAYS=\"1,3\", CRON=\"\" ]\n");
+        for text in ["SCHED_ACTION = [ DAYS = \"1\" ]", "# a\nsched_action=[\n  DAYS=\"1\" ]", "<T><SCHED_ACTION/></T>"]
+        {
+            assert_eq!(lines(text), text);
+        }
     }
 
     #[test]

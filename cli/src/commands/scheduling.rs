@@ -89,7 +89,10 @@ impl SchedUpdate {
         let id = kind.id(client, &self.id)?;
         let action = i64::from(self.action);
         let send = |text: &str| {
-            client.call(&kind.method("schedupdate"), [id.into(), action.into(), vector_of(text).into()])?;
+            client.call(
+                &kind.method("schedupdate"),
+                [id.into(), action.into(), template_text::lines_as_vector("SCHED_ACTION", text).into()],
+            )?;
             Ok(())
         };
         let changes = self.schedule.changes(&self.keep, chrono::Local::now())?;
@@ -127,19 +130,6 @@ fn editable(document: &Element, infos: &str, id: i64) -> Result<String> {
     Ok(format!("{EDITOR_HELP}{}", template_text(&text, &[])))
 }
 
-/// Attributes that stand a line each become the vector that the daemon reads; a text with the vector stays as it is.
-fn vector_of(text: &str) -> String {
-    let lines: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let as_it_is =
-        lines.first().is_none_or(|line| line.starts_with('<')) || lines.iter().any(|line| line.contains('['));
-    if as_it_is {
-        return text.to_owned();
-    }
-    let parts: Vec<&str> = lines.iter().map(|line| line.trim_end_matches(',')).collect();
-    format!("SCHED_ACTION = [ {} ]\n", parts.join(", "))
-}
-
 /// Adds a planned action to one object and tells so: `VM 0: backup scheduled at …`.
 pub fn add(client: &Client, kind: &Kind, id: i64, plan: &Plan, text: &str, action: &str) -> Result<i64> {
     let schedule = client.call(&kind.method("schedadd"), [id.into(), text.into()])?.id()?;
@@ -164,15 +154,6 @@ pub fn plan_of_job(options: &ScheduleOptions) -> Result<Option<Plan>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_become_a_vector_and_a_vector_stays() {
-        assert_eq!(vector_of("# help\nDAYS=\"1,3\"\n\nCRON=\"\",\n"), "SCHED_ACTION = [ DAYS=\"1,3\", CRON=\"\" ]\n");
-        for text in ["SCHED_ACTION = [ DAYS = \"1\" ]", "# a\nsched_action=[\n  DAYS=\"1\" ]", "<T><SCHED_ACTION/></T>"]
-        {
-            assert_eq!(vector_of(text), text);
-        }
-    }
 
     #[test]
     fn an_editor_begins_with_what_is_set() {

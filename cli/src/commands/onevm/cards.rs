@@ -93,7 +93,7 @@ pub struct NicDetach {
 pub struct NicUpdate {
     #[command(flatten)]
     nic: Nic,
-    /// File with a NIC vector (- for standard input); an editor opens when neither file nor pipe is there
+    /// File with a NIC vector, or with its attributes a line each (- for standard input); an editor opens when neither file nor pipe is there
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Change only what the text names; without it the text replaces all
@@ -212,6 +212,7 @@ impl NicUpdate {
         let id = VM.id(client, &self.nic.vm.id)?;
         let nic = i64::from(self.nic.nic);
         let send = |text: &str| {
+            let text = text_of::lines_as_vector("NIC", text);
             client.call("one.vm.updatenic", [id.into(), nic.into(), text.into(), i64::from(self.append).into()])?;
             Ok(())
         };
