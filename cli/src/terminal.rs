@@ -62,8 +62,21 @@ pub fn complain(text: &str) {
     if HUSHED.load(Ordering::Relaxed) {
         return;
     }
-    let text = one_line(text);
+    let text = without_numbers(&one_line(text));
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Without the numbers that the standard library puts behind what the system says: ` (os error 2)`.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|digit| digit.is_ascii_digit()) => out.push_str(rest),
+            _ => out.push_str(&format!(" (os error {part}")),
+        }
+    }
+    out
 }
 
 /// A warning line on standard error.
@@ -100,6 +113,19 @@ pub fn width() -> Option<usize> {
     }
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
+}
+
+/// Does the terminal know how to move its cursor? `TERM=dumb` says that it does not.
+#[must_use]
+pub fn can_draw() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
+/// Rows of the terminal that standard output is, or None elsewhere.
+#[must_use]
+pub fn rows() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(size.ws_row.into()).filter(|rows| *rows > 0)
 }
 
 /// Set while a screen is drawn again and again.
@@ -160,6 +186,19 @@ pub fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_the_system_are_left_out() {
+        let cases = [
+            ("x: No such file or directory (os error 2); do y", "x: No such file or directory; do y"),
+            ("a (os error 2) (os error 13)", "a"),
+            ("(os error ) and (os error 5", "(os error ) and (os error 5"),
+            ("VM (os error x) b", "VM (os error x) b"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_numbers(text), expected);
+        }
+    }
 
     #[test]
     fn a_message_is_one_line_without_control_characters() {

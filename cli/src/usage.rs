@@ -87,7 +87,7 @@ pub fn sentence(error: &clap::Error, command: &Command, arguments: &[OsString]) 
             let name = told(ContextKind::InvalidArg).first().map(|name| plain(name)).unwrap_or_default();
             let value = one_line(told(ContextKind::InvalidValue).first().map_or("", String::as_str));
             let valid = told(ContextKind::ValidValue);
-            let reason = std::error::Error::source(error).map(|source| one_line(&source.to_string()));
+            let reason = std::error::Error::source(error).map(|source| reason(&one_line(&source.to_string())));
             match (value.as_str(), reason) {
                 ("", None) if valid.is_empty() => format!("{called}: {name} needs a value"),
                 ("", None) => format!("{called}: {name} needs a value: {}", valid.join(", ")),
@@ -99,6 +99,25 @@ pub fn sentence(error: &clap::Error, command: &Command, arguments: &[OsString]) 
             format!("{called}: an argument is not UTF-8, and nothing the daemon knows has such a name")
         }
         _ => format!("{called}: {}; {called} --help explains it", parser_words(error)),
+    }
+}
+
+/// What the standard library and the parser say of a number, as a person would.
+fn reason(said: &str) -> String {
+    let said = match said {
+        "invalid digit found in string" => "it is no whole number from 0 on",
+        "number too large to fit in target type" => "it is too large",
+        "number too small to fit in target type" => "it is too small",
+        "cannot parse integer from empty string" | "cannot parse float from empty string" => "it is empty",
+        "invalid float literal" => "it is no number",
+        "invalid IPv4 address syntax" => "it is no IPv4 address",
+        "invalid IPv6 address syntax" => "it is no IPv6 address",
+        said => said,
+    };
+    match said.split_once(" is not in ").and_then(|(_, range)| range.split_once("..")) {
+        Some((first, "")) => format!("it must be {first} or more"),
+        Some((first, last)) => format!("it must be from {first} to {}", last.trim_start_matches('=')),
+        None => said.to_owned(),
     }
 }
 
@@ -238,6 +257,17 @@ mod tests {
         assert_eq!(near("backup-cancle"), ["backup-cancel"]);
         assert!(near("nope").is_empty() && near("").is_empty());
         assert!(near(&"x".repeat(100_000)).is_empty());
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_told_without_the_words_of_a_library() {
+        assert_eq!(reason(&"x".parse::<u64>().unwrap_err().to_string()), "it is no whole number from 0 on");
+        assert_eq!(reason(&"300".parse::<u8>().unwrap_err().to_string()), "it is too large");
+        assert_eq!(reason(&"-300".parse::<i8>().unwrap_err().to_string()), "it is too small");
+        assert_eq!(reason(&"".parse::<u64>().unwrap_err().to_string()), "it is empty");
+        assert_eq!(reason("101 is not in 0..=99"), "it must be from 0 to 99");
+        assert_eq!(reason("0 is not in 1.."), "it must be 1 or more");
+        assert_eq!(reason("a day is written 2026-12-01"), "a day is written 2026-12-01");
     }
 
     #[test]

@@ -112,7 +112,10 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>)> {
             None => (authority, None),
         }
     };
-    let number = |text: &str| text.parse().with_context(|| format!("{text} is not a port between 0 and 65535"));
+    let number = |text: &str| match text.parse() {
+        Ok(port) => Ok(port),
+        Err(_) => bail!("{text} is not a port between 0 and 65535"),
+    };
     Ok((host, port.map(number).transpose()?))
 }
 
@@ -147,5 +150,7 @@ mod tests {
             let error = format!("{:#}", Endpoint::parse(text).unwrap_err());
             assert!(!error.contains("secret") && error.contains("--user"), "{error}");
         }
+        let error = format!("{:#}", Endpoint::parse("http://h:70000/").unwrap_err());
+        assert_eq!(error, "the endpoint http://h:70000/ has no usable port: 70000 is not a port between 0 and 65535");
     }
 }

@@ -377,7 +377,10 @@ fn encode(param: Param) -> Result<Value> {
             if let Some(bad) =
                 text.chars().find(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r') && u32::from(*c) < 0x20)
             {
-                bail!("the text holds the control character {bad:?}, which XML cannot carry: remove it");
+                bail!(
+                    "the text holds the control character U+{:04X}, which XML cannot carry: remove it",
+                    u32::from(bad)
+                );
             }
             Value::String(text)
         }
@@ -424,7 +427,11 @@ pub(crate) fn first_line(file: &Path, bytes_max: u64) -> Result<String> {
         std::fs::File::open(file)?.take(bytes_max).read_to_string(&mut text)?;
         Ok(text)
     };
-    let text = read().with_context(|| format!("cannot read {}", file.display()))?;
+    let text = read().map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => std::io::Error::other("it is not UTF-8"),
+        _ => error,
+    });
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
@@ -482,7 +489,8 @@ mod tests {
 
     #[test]
     fn a_control_character_is_refused_before_it_is_sent() {
-        assert!(encode(Param::Text("a\u{1}b".into())).is_err());
+        let error = encode(Param::Text("a\u{1b}b".into())).unwrap_err().to_string();
+        assert_eq!(error, "the text holds the control character U+001B, which XML cannot carry: remove it");
         assert_eq!(encode(Param::Text("a\tb".into())).unwrap(), Value::String("a\tb".into()));
         assert_eq!(encode(Param::Int(1 << 40)).unwrap(), Value::Long(1 << 40));
     }

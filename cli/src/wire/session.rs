@@ -125,8 +125,10 @@ fn from_auth_file(file: &Path) -> Result<String> {
     }
     password::warn_if_others_can_read(file);
     let line = super::first_line(file, password::BYTES_MAX)?;
-    match line.trim().split_once(':') {
-        Some((user, _)) if !user.is_empty() => Ok(line.trim().to_owned()),
+    // Some editors put a mark of their own in front.
+    let line = line.trim_start_matches('\u{feff}').trim();
+    match line.split_once(':') {
+        Some((user, _)) if !user.is_empty() && !line.contains(char::is_control) => Ok(line.to_owned()),
         _ => Err(anyhow::anyhow!("its first line is not user:password"))
             .with_context(|| format!("no session in {}", file.display())),
     }
@@ -159,7 +161,8 @@ mod tests {
             from_auth_file(file.path())
         };
         assert_eq!(read("alice:to:ken \nmore").unwrap(), "alice:to:ken");
-        for text in ["", "alice", ":secret", "\nalice:secret"] {
+        assert_eq!(read("\u{feff}alice:token\r\n").unwrap(), "alice:token");
+        for text in ["", "alice", ":secret", "\nalice:secret", "ali\0ce:secret"] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains("user:password") && !error.contains("secret"), "{error}");
         }

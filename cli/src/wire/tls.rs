@@ -12,7 +12,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -131,14 +131,37 @@ fn add(roots: &mut RootCertStore, file: &Path) -> Result<usize> {
 fn refusal(endpoint: &Endpoint, error: &std::io::Error) -> anyhow::Error {
     let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match reason {
-        Some(rustls::Error::InvalidCertificate(reason)) => anyhow::anyhow!(
-            "the certificate of {endpoint} is not trusted: {reason}; name the file of its root with SSL_CERT_FILE, or a directory with it with ONE_CERT_DIR"
-        ),
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            anyhow::anyhow!("the certificate of {endpoint} is not trusted: {}", distrust(reason, endpoint))
+        }
         Some(rustls::Error::InvalidMessage(_)) => {
             anyhow::anyhow!("{endpoint} does not speak TLS; is it an http endpoint?")
         }
         Some(reason) => anyhow::anyhow!("no TLS connection to {endpoint}: {reason}"),
         None => Unreachable(format!("the connection to {endpoint} broke off in the TLS handshake: {error}")).into(),
+    }
+}
+
+/// Why a certificate is not trusted, and what to do.
+fn distrust(reason: &CertificateError, endpoint: &Endpoint) -> String {
+    use CertificateError as Why;
+    match reason {
+        Why::UnknownIssuer | Why::BadSignature => "nobody who is trusted here signed it; name the file of its root with SSL_CERT_FILE, or a directory with it with ONE_CERT_DIR".to_owned(),
+        Why::Expired | Why::ExpiredContext { .. } => {
+            "it has expired; have it renewed, or set this machine's clock right".to_owned()
+        }
+        Why::NotValidYet | Why::NotValidYetContext { .. } => {
+            "it is not valid yet; set the clocks of both machines right".to_owned()
+        }
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => format!(
+            "it is not for the name {}; use a name that it is for, or have this one in its subjectAltName",
+            endpoint.host
+        ),
+        // This reason has no name of its own.
+        Why::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is that of a certificate authority, which must not be a server's; make the server's with basicConstraints=CA:FALSE".to_owned()
+        }
+        other => format!("{other}; see what openssl x509 -text says of it"),
     }
 }
 
@@ -196,15 +219,20 @@ mod tests {
 
     impl Server {
         fn start() -> Self {
-            let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+            Self::of(rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap())
+        }
+
+        fn of(parameters: rcgen::CertificateParams) -> Self {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = parameters.self_signed(&key).unwrap();
             let folder = tempfile::tempdir().unwrap();
-            std::fs::write(folder.path().join("0a1b2c3d.0"), signed.cert.pem()).unwrap();
-            let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(signed.signing_key.serialize_pem().as_bytes());
+            std::fs::write(folder.path().join("0a1b2c3d.0"), certificate.pem()).unwrap();
+            let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes());
             let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_no_client_auth()
-                .with_single_cert(vec![signed.cert.der().clone()], key.unwrap())
+                .with_single_cert(vec![certificate.der().clone()], key.unwrap())
                 .unwrap();
             let config = Arc::new(config);
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -270,7 +298,18 @@ mod tests {
         assert_eq!(server.call("127.0.0.1", Trust { everybody: true, ..wrong }).unwrap(), Answer::Id(7));
         let right = Trust { file: Some(server.certificate()), ..Trust::default() };
         let error = format!("{:#}", server.call("localhost", right).unwrap_err());
-        assert!(error.contains("not trusted"), "{error}");
+        assert!(error.contains("not trusted: it is not for the name localhost"), "{error}");
+    }
+
+    #[test]
+    fn the_certificate_of_an_authority_is_told_as_such() {
+        let mut parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let server = Server::of(parameters);
+        let trust = Trust { file: Some(server.certificate()), ..Trust::default() };
+        let error = format!("{:#}", server.call("127.0.0.1", trust).unwrap_err());
+        assert!(error.contains("is that of a certificate authority") && error.contains("CA:FALSE"), "{error}");
+        assert!(!error.contains("Other("), "{error}");
     }
 
     #[test]

@@ -135,13 +135,14 @@ impl Question<'_> {
         let name = self.name;
         match self.kind {
             "number" => {
-                value.parse::<i64>().with_context(|| format!("{name} is a whole number, {value} is none"))?;
+                value.parse::<i64>().ok().with_context(|| format!("{name} is a whole number, {value} is none"))?;
             }
             "number-float" => {
-                value.parse::<f64>().with_context(|| format!("{name} is a number, {value} is none"))?;
+                value.parse::<f64>().ok().with_context(|| format!("{name} is a number, {value} is none"))?;
             }
             "range" | "range-float" => {
-                let number = value.parse::<f64>().with_context(|| format!("{name} is a number, {value} is none"))?;
+                let number =
+                    value.parse::<f64>().ok().with_context(|| format!("{name} is a number, {value} is none"))?;
                 let ends = self.options.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
                 if ends.is_some_and(|(first, last): (f64, f64)| !(first..=last).contains(&number)) {
                     bail!("{name} lies in {}, {value} does not", self.options);
