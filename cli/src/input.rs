@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::terminal;
+
 /// The grammar's own limit.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -61,17 +63,31 @@ fn bounded(reader: impl std::io::Read, name: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Lets the user edit `text`, then hands it to `send`. The file stays when `send` fails, so that no typing is lost; the
-/// error names it.
+/// Lets the user edit `text`, then hands it to `send`; a text that comes back as it was is not sent. The file stays when
+/// the editor or `send` fails, so that no typing is lost; the error names it.
 ///
 /// # Errors
 /// When the editor cannot be started or fails, when the text comes back empty, and what `send` says.
 pub fn edit(text: &str, send: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let file = private_file(text)?;
-    run_editor(&file)?;
-    let opened = File::open(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let edited = bounded(opened, "the edited text")
-        .with_context(|| format!("not changed, your text is kept in {}", file.display()))?;
+    let kept = || format!("nothing was changed, your text is kept in {}", file.display());
+    let ended = run_editor(&file);
+    let read =
+        || bounded(File::open(&file).with_context(|| format!("cannot read {}", file.display()))?, "the edited text");
+    let edited = match (ended, read()) {
+        // Nothing was typed that could be lost.
+        (Err(error), Ok(edited)) if edited == text => {
+            let _ = std::fs::remove_file(&file);
+            return Err(error.context("nothing was changed"));
+        }
+        (Err(error), _) => return Err(error.context(kept())),
+        (Ok(()), edited) => edited.with_context(kept)?,
+    };
+    if edited == text {
+        let _ = std::fs::remove_file(&file);
+        terminal::complain("the text is as it was: nothing was changed");
+        return Ok(());
+    }
     if edited.trim().is_empty() {
         let _ = std::fs::remove_file(&file);
         bail!("the text came back empty: nothing was changed");
@@ -103,7 +119,7 @@ fn run_editor(file: &Path) -> Result<()> {
     let status = Command::new(program).args(words).arg(file).status();
     let status = status.with_context(|| format!("cannot start the editor {program}; set EDITOR, or name a file"))?;
     if !status.success() {
-        bail!("the editor {program} failed ({status}): nothing was changed, your text is kept in {}", file.display());
+        bail!("the editor {program} failed ({status})");
     }
     Ok(())
 }

@@ -165,7 +165,11 @@ fn a_schedule_is_added_to_jobs_and_told() {
 fn an_editor_begins_with_what_a_job_may_be_told() {
     let door = knowing().says("one.backupjob.update", 0).says("one.backupjob.schedupdate", 5);
     let editor = door.home().join("editor");
-    std::fs::write(&editor, "#!/bin/sh\ncat \"$1\" >> \"$HOME/seen\"\necho '--' >> \"$HOME/seen\"\n").unwrap();
+    std::fs::write(
+        &editor,
+        "#!/bin/sh\ncat \"$1\" >> \"$HOME/seen\"\necho '--' >> \"$HOME/seen\"\necho 'NEW = \"1\"' >> \"$1\"\n",
+    )
+    .unwrap();
     restrict(&editor, 0o700);
     for verb in ["update 0", "sched-update 0 5"] {
         let output = door.run_on_a_terminal(&format!("onebackupjob {verb}"), &editor);

@@ -176,3 +176,31 @@ fn an_editor_fills_in_what_is_there_and_its_text_is_kept_when_refused() {
     assert!(text.contains("Parse error"), "{text}");
     assert!(std::fs::read_to_string(kept).unwrap().ends_with("KEEP = \"me\"\n"));
 }
+
+#[test]
+fn a_text_that_an_editor_leaves_as_it_is_changes_nothing_and_leaves_no_file() {
+    let door = Door::open().says("one.vm.info", document("one.vm.info"));
+    let editor = door.home().join("editor");
+    let kept = || {
+        let files = std::fs::read_dir(door.home()).unwrap().map(|entry| entry.unwrap().file_name());
+        files.filter(|name| name.to_string_lossy().starts_with("one-template")).count()
+    };
+    let cases = [
+        ("true", 0, "the text is as it was: nothing was changed", 0),
+        (": > \"$1\"", 255, "the text came back empty: nothing was changed", 0),
+        ("exit 3", 255, "nothing was changed: the editor", 0),
+        ("echo x >> \"$1\"; exit 3", 255, "nothing was changed, your text is kept in", 1),
+    ];
+    for (line, status, told, files) in cases {
+        std::fs::write(&editor, format!("#!/bin/sh\n{line}\n")).unwrap();
+        restrict(&editor, 0o700);
+        let output = door.run_on_a_terminal("onevm updateconf 0", &editor);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!((output.status.code(), kept()), (Some(status), files), "{line}: {said}");
+        assert!(said.contains(told), "{line}: {said}");
+    }
+    let absent = door.run_on_a_terminal("onevm updateconf 0", &door.home().join("absent"));
+    assert!(String::from_utf8_lossy(&absent.stdout).contains("nothing was changed: cannot start the editor"));
+    assert_eq!(kept(), 1);
+    assert!(!door.calls().contains("updateconf"), "{}", door.calls());
+}
