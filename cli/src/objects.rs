@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::names::Names;
 use crate::table::ListOptions;
@@ -137,7 +137,10 @@ impl Kind {
     pub fn id(&self, client: &Client, word: &str) -> Result<i64> {
         match word.parse::<u32>() {
             Ok(id) => Ok(i64::from(id)),
-            Err(_) => self.names(client, word)?.id(word),
+            Err(_) => self.names(client, word)?.id(word).map_err(|error| match parse_ids(word) {
+                Ok(None) => error,
+                _ => anyhow!("{word} is more than one {}, but one at a time is taken here", self.label),
+            }),
         }
     }
 
@@ -165,6 +168,9 @@ impl Kind {
         }
         let mut ids = Vec::new();
         for word in argument.split(',') {
+            if word.trim().is_empty() {
+                bail!("{argument}: between commas stands an id or a name");
+            }
             match parse_ids(word)? {
                 Some(more) => ids.extend(more),
                 None => ids.push(names.id(word)?),

@@ -114,3 +114,14 @@ fn a_reader_that_goes_away_is_no_failure() {
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn lists_that_cannot_be_meant_are_told_by_what_was_typed() {
+    let door = Door::open().says("one.vmpool.info", "<VM_POOL><VM><ID>3</ID><NAME>web</NAME></VM></VM_POOL>");
+    let said = |arguments: &[&str]| door.run("onevm", arguments).bad();
+    assert_eq!(said(&["hold", "0,,1"]), "0,,1: between commas stands an id or a name");
+    assert_eq!(said(&["hold", "web,"]), "web,: between commas stands an id or a name");
+    assert_eq!(said(&["show", "0..3"]), "0..3 is more than one VM, but one at a time is taken here");
+    assert_eq!(said(&["backup", "0..3", "-d", "1"]), said(&["backup", "0,3"]));
+    assert_eq!(said(&["show", "web,"]), "VM named web, not found; did you mean web (3)? onevm list shows all");
+}

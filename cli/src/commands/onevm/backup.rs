@@ -7,7 +7,7 @@ use one_core::lifecycle::LcmState;
 use super::datastore_id;
 use super::reach::reason;
 use crate::commands::scheduling;
-use crate::objects::{IMAGE, VM};
+use crate::objects::{IMAGE, VM, parse_ids};
 use crate::schedule::{KeepOptions, ScheduleOptions};
 use crate::states;
 use crate::terminal;
@@ -37,9 +37,7 @@ pub struct Options {
 
 pub fn run(client: &Client, options: &Options) -> Result<()> {
     // A list would be read as a name that is not found; say what is wrong instead.
-    if options.id.split([',', '.']).all(|word| !word.is_empty() && word.parse::<u32>().is_ok())
-        && options.id.contains(',')
-    {
+    if options.id.contains([',', '.']) && !matches!(parse_ids(&options.id), Ok(None)) {
         bail!("one VM at a time can be backed up by this command; a backup job takes several");
     }
     let plan = options.schedule.plan(chrono::Local::now())?;
