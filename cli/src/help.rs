@@ -232,7 +232,7 @@ pub fn tools_by_group() -> impl Iterator<Item = (&'static str, &'static Entry)> 
 pub fn of_tool(command: Command, called: &str) -> Command {
     let name = command.get_name().to_owned();
     let command = under_headings(laid_out(command).display_name(&name).subcommand_value_name("VERB"));
-    let command = command.mut_subcommands(|verb| of_verb(verb, called).display_name(&name));
+    let command = command.mut_subcommands(|verb| of_verb(in_our_words(verb), called).display_name(&name));
     let page = tool_page(&command, called);
     command.bin_name(called.to_owned()).override_help(page)
 }
@@ -240,7 +240,7 @@ pub fn of_tool(command: Command, called: &str) -> Command {
 /// `keeplast` with all its tools, laid out.
 #[must_use]
 pub fn of_front(command: Command) -> Command {
-    let command = under_headings(laid_out(command).subcommand_value_name("TOOL"));
+    let command = under_headings(laid_out(command).subcommand_value_name("TOOL")).mut_subcommands(in_our_words);
     let page = front_page(&command);
     command.bin_name("keeplast").override_help(page)
 }
@@ -266,6 +266,30 @@ fn with_verbose(verb: Command) -> Command {
     // Looking changes nothing: taken, as OpenNebula's tools take it, and not worth a line.
     let flag = flag.hide(heading_of_verb("", verb.get_name()) == VERB_HEADINGS[0].0);
     verb.arg(if short { flag.short('v') } else { flag })
+}
+
+/// The parser's brackets behind a help text (`[possible values: A, B]`, `[default: ""]`) repeat what it says, or say nothing.
+fn in_our_words(verb: Command) -> Command {
+    verb.mut_args(|arg| {
+        if !arg.get_action().takes_values() {
+            return arg;
+        }
+        let is_empty = arg.get_default_values().iter().all(|value| value.is_empty());
+        let arg = arg.hide_default_value(is_empty);
+        let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        match values_unsaid(&arg).as_slice() {
+            [] => arg.hide_possible_values(true),
+            values => arg.hide_possible_values(true).help(format!("{text}: {}", values.join(", "))),
+        }
+    })
+}
+
+/// The values that an argument with a closed set of them takes, unless its help names them already.
+fn values_unsaid(arg: &Arg) -> Vec<String> {
+    let values: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let is_said = values.iter().all(|value| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == value));
+    if is_said { Vec::new() } else { values }
 }
 
 /// The parser draws the usage in one line, however long.
@@ -413,6 +437,12 @@ mod tests {
             for verb in command.get_subcommands_mut() {
                 let help = verb.render_help().to_string();
                 fits(&help);
+                // A value that is told with a text of its own makes the parser show the long form of all.
+                let taking = verb.get_arguments().filter(|arg| arg.get_action().takes_values());
+                for arg in taking.filter(|arg| !arg.get_possible_values().is_empty()) {
+                    assert!(arg.is_hide_possible_values_set(), "{arg} of {}", verb.get_name());
+                }
+                assert!(!help.contains("possible values") && !help.contains("[default: \"\"]"), "{help}");
                 let is_heading =
                     |line: &&str| OPTION_HEADINGS.iter().any(|heading| line.strip_suffix(':') == Some(heading.name));
                 let last = help.lines().rfind(is_heading);

@@ -62,6 +62,7 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
         &[
             ("onedatastore create backups.tmpl", "A datastore of the file's template."),
             ("onedatastore show backups", "Its capacity and images."),
+            ("onedatastore usage backups --vms", "When it is full, and which VMs store most in it."),
         ],
     ),
     (
@@ -321,10 +322,6 @@ impl Page {
             term.extend([roman(" "), italic(value_name(arg))]);
         }
         let mut text = sentence(&arg.get_help().map(ToString::to_string).unwrap_or_default());
-        let values: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-        if !values.is_empty() && matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) {
-            text.push_str(&format!(" One of {}.", values.join(", ")));
-        }
         let default: Vec<_> = arg
             .get_default_values()
             .iter()
@@ -363,6 +360,7 @@ impl Page {
         self.entry([bold("0")], "All of it was done.");
         self.entry([bold("255")], "Something was not done, or the command line is wrong; one line on standard error says what, why, and what to do. \
              Of several objects the others are done all the same.");
+        self.entry([bold("130")], "Ctrl-C: what was being watched goes on, and nothing else was done.");
         self.section("ENVIRONMENT");
         for (variable, text) in ENVIRONMENT {
             self.entry([bold(variable)], text);
