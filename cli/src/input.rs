@@ -48,7 +48,7 @@ pub fn read_required(file: Option<&Path>) -> Result<String> {
 /// # Errors
 /// As [`read`], and `missing`.
 pub fn read_or(file: Option<&Path>, missing: &str) -> Result<String> {
-    if file.is_none() && !crate::terminal::something_is_piped_in() {
+    if file.is_none() && !terminal::something_is_piped_in() {
         bail!("{missing}");
     }
     read_required(file)

@@ -332,7 +332,9 @@ fn a_guest_is_logged_in_to_by_ssh_and_by_nothing_a_stranger_wrote() {
     door.changes_to("one.vm.info", &vm(3, &format!("{nic}<CONTEXT><USERNAME>-oProxyCommand=x</USERNAME></CONTEXT>")));
     assert_eq!(ran(&["ssh", "3"]).bad(), "-oProxyCommand=x is no login of a guest: name another one behind the VM");
     door.changes_to("one.vm.info", &vm(69, nic));
-    assert_eq!(ran(&["ssh", "3"]).bad(), "VM 3 is BACKUP; only one that is RUNNING can be logged in to");
+    assert_eq!(ran(&["ssh", "3"]).good(), "<--><root@10.0.0.7>");
+    door.changes_to("one.vm.info", &vm(2, nic));
+    assert_eq!(ran(&["ssh", "3"]).bad(), "VM 3 is BOOT; only one that is RUNNING can be logged in to");
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub struct Options {
 pub fn run(client: &Client, options: &Options) -> Result<()> {
     let id = VM.id(client, &options.vm.id)?;
     let vm = VM.info(client, id, false)?;
-    if states::lcm(&vm) != Some(LcmState::Running) {
+    // A guest runs on while it is backed up.
+    if !matches!(states::lcm(&vm), Some(LcmState::Running | LcmState::Backup)) {
         bail!("VM {id} is {}; only one that is RUNNING can be logged in to", states::vm_phase(&vm));
     }
     let address = address(&vm, options.nic_id).with_context(|| format!("VM {id}"))?;
