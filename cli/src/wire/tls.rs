@@ -219,10 +219,10 @@ mod tests {
 
     impl Server {
         fn start() -> Self {
-            Self::of(rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap())
+            Self::of(&rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap())
         }
 
-        fn of(parameters: rcgen::CertificateParams) -> Self {
+        fn of(parameters: &rcgen::CertificateParams) -> Self {
             let key = rcgen::KeyPair::generate().unwrap();
             let certificate = parameters.self_signed(&key).unwrap();
             let folder = tempfile::tempdir().unwrap();
@@ -305,7 +305,7 @@ mod tests {
     fn the_certificate_of_an_authority_is_told_as_such() {
         let mut parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let server = Server::of(parameters);
+        let server = Server::of(&parameters);
         let trust = Trust { file: Some(server.certificate()), ..Trust::default() };
         let error = format!("{:#}", server.call("127.0.0.1", trust).unwrap_err());
         assert!(error.contains("is that of a certificate authority") && error.contains("CA:FALSE"), "{error}");
