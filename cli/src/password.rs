@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::termios::{InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use crate::terminal;
+use crate::watch::Stopped;
 
 /// Longest password and session line that we read, in bytes.
 pub(crate) const BYTES_MAX: u64 = 64 * 1024;
@@ -72,7 +73,7 @@ impl Prompt {
             match key[0] {
                 b'\n' | b'\r' => break,
                 key if is(key, SpecialCodeIndex::VINTR) || is(key, SpecialCodeIndex::VQUIT) => {
-                    bail!("interrupted: nothing was done")
+                    return Err(Stopped::new("interrupted: nothing was done").into());
                 }
                 key if is(key, SpecialCodeIndex::VEOF) && line.is_empty() => bail!("no password was typed"),
                 key if is(key, SpecialCodeIndex::VEOF) => break,

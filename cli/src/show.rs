@@ -1,11 +1,9 @@
 //! The blocks of `show`: a header in capitals, labelled lines, small tables, template text.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
 
 use crate::table::{self, clean};
-use crate::terminal::{is_obeyed, one_line};
+use crate::terminal::{self, is_obeyed, one_line};
 use crate::xml::Element;
 
 /// Width of a header; what OpenNebula's tools pad to.
@@ -52,7 +50,7 @@ impl Page {
     /// A page whose labels take `label_width` columns (20 for VMs, 15 for the rest).
     #[must_use]
     pub fn new(label_width: usize) -> Self {
-        Self { text: String::new(), label_width, styled: std::io::stdout().is_terminal() }
+        Self { text: String::new(), label_width, styled: terminal::is_terminal() && terminal::can_draw() }
     }
 
     /// Labels take so many columns from here on.

@@ -129,13 +129,19 @@ impl<'a> Cancel<'a> {
     }
 }
 
-/// The user does not want to watch any longer; the work goes on. The process ends with the shell's status for Ctrl-C.
+/// The user pressed Ctrl-C, and does not want to watch any longer (the work goes on), or to type. The process ends with the shell's status for Ctrl-C.
 #[derive(Debug)]
 pub struct Stopped(String);
 
 impl Stopped {
     /// Exit status: 128 and the number of SIGINT, as the shell has it.
     pub const STATUS: u8 = 130;
+
+    /// `text` says what became of what was asked for.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
 }
 
 impl std::fmt::Display for Stopped {
@@ -238,7 +244,7 @@ fn pause(
     let offer = cancel.filter(|cancel| !cancel.is_asked());
     match interrupts.ask(teller.bars(), offer.map(|cancel| cancel.what)) {
         Answer::GoOn => Ok(()),
-        Answer::Stop => Err(Stopped(goodbye.to_owned()).into()),
+        Answer::Stop => Err(Stopped::new(goodbye).into()),
         Answer::Cancel => {
             let Some(cancel) = offer else { return Ok(()) };
             match (cancel.call)() {

@@ -132,12 +132,30 @@ impl<T: Args> Top<T> {
         }
         terminal::draw();
         loop {
-            // Home, and clear what is below: no flicker as with a cleared screen.
-            terminal::put("\x1b[H\x1b[J")?;
-            list(&self.options)?;
+            let table = terminal::caught(|| list(&self.options))?;
+            terminal::put(&match terminal::can_draw() {
+                true => screen(&table, terminal::rows()),
+                false => format!("{table}\n"),
+            })?;
             std::thread::sleep(Duration::from_secs(self.delay));
         }
     }
+}
+
+/// A table as it replaces the one before, written at once so that nothing flickers. The beginning stays in sight: what does
+/// not fit is counted.
+fn screen(table: &str, rows: Option<usize>) -> String {
+    let lines: Vec<&str> = table.lines().collect();
+    // The cursor stands in a line of its own.
+    let room = rows.map_or(usize::MAX, |rows| rows.saturating_sub(1).max(2));
+    let shown = if lines.len() <= room { lines.len() } else { room - 1 };
+    // Home, and clear what is below.
+    let mut out = "\x1b[H\x1b[J".to_owned();
+    lines[..shown].iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    if shown < lines.len() {
+        out.push_str(&format!("... and {} more\n", lines.len() - shown));
+    }
+    out
 }
 
 /// An object to show.
@@ -527,6 +545,15 @@ impl Locking {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_screen_shows_the_beginning_of_a_table_and_counts_the_rest() {
+        let table = "T\na\nb\nc\n";
+        assert_eq!(screen(table, Some(5)), "\x1b[H\x1b[JT\na\nb\nc\n");
+        assert_eq!(screen(table, Some(4)), "\x1b[H\x1b[JT\na\n... and 2 more\n");
+        assert_eq!(screen(table, Some(1)), "\x1b[H\x1b[JT\n... and 3 more\n");
+        assert_eq!(screen(table, None), screen(table, Some(9)));
+    }
 
     #[test]
     fn three_digits_become_nine_bits() {

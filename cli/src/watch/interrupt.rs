@@ -38,7 +38,7 @@ struct Listener {
 /// What is being watched.
 struct Watching {
     goodbye: String,
-    bars: MultiProgress,
+    bars: Option<MultiProgress>,
     is_pressed: bool,
     is_asking: bool,
 }
@@ -49,9 +49,11 @@ pub(super) struct Interrupts(Option<Arc<Listener>>);
 impl Interrupts {
     /// Listens, when there is somebody to ask. `goodbye` is told when he presses Ctrl-C twice.
     pub(super) fn listen(bars: Option<&MultiProgress>, goodbye: &str) -> Self {
-        let Some(bars) = bars.filter(|_| std::io::stdin().is_terminal()) else { return Self(None) };
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return Self(None);
+        }
         let Some(listener) = LISTENER.get_or_init(start) else { return Self(None) };
-        let (goodbye, bars) = (goodbye.to_owned(), bars.clone());
+        let (goodbye, bars) = (goodbye.to_owned(), bars.cloned());
         *listener.lock() = Some(Watching { goodbye, bars, is_pressed: false, is_asking: false });
         Self(Some(Arc::clone(listener)))
     }
@@ -183,7 +185,7 @@ impl Listener {
                     if watching.is_asking {
                         warn_raw("\n");
                     } else {
-                        let _ = watching.bars.clear();
+                        let _ = watching.bars.as_ref().map(MultiProgress::clear);
                     }
                     complain(&watching.goodbye);
                     std::process::exit(Stopped::STATUS.into());

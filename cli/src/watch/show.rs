@@ -4,13 +4,14 @@
 //! and figures leave.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::{Part, Progress, Scene};
-use crate::terminal::{complain, one_line};
+use crate::terminal::{self, complain, one_line};
 use crate::units;
 
 /// Time between two plain lines.
@@ -38,7 +39,7 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn new(subject: &str) -> Self {
-        let stage = std::io::stderr().is_terminal().then(Stage::new);
+        let stage = (io::stderr().is_terminal() && terminal::can_draw()).then(Stage::new);
         Self { subject: subject.to_owned(), stage, last_told: None, rate: Rate::default() }
     }
 
@@ -93,6 +94,72 @@ struct Stage {
     all: Bar,
     /// By name.
     parts: Vec<(String, Bar)>,
+    /// Width of the terminal, which may change.
+    columns: fn() -> usize,
+}
+
+/// Narrower terminals have words and no bars.
+const COLUMNS_MIN: usize = 72;
+
+/// The terminal of standard error, less what the kernel writes behind a full line: `^C` would move to the next one, and the
+/// line before it would stay. What is drawn is written at once when it is flushed.
+#[derive(Debug, Default)]
+struct Screen(Mutex<String>);
+
+impl Screen {
+    const EDGE: u16 = 3;
+
+    fn size() -> (u16, u16) {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).map(|size| (size.ws_col, size.ws_row));
+        size.ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or((80, 24))
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        self.drawn().push_str(text);
+        Ok(())
+    }
+
+    /// Moving by nothing would move by one.
+    fn moved(&self, count: usize, letter: char) -> io::Result<()> {
+        if count == 0 { Ok(()) } else { self.write(&format!("\x1b[{count}{letter}")) }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        Self::size().0.saturating_sub(Self::EDGE).max(1)
+    }
+    fn height(&self) -> u16 {
+        Self::size().1
+    }
+    fn move_cursor_up(&self, count: usize) -> io::Result<()> {
+        self.moved(count, 'A')
+    }
+    fn move_cursor_down(&self, count: usize) -> io::Result<()> {
+        self.moved(count, 'B')
+    }
+    fn move_cursor_right(&self, count: usize) -> io::Result<()> {
+        self.moved(count, 'C')
+    }
+    fn move_cursor_left(&self, count: usize) -> io::Result<()> {
+        self.moved(count, 'D')
+    }
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.write(&format!("{text}\n"))
+    }
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.write(text)
+    }
+    fn clear_line(&self) -> io::Result<()> {
+        self.write("\r\x1b[2K")
+    }
+    fn flush(&self) -> io::Result<()> {
+        io::stderr().write_all(std::mem::take(&mut *self.drawn()).as_bytes())
+    }
 }
 
 /// How a line looks.
@@ -112,10 +179,10 @@ struct Bar {
 
 impl Stage {
     fn new() -> Self {
-        let multi = MultiProgress::new();
+        let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(Screen::default())));
         let all = Bar::words(multi.add(ProgressBar::new(0)));
         all.bar.enable_steady_tick(Duration::from_millis(200));
-        Self { multi, all, parts: Vec::new() }
+        Self { multi, all, parts: Vec::new(), columns: || Screen::size().0.into() }
     }
 
     fn show(&mut self, subject: &str, scene: &Scene) {
@@ -132,9 +199,10 @@ impl Stage {
         let name = one_line(&format!("{subject}: {phrase}"));
         let names = parts.iter().map(|part| part.name.len() + INDENT.len()).chain([name.len()]);
         let width = names.filter(|length| *length <= NAME_MAX).max().unwrap_or(0);
-        self.all.show(&name, width, scene.progress);
+        let has_room = (self.columns)() >= COLUMNS_MIN;
+        self.all.show(&name, width, has_room, scene.progress);
         for part in parts {
-            self.part(part).show(&format!("{INDENT}{}", one_line(&part.name)), width, part.progress);
+            self.part(part).show(&format!("{INDENT}{}", one_line(&part.name)), width, has_room, part.progress);
         }
     }
 
@@ -156,12 +224,12 @@ impl Bar {
         Self { bar, form: Form::Words, rate: Rate::default() }
     }
 
-    fn show(&mut self, name: &str, width: usize, progress: Option<Progress>) {
+    fn show(&mut self, name: &str, width: usize, has_room: bool, progress: Option<Progress>) {
         // As long as nobody knows how much there is, there is nothing to show a share of.
         let progress = progress.filter(|progress| progress.total > 0 || progress.done > 0);
         let (done, total) = progress.map_or((0, 0), |progress| (progress.done, progress.total.max(progress.done)));
         let has_share = progress.is_some_and(|progress| progress.total > 0);
-        let form = if has_share && name.len() <= NAME_MAX { Form::Bar } else { Form::Words };
+        let form = if has_share && name.len() <= NAME_MAX && has_room { Form::Bar } else { Form::Words };
         self.bar.set_length(total);
         self.bar.set_position(done);
         let figures = progress.map(|progress| figures(progress, self.rate.of(Instant::now(), progress.done)));
@@ -231,18 +299,15 @@ fn figures(progress: Progress, rate: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    use indicatif::{ProgressDrawTarget, TermLike};
+    use std::sync::Arc;
 
     use super::*;
 
     /// A terminal of 80 columns that remembers what was written, wherever.
     #[derive(Clone, Debug, Default)]
-    struct Screen(Arc<Mutex<String>>);
+    struct Paper(Arc<Mutex<String>>);
 
-    impl TermLike for Screen {
+    impl TermLike for Paper {
         fn width(&self) -> u16 {
             80
         }
@@ -296,16 +361,17 @@ mod tests {
         assert_eq!((at(31, 50), at(32, 50), at(33, 70)), (None, None, Some(10.0)));
     }
 
-    fn stage() -> (Stage, Screen) {
-        let screen = Screen::default();
-        let stage = Stage::new();
+    fn stage() -> (Stage, Paper) {
+        let screen = Paper::default();
+        let mut stage = Stage::new();
+        stage.columns = || 80;
         stage.all.bar.disable_steady_tick();
         stage.multi.set_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         (stage, screen)
     }
 
     /// The lines of one drawing. A line fills the width, and the next one follows without a line break.
-    fn drawn(stage: &Stage, screen: &Screen) -> Vec<String> {
+    fn drawn(stage: &Stage, screen: &Paper) -> Vec<String> {
         stage.parts.iter().map(|(_, bar)| &bar.bar).chain([&stage.all.bar]).for_each(ProgressBar::tick);
         screen.0.lock().unwrap().clear();
         // Forced: a drawing that follows another too soon may be left out.
@@ -359,6 +425,19 @@ mod tests {
         let lines = drawn(&stage, &screen);
         assert!(lines[0].starts_with("VM 0: x [2J 2J") && lines[1].starts_with("x [2J 2J"), "{lines:?}");
         assert!(!lines.concat().chars().any(char::is_control), "{lines:?}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_words_and_no_bars() {
+        let (mut stage, screen) = stage();
+        let parts = vec![part("disk 0", 50 << 20, 100 << 20), part("disk 1", 0, 300 << 20)];
+        let scene = Scene { phrase: "backup".into(), parts, progress: None, ..Scene::default() };
+        stage.columns = || 40;
+        stage.show("VM 0", &scene);
+        assert_eq!(drawn(&stage, &screen), ["VM 0: backup", "disk 0 50M of 100M (50%)", "disk 1 0B of 300M (0%)"]);
+        stage.columns = || 80;
+        stage.show("VM 0", &scene);
+        assert!(drawn(&stage, &screen)[1].starts_with("disk 0     ["));
     }
 
     #[test]
