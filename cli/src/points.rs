@@ -89,18 +89,22 @@ fn point(image: &Element, increment: Option<&Element>, info: Option<&Element>) -
 
 /// All columns of a table of points.
 pub const COLUMNS: [Column; 18] = [
-    Column::left("DATE", 14, |point, _| units::time(point.int_at("DATE").unwrap_or(0))),
+    Column::left("DATE", 19, |point, _| units::time_with_year(point.int_at("DATE").unwrap_or(0))),
     Column::left("KIND", 4, |point, _| if point.text_at("KIND") == "FULL" { "full" } else { "incr" }.to_owned()),
     Column::right("IMAGE", 5, |point, _| point.text_at("IMAGE_ID").to_owned()),
     Column::right("INC", 3, |point, _| id_or_dash(point, "INCREMENT_ID")),
-    Column::right("READ", 7, |point, _| size(point, "READ_BYTES")),
-    Column::right("STORED", 7, |point, _| size(point, "STORED_BYTES")),
-    Column::right("SAVED", 7, |point, _| size(point, "SAVED_BYTES")),
+    Column::right("READ", 7, |point, options| size(point, "READ_BYTES", options)),
+    Column::right("STORED", 7, |point, options| size(point, "STORED_BYTES", options)),
+    Column::right("SAVED", 7, |point, options| size(point, "SAVED_BYTES", options)),
     Column::left("WHERE", 10, place).fit(Fit::Share),
-    Column::left("VERIFIED", 19, |point, _| verified(point)),
+    Column::left("VERIFIED", 16, |point, _| verified(point)),
     Column::right("ID", 3, |point, _| point.text_at("INCREMENT_ID").replace("-1", "0")),
     Column::right("PID", 3, |point, _| point.text_at("PARENT_ID").to_owned()),
-    Column::right("SIZE", 7, |point, _| point.int_at("SIZE").map_or_else(dash, units::mib)),
+    Column::right("SIZE", 7, |point, options| match point.int_at("SIZE") {
+        None => dash(),
+        Some(mb) if options.csv => mb.saturating_mul(1 << 20).to_string(),
+        Some(mb) => options.mib(mb),
+    }),
     Column::right("TIME", 6, |point, _| point.int_at("DURATION").map_or_else(dash, units::duration))
         .about("How long it took"),
     Column::left("STAT", 4, |point, _| point.text_at("STATE").to_owned()),
@@ -118,8 +122,14 @@ fn id_or_dash(point: &Element, name: &str) -> String {
     point.int_at(name).filter(|id| *id >= 0).map_or_else(dash, |id| id.to_string())
 }
 
-fn size(point: &Element, name: &str) -> String {
-    point.int_at(name).map_or_else(dash, units::bytes)
+/// Programs get bytes.
+fn size(point: &Element, name: &str, options: &ListOptions) -> String {
+    match point.int_at(name) {
+        None => dash(),
+        Some(bytes) if options.kilobytes => (bytes / 1024).to_string(),
+        Some(bytes) if options.csv => bytes.to_string(),
+        Some(bytes) => units::bytes(bytes),
+    }
 }
 
 fn place(point: &Element, options: &ListOptions) -> String {
@@ -132,7 +142,7 @@ fn verified(point: &Element) -> String {
         return "damaged".to_owned();
     }
     match point.int_at("VERIFIED_AT").filter(|time| *time > 0) {
-        Some(time) => format!("{} {}", units::time(time), point.text_at("VERIFY_DEPTH").to_lowercase()),
+        Some(time) => format!("{} {}", units::day(time), point.text_at("VERIFY_DEPTH").to_lowercase()),
         None => dash(),
     }
 }
@@ -170,6 +180,14 @@ mod tests {
         assert_eq!(rows, ["1|4|3|incr|a", "2|-|-1|full|b", "1|3|-1|full|a"]);
         assert_eq!(cells(&points[2], &["READ", "STORED", "SAVED", "VERIFIED"]), "2K|1.5K|512B|damaged");
         assert_eq!(cells(&points[1], &["READ", "STORED", "VERIFIED", "NOTE"]), "-|-|-|r; w");
+        let cell = |name, options: &ListOptions| {
+            (COLUMNS.iter().find(|column| column.name == name).unwrap().cell)(&points[2], options)
+        };
+        let (kilobytes, csv) = (
+            ListOptions { kilobytes: true, ..ListOptions::default() },
+            ListOptions { csv: true, ..ListOptions::default() },
+        );
+        assert_eq!((cell("READ", &kilobytes).as_str(), cell("STORED", &csv).as_str()), ("2", "1536"));
         assert_eq!(cells(&of_pool(&pool, |_| true)[3], &["VM", "VERIFIED"]), "-|-");
     }
 

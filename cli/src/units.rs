@@ -80,6 +80,18 @@ pub fn date_to_minute(epoch: i64) -> String {
     formatted(epoch, "%m/%d/%y %H:%M")
 }
 
+/// Date and time with the year, in an order that sorts: `2026-12-01 13:36:56`.
+#[must_use]
+pub fn time_with_year(epoch: i64) -> String {
+    formatted(epoch, "%Y-%m-%d %H:%M:%S")
+}
+
+/// A day: `2026-12-01`.
+#[must_use]
+pub fn day(epoch: i64) -> String {
+    formatted(epoch, "%Y-%m-%d")
+}
+
 /// Date, time and zone: `2026-12-01 10:00:00 +0000`; in `zone`, else local.
 #[must_use]
 pub fn time_with_zone(epoch: i64, zone: Option<chrono_tz::Tz>) -> String {
