@@ -104,7 +104,7 @@ const COLUMNS: [Column; 10] = [
     Column::right("READ", 7, |event, _| size(event, "READ_BYTES")),
     Column::right("STORED", 7, |event, _| size(event, "STORED_BYTES")),
     Column::right("TOOK", 6, |event, _| took(event)),
-    Column::left("REASON", 6, |event, _| event.text_at("REASON").to_owned()).fit(Fit::Share),
+    Column::left("REASON", 6, |event, _| event.text_at("REASON").to_owned()).fit(Fit::Full),
 ];
 
 fn dash() -> String {

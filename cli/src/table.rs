@@ -84,7 +84,7 @@ pub struct ListOptions {
     /// Columns to show, in this order
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     pub list: Vec<String>,
-    /// A list of columns by the name that it has in ~/.one/cli or /etc/one/cli (else `ONE_LISTCONF`, else default)
+    /// A list of columns by the name that it has in ~/.one/cli or /etc/one/cli (else ONE_LISTCONF, else default)
     #[arg(short = 'c', long, value_name = "NAME", conflicts_with = "list")]
     pub listconf: Option<String>,
     /// Show only rows for which this holds: COLUMN=VALUE, also != < <= > >= and ~ (a regular expression)

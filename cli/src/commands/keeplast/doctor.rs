@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use crate::wire::{Client, Endpoint, Refused, auth_file};
+use crate::wire::{Client, Endpoint, Refused, Unreachable, auth_file};
 use crate::xml::Element;
 use crate::{AlreadyTold, Connection, terminal, units, width};
 
@@ -169,6 +169,9 @@ fn daemon(client: &Client, checks: &mut Vec<Check>) -> Option<Element> {
                     "session",
                     "the user or its password is another: see the session's file, or oneuser passwd as an administrator",
                 )
+            } else if !error.is::<Unreachable>() {
+                // The sentence says itself what to do: the certificate, the address, another program.
+                ("daemon", "")
             } else {
                 (
                     "daemon",
@@ -252,7 +255,9 @@ fn document(checks: &[Check]) -> Element {
             ("TEXT", &check.text),
             ("REMEDY", &check.remedy),
         ];
-        let children = parts.into_iter().map(|(name, text)| leaf(name, text)).collect();
+        // An empty element would be an empty map in JSON.
+        let said = parts.into_iter().filter(|(_, text)| !text.is_empty());
+        let children = said.map(|(name, text)| leaf(name, text)).collect();
         Element { name: "CHECK".to_owned(), text: String::new(), children }
     };
     Element { name: "EXAMINATION".to_owned(), text: String::new(), children: checks.iter().map(check).collect() }

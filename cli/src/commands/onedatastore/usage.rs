@@ -169,7 +169,8 @@ impl Usage {
         }
         let (points, vms, stored) = (self.stored.len(), self.vms().len(), units::bytes(self.total()));
         let (points, vms) = (counted(points, "restore point"), counted(vms, "VM"));
-        out.push_str(&format!("{points} of {vms} take {stored}\n"));
+        let take = if self.stored.len() == 1 { "takes" } else { "take" };
+        out.push_str(&format!("{points} of {vms} {take} {stored}\n"));
         out.push_str(&match &self.forecast {
             Forecast::Full { rate, at } => {
                 let (rate, date) = (units::bytes(*rate), units::date(*at));
