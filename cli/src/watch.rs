@@ -33,9 +33,9 @@ pub struct WaitOptions {
     /// Wait until it is done, showing progress
     #[arg(long)]
     pub wait: bool,
-    /// Longest time to wait with --wait
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    pub timeout: u64,
+    /// Longest time to wait with --wait; without it as long as it takes
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
 }
 
 /// Bytes done and to do of a running operation (element PROGRESS with DONE_BYTES and TOTAL_BYTES).
@@ -200,7 +200,8 @@ fn watch<T>(
     mut look: impl FnMut() -> Result<Look<T>>,
 ) -> Result<T> {
     let begin = Instant::now();
-    let deadline = Duration::from_secs(options.timeout);
+    let left =
+        || options.timeout.map(|seconds| (seconds, Duration::from_secs(seconds).saturating_sub(begin.elapsed())));
     let goodbye = format!("{subject}: it goes on without being watched");
     let mut teller = Teller::new(subject);
     let interrupts = Interrupts::listen(teller.bars(), &goodbye);
@@ -219,14 +220,18 @@ fn watch<T>(
         };
         last_reached = Instant::now();
         teller.tell(&scene);
-        if begin.elapsed() >= deadline {
-            let (seconds, phrase) = (options.timeout, scene.phrase);
-            let text = format!("{subject}: not done within {seconds} s ({phrase}); it goes on without being watched");
-            return Err(TimeOver(text).into());
-        }
-        let rest = deadline.saturating_sub(begin.elapsed());
         let next = (begin.elapsed() / 4).clamp(LOOK_FIRST, LOOK_EVERY);
-        pause(&interrupts, &teller, cancel, next.min(rest), &goodbye)?;
+        let next = match left() {
+            Some((seconds, Duration::ZERO)) => {
+                let phrase = scene.phrase;
+                let text =
+                    format!("{subject}: not done within {seconds} s ({phrase}); it goes on without being watched");
+                return Err(TimeOver(text).into());
+            }
+            Some((_, left)) => next.min(left),
+            None => next,
+        };
+        pause(&interrupts, &teller, cancel, next, &goodbye)?;
     }
 }
 
@@ -286,7 +291,7 @@ mod tests {
 
     #[test]
     fn watching_ends_at_the_deadline_and_says_so() {
-        let options = WaitOptions { wait: true, timeout: 0 };
+        let options = WaitOptions { wait: true, timeout: Some(0) };
         let error = until("VM 0", &options, || Ok(Look::<()>::Busy("backup".into(), None))).unwrap_err();
         assert_eq!(error.to_string(), "VM 0: not done within 0 s (backup); it goes on without being watched");
         assert_eq!(until("VM 0", &options, || Ok(Look::Done(7))).unwrap(), 7);
@@ -294,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_a_look_says_after_a_cancel_is_the_end_that_was_asked_for() {
-        let options = WaitOptions { wait: true, timeout: 5 };
+        let options = WaitOptions { wait: true, timeout: Some(5) };
         let call = || Ok(());
         let cancel = Cancel::new("backup", &call);
         let end = |cancel: &Cancel<'_>| {

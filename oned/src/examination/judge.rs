@@ -234,16 +234,20 @@ fn of_rounds(rounds: RoundFacts) -> Vec<Finding> {
         None => failure(name, "", "began no round yet", "look at the end of oned.log"),
     }];
     if rounds.overdue > 0 {
-        let text = format!("{} scheduled actions are due for more than five minutes", rounds.overdue);
+        let text = format!("{} more than five minutes overdue", counted(rounds.overdue, "scheduled action"));
         let remedy =
             "MAX_BACKUPS in oned.conf or of a datastore may be too small; `onevm show` says what each waits for";
         findings.push(warning(name, "", text, remedy));
     }
     if rounds.refused > 0 {
-        let text = format!("{} scheduled actions that are due were refused", rounds.refused);
+        let text = format!("{} refused when due", counted(rounds.refused, "scheduled action"));
         findings.push(warning(name, "", text, "`onevm events VM` says why"));
     }
     findings
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn of_jobs(jobs: &[JobFacts]) -> Vec<Finding> {

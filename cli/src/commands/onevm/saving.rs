@@ -67,7 +67,7 @@ fn save(client: &Client, options: &Options, vm: &Element, template: i64, images:
                 let params = [id.into(), number.into(), name.into(), "".into(), (-1).into()];
                 let image = client.call("one.vm.disksaveas", params)?.id()?;
                 images.push(image);
-                reach::reach(client, id, Goal::PowerOff, &WaitOptions { wait: true, timeout: options.timeout })?;
+                reach::reach(client, id, Goal::PowerOff, &WaitOptions { wait: true, timeout: Some(options.timeout) })?;
                 if options.persistent {
                     client.call(&IMAGE.method("persistent"), [image.into(), true.into()])?;
                 }
