@@ -84,13 +84,22 @@ fn silent_verbs_call_what_the_protocol_says() {
 
 #[test]
 fn a_scheduled_backup_is_told() {
-    let door = named().says("one.vm.schedadd", 7);
+    let vm = |chain: i64| {
+        format!(
+            "<VM><ID>0</ID><BACKUPS><BACKUP_CONFIG><INCREMENTAL_BACKUP_ID>{chain}</INCREMENTAL_BACKUP_ID></BACKUP_CONFIG></BACKUPS></VM>"
+        )
+    };
+    let door = named().says("one.vm.schedadd", 7).says("one.vm.info", vm(4));
     let arguments =
         ["backup", "0", "-d", "100", "--schedule", "2026-12-01 10:00", "--weekly", "1,3", "--end", "2026-12-31"];
     assert_eq!(door.run("onevm", &arguments).good(), "VM 0: backup scheduled at 2026-12-01 10:00:00 +0000\n");
     let arguments = ["backup", "0", "--schedule", "+3600", "--hourly", "5", "--reset"];
     assert_eq!(door.run("onevm", &arguments).good(), "VM 0: backup scheduled after +3600s from start\n");
     assert_golden("calls-schedule", &door.calls());
+    door.changes_to("one.vm.info", &vm(-1));
+    let ran = door.run("onevm", &arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.starts_with("warning: VM 0 has no chain of backups yet, "), "{}", ran.err);
 }
 
 #[test]

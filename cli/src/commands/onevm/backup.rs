@@ -53,7 +53,9 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
     }
     let id = VM.id(client, &options.id)?;
     let datastore = datastore_id(client, options.datastore.as_deref())?;
-    let before = if options.wait.wait { Some(Backups::of(&VM.info(client, id, false)?)) } else { None };
+    // An action that names no datastore means that of the chain; there may be none.
+    let means_chain = plan.is_some() && datastore < 0;
+    let before = if options.wait.wait || means_chain { Some(Backups::of(&VM.info(client, id, false)?)) } else { None };
     let schedule = match plan {
         None => {
             client
@@ -63,12 +65,18 @@ pub fn run(client: &Client, options: &Options) -> Result<()> {
         }
         Some(plan) => {
             let text = plan.text("backup", &format!("{datastore},{}", i64::from(options.reset)), &options.keep)?;
-            Some(scheduling::add(client, &VM, id, &plan, &text, "backup")?)
+            let schedule = scheduling::add(client, &VM, id, &plan, &text, "backup")?;
+            if means_chain && before.as_ref().is_some_and(|before| before.chain < 0) {
+                terminal::warn(&format!(
+                    "VM {id} has no chain of backups yet, so that the action does not know where to: back the VM up with -d DATASTORE before it is due, or make the action with it"
+                ));
+            }
+            Some(schedule)
         }
     };
     match before {
-        Some(before) => wait(client, id, &before, schedule, &options.wait),
-        None => Ok(()),
+        Some(before) if options.wait.wait => wait(client, id, &before, schedule, &options.wait),
+        _ => Ok(()),
     }
 }
 
