@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use system_tests::command::{self, LONG};
+use system_tests::command::{self, LONG, ORDINARY, wait_for};
 use system_tests::daemon::{Daemon, Options};
 use system_tests::{invariants, place};
 
@@ -127,7 +127,8 @@ one.host.delete(host)
 print("done")
 "#;
     assert_eq!(pyone(&one, script), "done\n");
-    invariants::no_job_is_open(&one).unwrap();
+    // What follows a backup may still be at work.
+    wait_for("the jobs to end", ORDINARY, || Ok(invariants::no_job_is_open(&one).ok())).unwrap();
     invariants::no_process_is_left(&one).unwrap();
     invariants::every_quota_is_what_its_owner_has(&one).unwrap();
 }
