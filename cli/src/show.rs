@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::table::{self, clean};
-use crate::terminal::{self, is_obeyed, one_line};
+use crate::table;
+use crate::terminal::{self, clean, is_obeyed, one_line};
 use crate::xml::Element;
 
 /// Width of a header; what OpenNebula's tools pad to.

@@ -12,6 +12,7 @@ use clap::Args;
 use regex::{Regex, RegexBuilder};
 
 use crate::layout::Layout;
+use crate::terminal::clean;
 use crate::xml::Element;
 use crate::{terminal, tools, units, width};
 
@@ -66,6 +67,11 @@ impl Column {
     #[must_use]
     pub const fn fit(self, fit: Fit) -> Self {
         Self { fit, ..self }
+    }
+
+    /// The cell as it is shown.
+    fn text(&self, element: &Element, options: &ListOptions) -> String {
+        clean(&(self.cell)(element, options))
     }
 
     /// The same column with words of its own for `--describe`.
@@ -258,7 +264,7 @@ fn render(
     order::sort(&mut elements, options, &find)?;
     let rows: Vec<Vec<String>> = elements
         .into_iter()
-        .map(|element| shown.iter().map(|column| clean(&(column.cell)(element, options))).collect())
+        .map(|element| shown.iter().map(|column| column.text(element, options)).collect())
         .collect();
     Ok(if options.csv { csv(&shown, &rows, options) } else { fixed(&shown, &rows, !options.no_header, width) })
 }
@@ -279,11 +285,6 @@ fn resize<'a>(shown: &mut [Column], options: &ListOptions, find: &impl Fn(&str) 
         }
     }
     options.adjust.iter().try_for_each(|name| set(name, None, Fit::Full))
-}
-
-/// Cells keep their leading blanks (durations are aligned by them) and lose control characters.
-pub(crate) fn clean(cell: &str) -> String {
-    cell.chars().map(|c| if terminal::is_obeyed(c) { ' ' } else { c }).collect()
 }
 
 fn csv(columns: &[Column], rows: &[Vec<String>], options: &ListOptions) -> String {
@@ -398,7 +399,7 @@ impl<'a> Filter<'a> {
     }
 
     fn holds(&self, element: &Element, options: &ListOptions) -> bool {
-        let cell = clean(&(self.column.cell)(element, options));
+        let cell = self.column.text(element, options);
         let cell = cell.trim();
         if let Some(pattern) = &self.pattern {
             return pattern.is_match(cell);

@@ -175,12 +175,17 @@ pub fn is_obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// The text with a blank for each character that a terminal would obey; other blanks stay (durations are aligned by leading
+/// ones).
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect()
+}
+
 /// The text with line breaks and other control characters turned to single blanks: a hostile name must not be able to
 /// move the cursor of the person who lists it.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let cleaned: String = text.chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
-    cleaned.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    clean(text).split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

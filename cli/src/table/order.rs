@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use anyhow::Result;
 
-use super::{Column, ListOptions, clean};
+use super::{Column, ListOptions};
 use crate::xml::Element;
 
 /// A cell as it sorts. Never NaN: only what begins with a digit, a sign or a dot is a number.
@@ -28,7 +28,7 @@ pub fn sort<'a>(
     for word in options.order.iter().map(|word| word.trim()).rev() {
         let down = word.strip_prefix('-');
         let column = find(down.unwrap_or(word))?;
-        let keyed = |element: &&'_ Element| key(&clean(&(column.cell)(element, options)));
+        let keyed = |element: &&'_ Element| key(&column.text(element, options));
         let mut pairs: Vec<(Key, &Element)> = elements.iter().map(|element| (keyed(element), *element)).collect();
         pairs.sort_by(|(one, _), (other, _)| if down.is_some() { rank(other, one) } else { rank(one, other) });
         elements.iter_mut().zip(pairs).for_each(|(place, (_, element))| *place = element);
